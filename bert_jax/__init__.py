@@ -1,0 +1,1 @@
+"""BERT for research in JAX: from raw text to a solved task."""

@@ -1,0 +1,256 @@
+"""Choices, pages, overrides and changes: how an experiment is written down.
+
+An experiment is a tree of frozen dataclasses. Where it has alternatives, a
+field is a *choice*: its type is a family, its value one member of the family.
+
+  @dataclasses.dataclass(frozen=True)
+  class Window(Attention):        # selected by model.attention=window
+    reach: int = 8                # set by model.attention.reach=16
+
+A config page is a Python file that binds `experiment`; it may define members
+of its own. `override(base, changes(base, run)) == run` holds for every pair.
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import pathlib
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar
+
+PAGES = pathlib.Path(__file__).resolve().parents[1] / "configs"
+
+
+class UserError(ValueError):
+  """A mistake in what the user gave; its message is all the user needs."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+  """The end of an error message: the closest valid name and all of them."""
+  valid = list(valid)
+  close = difflib.get_close_matches(word, valid, n=1)
+  guess = f"; did you mean {close[0]!r}?" if close else "."
+  return f"{guess} Valid: {', '.join(valid) or 'none'}."
+
+
+class Choice:
+  """Base of the families; a family's members are frozen dataclasses."""
+
+  choice_name: ClassVar[str]
+
+  def __init_subclass__(cls, name: str | None = None, **kwargs: Any):
+    super().__init_subclass__(**kwargs)
+    stem = cls.__name__.removesuffix(cls.family().__name__)
+    cls.choice_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_",
+                                     stem).lower()
+
+  @classmethod
+  def family(cls) -> type["Choice"]:
+    return next(c for c in cls.__mro__ if Choice in c.__bases__)
+
+  @classmethod
+  def members(cls) -> dict[str, type["Choice"]]:
+    """Every member of the family by its name; a redefinition replaces."""
+    found, open_classes = {}, cls.family().__subclasses__()
+    for member in open_classes:
+      open_classes.extend(member.__subclasses__())
+      if "__dataclass_fields__" in vars(member):
+        found[member.choice_name] = member
+    return found
+
+  @classmethod
+  def member(cls, name: str, key: str) -> type["Choice"]:
+    members = cls.members()
+    if name not in members:
+      raise UserError(f"{key}={name}: no such {cls.family().__name__.lower()}"
+                      + nearest(name, members))
+    return members[name]
+
+
+def override(base: Any, assignments: Iterable[str]) -> Any:
+  """`base` with `key=value` assignments applied, later ones over earlier.
+
+  Raises:
+    UserError: an unknown key or member, or a value of another type.
+  """
+  tree = _Node.of(base)
+  for assignment in assignments:
+    key, equals, text = assignment.partition("=")
+    if not equals:
+      raise UserError(f"{assignment!r} is no override; write key=value.")
+    tree.assign(key.strip().split("."), text.strip(), key)
+  return tree.build()
+
+
+def changes(base: Any, run: Any) -> list[str]:
+  """The assignments that turn `base` into `run`."""
+  return list(_changes(base, run, ""))
+
+
+def options(experiment: Any) -> dict[str, str]:
+  """Every option of an experiment by its dotted key, in order, as text."""
+  found = {}
+  for field in dataclasses.fields(experiment):
+    value = getattr(experiment, field.name)
+    if isinstance(value, Choice):
+      found[field.name] = value.choice_name
+    if dataclasses.is_dataclass(value):
+      found |= {f"{field.name}.{k}": v for k, v in options(value).items()}
+    else:
+      found[field.name] = _text(value)
+  return found
+
+
+def _changes(base: Any, run: Any, prefix: str) -> Iterator[str]:
+  for field in dataclasses.fields(run):
+    key, old, new = (prefix + field.name, getattr(base, field.name),
+                     getattr(run, field.name))
+    if not dataclasses.is_dataclass(new):
+      # repr, so that 1 and 1.0, and nan and nan, compare as they are written.
+      if repr(old) != repr(new):
+        yield f"{key}={_text(new)}"
+      continue
+    if type(old) is not type(new):
+      yield f"{key}={new.choice_name}"
+      old = type(new)()
+    yield from _changes(old, new, key + ".")
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, tuple):
+    plain = all(re.fullmatch(r"[^,\[\]]+", str(v)) for v in value)
+    return ",".join(map(str, value)) if plain else json.dumps(list(value))
+  if value is None or isinstance(value, bool):
+    return str(value).lower()
+  return str(value)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+  return typing.get_type_hints(cls)
+
+
+@dataclasses.dataclass
+class _Node:
+  """A dataclass taken apart, so that it is validated once, when complete."""
+
+  cls: type
+  values: dict[str, Any]
+
+  @classmethod
+  def of(cls, value: Any) -> "_Node":
+    values = {f.name: getattr(value, f.name)
+              for f in dataclasses.fields(value)}
+    return cls(type(value), {k: cls.of(v) if dataclasses.is_dataclass(v) else v
+                             for k, v in values.items()})
+
+  def build(self) -> Any:
+    return self.cls(**{k: v.build() if isinstance(v, _Node) else v
+                       for k, v in self.values.items()})
+
+  def assign(self, path: Sequence[str], text: str, key: str) -> None:
+    name, *rest = path
+    if name not in self.values:
+      raise UserError(f"{key}: {self.cls.__name__} has no option {name!r}"
+                      + nearest(name, self.values))
+    value = self.values[name]
+    if rest:
+      if not isinstance(value, _Node):
+        raise UserError(f"{key}: {name!r} is a value and has no options.")
+      value.assign(rest, text, key)
+    elif not isinstance(value, _Node):
+      self.values[name] = _parse(text, _hints(self.cls)[name], key)
+    elif not issubclass(value.cls, Choice):
+      raise UserError(f"{key} is a group; set one of its options"
+                      + nearest(text, value.values))
+    else:
+      member = value.cls.member(text, key)
+      if member is not value.cls:
+        self.values[name] = _Node.of(member())
+
+
+def _parse(text: str, hint: Any, key: str) -> Any:
+  """`text` as a value of the annotated type `hint`."""
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin in (types.UnionType, typing.Union):
+    if text.lower() == "none" and type(None) in arguments:
+      return None
+    inner, = (a for a in arguments if a is not type(None))
+    return _parse(text, inner, key)
+  if origin is typing.Literal:
+    if text not in arguments:
+      raise UserError(f"{key}={text}" + nearest(text, arguments))
+    return text
+  if origin is tuple:
+    items = (json.loads(text) if text.startswith("[")
+             else text.split(",") if text else [])
+    return tuple(_parse(str(item).strip(), arguments[0], key)
+                 for item in items)
+  try:
+    return _SCALARS[hint](text)
+  except ValueError:
+    raise UserError(
+        f"{key}={text}: expected {hint.__name__}, as in {key}="
+        f"{_EXAMPLES[hint]}.") from None
+
+
+def _integer(text: str) -> int:
+  number = float(text) if re.search(r"[eE.]", text) else int(text)
+  if number != int(number):
+    raise ValueError
+  return int(number)
+
+
+def _boolean(text: str) -> bool:
+  if text.lower() not in ("true", "false"):
+    raise ValueError
+  return text.lower() == "true"
+
+
+_SCALARS = {int: _integer, float: float, bool: _boolean, str: str}
+_EXAMPLES = {int: "1000", float: "1e-4", bool: "true", str: "text"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+  """A loaded config page."""
+
+  experiment: Any
+  source: str
+  docstring: str
+
+
+def load_page(name: str) -> Page:
+  """The page at a path, or of that name in the project's `configs/`."""
+  candidates = [pathlib.Path(name), PAGES / name, PAGES / f"{name}.py"]
+  for path in candidates:
+    if path.is_file():
+      return run_page(path.read_text(), str(path))
+  valid = sorted(str(p.relative_to(PAGES).with_suffix(""))
+                 for p in PAGES.rglob("*.py"))
+  raise UserError(f"No config page {name!r}, neither as a file nor in "
+                  f"configs/{nearest(name, valid)}")
+
+
+def run_page(source: str, path: str) -> Page:
+  """Executes a page's source; its classes become members of their families."""
+  # One module per text: a page read twice defines its choices once.
+  name = "bert_jax_page_" + hashlib.sha256(source.encode()).hexdigest()[:16]
+  if name not in sys.modules:
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    try:
+      exec(compile(source, path, "exec"), vars(module))
+    except BaseException:
+      del sys.modules[name]
+      raise
+  module = sys.modules[name]
+  if not hasattr(module, "experiment"):
+    raise UserError(f"{path} is no config page: it does not bind `experiment`.")
+  return Page(module.experiment, source, module.__doc__ or "")
