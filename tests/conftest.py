@@ -1,0 +1,24 @@
+"""What every test starts from: eight CPU devices and a strict jax."""
+
+import os
+import pathlib
+
+# Before the first import of jax, which reads them once; by the environment, so
+# that processes started by tests are as strict.
+os.environ.update(
+    JAX_PLATFORMS="cpu",
+    JAX_NUM_CPU_DEVICES="8",
+    JAX_NUMPY_RANK_PROMOTION="raise",
+    JAX_NUMPY_DTYPE_PROMOTION="strict",
+)
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+  """The folder of golden arrays, texts and tasks that lies beside a checkout."""
+  folder = pathlib.Path(__file__).parents[2] / "shared"
+  if not folder.is_dir():
+    pytest.skip(f"no folder {folder} of golden data on this machine")
+  return folder
