@@ -1,0 +1,1 @@
+"""BERT in Flax Linen: pure init and apply, no files and no meshes."""

@@ -1,0 +1,60 @@
+"""Heads: from the encoder's outputs to float32 logits."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.model.encoder import Bert, gather
+from bert_jax.model.layers import Norm, Site, activation, dense, dropout
+
+
+class MlmHead(nn.Module):
+  """Transform, then the transposed word embeddings as decoder."""
+
+  options: Bert
+
+  @nn.compact
+  def __call__(
+      self,
+      sequence_output_BLD: jax.Array,
+      masked_positions_BP: jax.Array,
+      table_VD: jax.Array,
+  ) -> jax.Array:
+    """Float32 logits (B, P, V), at the masked positions only.
+
+    Args:
+      sequence_output_BLD: the encoder's output.
+      masked_positions_BP: where in each row to predict.
+      table_VD: `Encoder.word_embeddings()`.
+    """
+    o = self.options
+    x_BPD = gather(sequence_output_BLD, masked_positions_BP)
+    x_BPD = dense(o.hidden_size, o, name="transform")(x_BPD)
+    x_BPD = activation(o.hidden_act)(x_BPD)
+    x_BPD = Norm(o.layer_norm_eps, name="norm")(x_BPD)
+    logits_BPV = jnp.einsum("BPD,VD->BPV", x_BPD, table_VD.astype(o.dtype),
+                            preferred_element_type=jnp.float32)
+    bias_V = self.param("bias", nn.initializers.zeros, table_VD.shape[:1])
+    return logits_BPV + bias_V[None, None]
+
+
+class ClassificationHead(nn.Module):
+  """Dropout and a linear layer: a class, or with one class a number.
+
+  Takes what has a label: pooled_output_BED for a label an example,
+  sequence_output_BLD for a label a token.
+  """
+
+  options: Bert
+  classes: int
+
+  def setup(self):
+    self.dense = dense(self.classes, self.options)
+    nn.share_scope(self, self.dense)  # classifier/kernel, without /dense.
+
+  def __call__(
+      self, x_BED: jax.Array, keys_B: jax.Array | None = None
+  ) -> jax.Array:
+    """Float32 logits (B, E, C) of (B, E, D)."""
+    x_BED = dropout(x_BED, self.options.hidden_dropout_prob, keys_B, Site.HEAD)
+    return self.dense(x_BED).astype(jnp.float32)

@@ -1,0 +1,129 @@
+"""Small pieces: activations, norms, dense layers, dropout keyed per row."""
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
+
+# A dropout decision takes a byte: a quarter of the random words that one word
+# a decision would need.
+_LEVELS = 256
+
+
+class Site(enum.IntEnum):
+  """Places that draw from a row's key, each with a stream of its own."""
+
+  EMBEDDINGS = 0
+  LAYERS = 1
+  HEAD = 2
+  ATTENTION = 3
+  ATTENTION_OUTPUT = 4
+  OUTPUT = 5
+
+
+def activation(name: Activation) -> Callable[[jax.Array], jax.Array]:
+  """The function that `bert_config.json` calls `name`."""
+  match name:
+    case "gelu":
+      return _gelu
+    case "gelu_new":  # Google's code: the tanh approximation.
+      return nn.gelu
+    case "relu":
+      return nn.relu
+    case "silu":
+      return nn.silu
+    case "tanh":
+      return jnp.tanh
+
+
+def _gelu(x: jax.Array) -> jax.Array:
+  # jax.nn.gelu(approximate=False) goes by erfc, which costs twice as much.
+  return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+def fold_in(keys_B: jax.Array | None, number: jax.Array | int):
+  """A stream of its own for each row; None stays None."""
+  if keys_B is None:
+    return None
+  return jax.vmap(jax.random.fold_in, (0, None))(keys_B, number)
+
+
+def dropout(
+    x: jax.Array, rate: float, keys_B: jax.Array | None, site: int
+) -> jax.Array:
+  """Zeroes elements with probability `rate`, keeping the expectation.
+
+  The mask of a row depends on the row's key alone, so it is the same however
+  a batch is split over devices or microbatches. A decision takes 8 random
+  bits: `rate` is rounded to a multiple of 1/256 (.1 becomes .1016), and what
+  is kept is scaled by the rounded rate, so the expectation is exact.
+
+  Args:
+    x: an array of at least three dimensions, rows first.
+    rate: the probability of a zero.
+    keys_B: a typed threefry key a row (other generators ignore all keys but
+      the first under vmap), or None for no dropout.
+    site: the place in the network; each has its own stream.
+  """
+  kept = round((1 - rate) * _LEVELS)
+  if keys_B is None or kept == _LEVELS:
+    return x
+  keys_B = fold_in(keys_B, site)
+  bits = jax.vmap(lambda key: _random_bytes(key, x.shape[1:]))(keys_B)
+  scaled = x.astype(jnp.float32) * (_LEVELS / kept)
+  return jnp.where(bits < kept, scaled, 0).astype(x.dtype)
+
+
+def _random_bytes(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+  """Uniform uint32 below 256. Asking jax for uint8 costs a word a byte."""
+  *outer, rows, columns = shape
+  words = jax.random.bits(key, (*outer, -(-rows // 4), columns), jnp.uint32)
+  parts = [(words >> shift) & 255 for shift in (0, 8, 16, 24)]
+  return jnp.concatenate(parts, axis=-2)[..., :rows, :]
+
+
+def dense(
+    features: int | tuple[int, ...],
+    options,
+    axis: int | tuple[int, ...] = -1,
+    name: str | None = None,
+) -> nn.DenseGeneral:
+  """A linear layer over `axis`, initialised as Google's BERT is.
+
+  Args:
+    features: the new dimensions.
+    options: the model's options (`initializer_range`, `dtype`).
+    axis: the dimensions of the input that are contracted.
+    name: the submodule's name, in a compact method.
+  """
+  return nn.DenseGeneral(
+      features, axis=axis, dtype=options.dtype,
+      kernel_init=initializer(options), name=name)
+
+
+def initializer(options) -> nn.initializers.Initializer:
+  """tf.truncated_normal_initializer: cut at two deviations, not rescaled."""
+  return nn.initializers.truncated_normal(options.initializer_range)
+
+
+class Norm(nn.Module):
+  """Layer normalisation over the last dimension, in float32."""
+
+  epsilon: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = x.shape[-1:]
+    scale = self.param("scale", nn.initializers.ones, shape)
+    bias = self.param("bias", nn.initializers.zeros, shape)
+    scale, bias = (jnp.expand_dims(p, range(x.ndim - 1)) for p in (scale, bias))
+    full = x.astype(jnp.float32)
+    centred = full - full.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    normal = centred * jax.lax.rsqrt(variance + self.epsilon)
+    return (normal * scale + bias).astype(x.dtype)
