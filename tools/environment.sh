@@ -134,12 +134,13 @@ venv=${BERT_JAX_VENV:-$venv}
 if [ "$venv" = system ]; then
   python=$(command -v "${PYTHON:-python3}")
   stamp=$checkout/.venv.system
+  unfinished=$stamp.unfinished
 else
   [[ $venv = /* ]] || venv=$PWD/$venv
   python=$venv/bin/python
   stamp=$venv/bert_jax.finished
+  unfinished=$venv.unfinished
 fi
-unfinished=$venv.unfinished
 
 if ! ready; then
   exec 9>"$checkout/.venv.lock" # one install at a time
