@@ -1,0 +1,1 @@
+"""From text to batches: numpy and tokenizer libraries only, never jax."""
