@@ -84,7 +84,7 @@ def override(base: Any, assignments: Iterable[str]) -> Any:
     key, equals, text = assignment.partition("=")
     if not equals:
       raise UserError(f"{assignment!r} is no override; write key=value.")
-    tree.assign(key.strip().split("."), text.strip(), key)
+    tree.assign(key.strip().split("."), text, key.strip())
   return tree.build()
 
 
@@ -190,8 +190,7 @@ def _parse(text: str, hint: Any, key: str) -> Any:
   if origin is tuple:
     items = (json.loads(text) if text.startswith("[")
              else text.split(",") if text else [])
-    return tuple(_parse(str(item).strip(), arguments[0], key)
-                 for item in items)
+    return tuple(_parse(str(item), arguments[0], key) for item in items)
   try:
     return _SCALARS[hint](text)
   except ValueError:

@@ -1,0 +1,173 @@
+"""What an experiment learns from: running text, or a labelled task."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from bert_jax.config import Choice, UserError
+from bert_jax.data import corpus, docstrings, tasks
+from bert_jax.data.rows import Format, PairsFormat, PretrainingRows, Rows
+from bert_jax.data.tokenizers import (
+    LoadedTokenizer, SentencePieceTokenizer, Tokenizer)
+from bert_jax.data.tasks import Columns, Kind, Labelled, TaskRows
+
+
+def cache_directory() -> pathlib.Path:
+  """Where corpora are kept: $BERT_JAX_CACHE or ~/.cache/bert_jax."""
+  return pathlib.Path(os.environ.get("BERT_JAX_CACHE")
+                      or pathlib.Path.home() / ".cache" / "bert_jax")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+  """Data that is ready to be read."""
+
+  train: Rows
+  evaluation: Rows
+  tokenizer: LoadedTokenizer
+  labelled: Labelled | None = None  # the examples of `evaluation`
+
+  @property
+  def fingerprint(self) -> str:
+    return self.train.fingerprint
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Choice):
+  """Rows of `length` tokens that hold up to `examples_per_row` examples."""
+
+  length: int = 512
+  examples_per_row: int = 1
+
+  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
+              kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
+    """Reads, tokenizes and caches what is needed.
+
+    Args:
+      seed: of the order of rows and of all drawn with them.
+      tokenizer: the one of the network to start from; None: make one.
+      kind: what the objective takes for labels; None: it takes none.
+      labels: their names in the order of their ids; (): those in the data.
+    """
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData(Data):
+  """Running text, tokenized once into a corpus that later runs reuse.
+
+  Attributes:
+    text: a file, glob, comma-separated several, tfds:NAME, or "embedded",
+      the documentation that every installation carries.
+    held_out_percent: documents that are kept for evaluation, by hash.
+  """
+
+  text: str = "embedded"
+  tokenizer: Tokenizer = SentencePieceTokenizer()
+  format: Format = PairsFormat()
+  held_out_percent: float = 2.0
+
+  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
+              kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
+    splits = corpus.prepare(
+        self.text, tokenizer or self.tokenizer,
+        cache_directory() / "corpora", self.held_out_percent)
+
+    def rows(split: Any, shuffle: bool) -> PretrainingRows:
+      return PretrainingRows(
+          split, splits.tokenizer.vocabulary, self.format, self.length,
+          self.examples_per_row, seed if shuffle else 0, shuffle)
+
+    return Prepared(rows(splits.train, True), rows(splits.heldout, False),
+                    splits.tokenizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledData(Data):
+  """Labelled examples; members say where they come from.
+
+  Attributes:
+    tokenizer: for a network that starts from nothing; otherwise that of the
+      network to start from is used.
+    held_out_percent: examples that are kept for evaluation, by hash, where
+      there is no set of their own for it.
+  """
+
+  length: int = 128
+  examples_per_row: int = 16
+  tokenizer: Tokenizer = SentencePieceTokenizer()
+  held_out_percent: float = 10.0
+
+  def sets(self, kind: Kind,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    """The examples to train and to evaluate on."""
+    raise NotImplementedError
+
+  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
+              kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
+    if kind is None:
+      raise UserError(f"data={self.choice_name} has labels, but the objective "
+                      "takes none; set objective=classification, regression "
+                      "or tagging.")
+    train, evaluation = self.sets(kind, labels)
+    tokenizer = tokenizer or self.tokenizer.build(_texts(train))
+
+    def rows(labelled: Labelled, shuffle: bool) -> TaskRows:
+      return TaskRows(labelled, tokenizer, self.length, self.examples_per_row,
+                      seed if shuffle else 0, shuffle)
+
+    return Prepared(rows(train, True), rows(evaluation, False), tokenizer,
+                    evaluation)
+
+
+def _texts(labelled: Labelled) -> list[str]:
+  if labelled.words is not None:
+    return [" ".join(words) for words in labelled.words]
+  return labelled.texts_a + (labelled.texts_b or [])
+
+
+@dataclasses.dataclass(frozen=True)
+class TableData(LabelledData):
+  """TSV, CSV, JSON lines, CoNLL columns, or tfds:NAME:SPLIT.
+
+  Attributes:
+    train, evaluation: the files; without one for evaluation, a part of the
+      other is kept for it.
+  """
+
+  train: str = ""
+  evaluation: str = ""
+  columns: Columns = Columns()
+
+  def sets(self, kind: Kind,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    if not self.train:
+      raise UserError("data.train: name the file of the training examples, as "
+                      "in data.train=train.tsv.")
+    train = tasks.read(self.train, self.columns, kind, labels)
+    if not self.evaluation:
+      return tasks.split(train, self.held_out_percent)
+    return train, tasks.read(self.evaluation, self.columns, kind,
+                             train.label_names)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeWordsData(LabelledData):
+  """Which words the authors of the embedded text marked as code.
+
+  The marks are taken away; names that a TextData with the same
+  `held_out_percent` keeps for evaluation are in neither training set.
+  """
+
+  held_out_percent: float = 15.0
+  training_examples: int | None = None  # None: all
+
+  def sets(self, kind: Kind,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    if kind != "tags":
+      raise UserError("data=code_words has a tag for every word; set "
+                      "objective=tagging.")
+    everything = tasks.tagged(list(docstrings.code_paragraphs()), labels)
+    train, evaluation = tasks.split(everything, self.held_out_percent)
+    return tasks.first(train, self.training_examples), evaluation

@@ -1,0 +1,137 @@
+"""The composition root: what a config page builds."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from bert_jax.config import UserError
+from bert_jax.data.datasets import Data, Prepared, TextData
+from bert_jax.data.tokenizers import LoadedTokenizer, Vocabulary
+from bert_jax.model.encoder import Bert
+from bert_jax.objectives.mlm import MlmNsp
+from bert_jax.objectives.network import Network
+from bert_jax.objectives.objective import Objective
+from bert_jax.training.layouts import Layout, MeshLayout
+from bert_jax.training.optimizers import AdamW, Optimizer
+from bert_jax.training.schedules import LinearSchedule, Schedule
+from bert_jax.training.step import Recipe, TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """All that a run is. Defaults: BERT-base as published, on embedded text.
+
+  Attributes:
+    steps: updates of a run, unless `epochs` is set.
+    epochs: passes over the training rows; None: as `steps` says.
+    batch_size: rows of the global batch.
+    microbatches: parts of a batch that go through the network in turn.
+    evaluate_every, save_every: in steps; both also happen at the end.
+    evaluation_batches: of the held-out set at most; None: all of it.
+    keep: checkpoints kept, the latest.
+    best: the metric whose best checkpoint is kept and used too, as
+      "accuracy" or "loss"; "": the last one is used.
+    init_from: work directory of a run whose network, tokenizer and parameters
+      this one starts from.
+    from_scratch: take network and tokenizer of `init_from`, but draw the
+      parameters anew: the baseline that a pretraining has to beat.
+  """
+
+  model: Bert = Bert()
+  objective: Objective = MlmNsp()
+  data: Data = TextData()
+  optimizer: Optimizer = AdamW()
+  schedule: Schedule = LinearSchedule()
+  layout: Layout = MeshLayout()
+  steps: int = 1_000_000
+  epochs: float | None = None
+  batch_size: int = 256
+  microbatches: int = 1
+  seed: int = 0
+  evaluate_every: int = 10_000
+  evaluation_batches: int | None = None
+  save_every: int = 10_000
+  log_every: int = 100
+  keep: int = 3
+  best: str = ""
+  init_from: str = ""
+  from_scratch: bool = False
+
+  def __post_init__(self):
+    for name in ("steps", "batch_size", "microbatches", "evaluate_every",
+                 "save_every", "log_every", "keep"):
+      if getattr(self, name) < 1:
+        raise UserError(f"{name}={getattr(self, name)}: at least 1.")
+    if self.data.length > self.model.max_position_embeddings:
+      raise UserError(
+          f"data.length={self.data.length} is more than the network's "
+          "model.max_position_embeddings="
+          f"{self.model.max_position_embeddings} positions.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Composition:
+  """An experiment put together; its own options are complete now."""
+
+  experiment: Experiment
+  prepared: Prepared
+  recipe: Recipe
+
+  def shape(self) -> TrainState:
+    """Shapes and types of the state."""
+    return jax.eval_shape(self.recipe.init, self.row())
+
+  def row(self) -> dict[str, np.ndarray]:
+    """A batch of one empty row."""
+    row = self.prepared.train.empty()
+    return {key: value[None] for key, value in row.items()} | {
+        "row": np.zeros(1, np.int32)}
+
+
+def compose(experiment: Experiment,
+            tokenizer: LoadedTokenizer | None = None) -> Composition:
+  """Prepares the data and builds all that the experiment names.
+
+  Args:
+    experiment: options that the data decides (vocabulary, labels, steps of
+      an epoch) may be open.
+    tokenizer: the one that the parameters were trained with, if any.
+  """
+  objective = experiment.objective
+  prepared = experiment.data.prepare(
+      experiment.seed, tokenizer, objective.label_kind, objective.labels)
+  if prepared.labelled and objective.labels != prepared.labelled.label_names:
+    objective = dataclasses.replace(objective,
+                                    labels=prepared.labelled.label_names)
+  vocabulary = prepared.tokenizer.vocabulary
+  complete = dataclasses.replace(
+      experiment, objective=objective,
+      model=_with_vocabulary(experiment.model, vocabulary),
+      steps=_steps(experiment, len(prepared.train)))
+  return Composition(complete, prepared, recipe(complete, vocabulary))
+
+
+def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
+  """The recipe of a complete experiment."""
+  schedule = experiment.schedule.build(experiment.steps)
+  return Recipe(Network(experiment.model, experiment.objective), vocabulary,
+                experiment.optimizer.build(schedule), schedule,
+                experiment.seed, experiment.microbatches)
+
+
+def _with_vocabulary(model: Bert, vocabulary: Vocabulary) -> Bert:
+  size = model.vocab_size or vocabulary.size
+  if size < vocabulary.size:
+    raise UserError(
+        f"model.vocab_size={size} is smaller than the tokenizer's "
+        f"{vocabulary.size}: its last tokens would have no embedding.")
+  return dataclasses.replace(model, vocab_size=size)
+
+
+def _steps(experiment: Experiment, rows: int) -> int:
+  if experiment.epochs is None:
+    return experiment.steps
+  return max(1, round(experiment.epochs * rows / experiment.batch_size))
+
+

@@ -1,0 +1,1 @@
+"""What a network is trained for: heads, corruption, losses and metrics."""

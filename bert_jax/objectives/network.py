@@ -1,0 +1,26 @@
+"""The encoder under the heads of an objective."""
+
+import flax.linen as nn
+import jax
+
+from bert_jax.model.encoder import Bert, Encoder
+from bert_jax.objectives.objective import Batch, Objective
+
+
+class Network(nn.Module):
+  """`apply({"params": params}, batch, keys_B)` gives the objective's logits.
+
+  Without `keys_B` (one key a row) nothing is dropped.
+  """
+
+  options: Bert
+  objective: Objective
+
+  @nn.compact
+  def __call__(self, batch: Batch,
+               keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
+    encoder = Encoder(self.options, name="encoder")
+    sequence_output_BLD = encoder(
+        batch["input_ids"], batch["token_type_ids"], batch["position_ids"],
+        batch["example_ids"], keys_B)
+    return self.objective.logits(encoder, sequence_output_BLD, batch, keys_B)

@@ -1,0 +1,79 @@
+"""The face of every objective."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import Choice
+from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.model.encoder import Encoder
+
+Batch = Mapping[str, jax.Array]
+Pairs = dict[str, tuple[jax.Array, jax.Array]]
+
+
+class Objective(Choice):
+  """One class holds everything that sets an objective apart.
+
+  The loss is the sum of the parts, each part its total over its weight. The
+  weights are known before the network runs, so that the denominators are
+  those of the whole global batch however it is split.
+  """
+
+  # What the labels in the data are; None: the text itself is what is learned.
+  label_kind: ClassVar[Literal["class", "number", "tags"] | None] = None
+  # The names of classes or tags; a member that has some makes this a field.
+  labels: ClassVar[tuple[str, ...]] = ()
+  # The task metrics that an evaluation reports, the main one first.
+  scores: ClassVar[tuple[str, ...]] = ()
+
+  def corrupt(self, batch: Batch, keys_B: jax.Array,
+              vocabulary: Vocabulary) -> Batch:
+    """The batch as the network sees it; `keys_B` holds one key a row."""
+    return batch
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    """Applies the heads; runs inside a compact module, so Linen modules may
+    be made here. `keys_B` is None when the network is deterministic."""
+    raise NotImplementedError
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    """The weight of each part of the loss, by name."""
+    raise NotImplementedError
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    """The total of each part of the loss, in nats (or squared units)."""
+    raise NotImplementedError
+
+  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Pairs:
+    """Further (total, weight) pairs to report."""
+    return {}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    """Where there are labels: probabilities (B, E, C) of classes or (B, L, C)
+    of tags, or numbers (B, E)."""
+    raise NotImplementedError
+
+
+def cross_entropy(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
+  """Softmax cross entropy in nats, `[..., C]` and `[...]` to `[...]`."""
+  logits_C = logits_C.astype(jnp.float32)
+  picked = jnp.take_along_axis(logits_C, labels[..., None], axis=-1)[..., 0]
+  return jax.nn.logsumexp(logits_C, axis=-1) - picked
+
+
+def weighted_sum(values: jax.Array, weights: jax.Array) -> jax.Array:
+  """The sum of `values * weights`, 0 where the weight is 0 (even for nan)."""
+  return jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
+
+
+def hits(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
+  """1.0 where the largest logit is the label's."""
+  return (jnp.argmax(logits_C, axis=-1) == labels).astype(jnp.float32)
+
+

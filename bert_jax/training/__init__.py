@@ -1,0 +1,1 @@
+"""One training step, its optimizers, its schedules, its layout on devices."""

@@ -1,0 +1,109 @@
+"""Update rules; the schedule and the clipping stand around them."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.config import Choice
+from bert_jax.training.paths import Table, map_table
+
+# Weight decay leaves out norms and biases (google-research/bert
+# optimization.py: exclude_from_weight_decay).
+DECAYED: Table[bool] = (
+    (r"(^|/)(bias|scale)$", False),
+    (r"(^|/)(kernel|embedding)$", True),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer(Choice):
+  """A rule for updates; gradients are clipped by their global norm first.
+
+  `clip_norm` 0 leaves them as they are.
+  """
+
+  clip_norm: float = 1.0
+
+  def rule(self) -> optax.GradientTransformation:
+    """From clipped gradients to updates before the learning rate."""
+    raise NotImplementedError
+
+  def build(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+    clip = (optax.clip_by_global_norm(self.clip_norm) if self.clip_norm
+            else optax.identity())
+    return optax.chain(clip, self.rule(),
+                       optax.scale_by_learning_rate(schedule))
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamW(Optimizer, name="adamw"):
+  """AdamW as BERT used it: decoupled decay, no bias correction by default."""
+
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-6
+  weight_decay: float = 0.01
+  bias_correction: bool = False
+
+  def rule(self) -> optax.GradientTransformation:
+    adam = (optax.scale_by_adam(self.b1, self.b2, self.eps)
+            if self.bias_correction
+            else scale_by_uncorrected_adam(self.b1, self.b2, self.eps))
+    return optax.chain(adam, _decay(self.weight_decay))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lamb(Optimizer):
+  """LAMB (You et al. 2020) for large batches."""
+
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-6
+  weight_decay: float = 0.01
+
+  def rule(self) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_adam(self.b1, self.b2, self.eps),
+                       _decay(self.weight_decay), optax.scale_by_trust_ratio())
+
+
+@dataclasses.dataclass(frozen=True)
+class Sgd(Optimizer):
+  """Plain stochastic gradient descent."""
+
+  momentum: float = 0.0
+
+  def rule(self) -> optax.GradientTransformation:
+    return (optax.trace(self.momentum) if self.momentum
+            else optax.identity())
+
+
+def _decay(rate: float) -> optax.GradientTransformation:
+  return optax.add_decayed_weights(rate, lambda p: map_table(DECAYED, p))
+
+
+class UncorrectedAdamState(NamedTuple):
+  mu: Any
+  nu: Any
+
+
+def scale_by_uncorrected_adam(b1: float, b2: float, eps: float
+                              ) -> optax.GradientTransformation:
+  """Adam without bias correction: `AdamWeightDecayOptimizer` of Google's
+  optimization.py, which optax does not offer."""
+
+  def init(params: Any) -> UncorrectedAdamState:
+    zeros = lambda: jax.tree.map(jnp.zeros_like, params)
+    return UncorrectedAdamState(zeros(), zeros())
+
+  def update(gradients: Any, state: UncorrectedAdamState, params: Any = None
+             ) -> tuple[Any, UncorrectedAdamState]:
+    del params
+    mu = optax.tree.update_moment(gradients, state.mu, b1, 1)
+    nu = optax.tree.update_moment(gradients, state.nu, b2, 2)
+    return (jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu),
+            UncorrectedAdamState(mu, nu))
+
+  return optax.GradientTransformation(init, update)

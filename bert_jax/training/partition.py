@@ -1,0 +1,84 @@
+"""Where arrays lie: the mesh, and tables from parameter paths to its axes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+from bert_jax.config import UserError
+from bert_jax.training.paths import Table, look_up, path_of
+
+AXES = ("data", "fsdp", "tensor")
+
+# Rows go over the first two axes; `tensor` splits heads, feed-forward and
+# vocabulary (Megatron-LM), `fsdp` the other dimension of the large matrices.
+# The leading axis of what lies below encoder/layers is the layer.
+LAYOUT: Table[P] = (
+    (r"encoder/embeddings/word_embeddings/embedding$", P("tensor", "fsdp")),
+    (r"encoder/embeddings/\w+_embeddings/embedding$", P(None, "fsdp")),
+    (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor", None)),
+    (r"attention/(query|key|value)/bias$", P(None, "tensor", None)),
+    (r"attention/output/kernel$", P(None, "tensor", None, "fsdp")),
+    (r"layers/intermediate/kernel$", P(None, "fsdp", "tensor")),
+    (r"layers/intermediate/bias$", P(None, "tensor")),
+    (r"layers/output/kernel$", P(None, "tensor", "fsdp")),
+    (r"mlm/bias$", P("tensor")),
+    (r"(norm/(scale|bias)|(output|pooler|transform)/bias)$", P()),
+    (r"encoder/pooler/kernel$|mlm/transform/kernel$", P("fsdp", None)),
+    # The heads of the tasks are small, and anyone may define one.
+    (r"^((?!encoder/|mlm/).)*$", P()),
+)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1,
+              devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh of `data x fsdp x tensor` devices; one -1 takes what is left.
+
+  Raises:
+    UserError: the product is not the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  shape = [data, fsdp, tensor]
+  if -1 in shape:
+    shape[shape.index(-1)] = max(1, len(devices) // -math.prod(shape))
+  if math.prod(shape) != len(devices):
+    raise UserError(
+        f"mesh {' x '.join(f'{a}={n}' for a, n in zip(AXES, shape))} takes "
+        f"{math.prod(shape)} devices, but there are {len(devices)}.")
+  return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows over the data and fsdp axes."""
+  return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def row_devices(mesh: Mesh) -> int:
+  """How many parts the rows of a batch are split into."""
+  return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+  """A NamedSharding for every leaf of a state (or of its parameters).
+
+  An optimizer's moments lie as the parameters whose paths theirs end in;
+  scalars are everywhere. A dimension that an axis does not divide stays whole.
+
+  Raises:
+    ValueError: no rule matches a parameter; names it.
+  """
+
+  def place(keys: Any, leaf: Any) -> NamedSharding:
+    if not leaf.shape:
+      return NamedSharding(mesh, P())
+    path = path_of(keys)
+    path = path[path.find("encoder/"):] if "encoder/" in path else path
+    spec = look_up(LAYOUT, path)
+    return NamedSharding(mesh, P(*(
+        axis if axis and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(spec, leaf.shape))))
+
+  return jax.tree_util.tree_map_with_path(place, tree)

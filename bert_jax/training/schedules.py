@@ -1,0 +1,61 @@
+"""Learning rates over the steps."""
+
+import dataclasses
+
+import optax
+
+from bert_jax.config import Choice, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule(Choice):
+  """Linear warm-up over the first `warmup` share of the steps, then a decay."""
+
+  learning_rate: float = 1e-4
+  warmup: float = 0.01
+
+  def __post_init__(self):
+    if not 0 <= self.warmup <= 1:
+      raise UserError(f"schedule.warmup={self.warmup}: a share of the steps, "
+                      "between 0 and 1.")
+
+  def decay(self, steps: int) -> optax.Schedule:
+    """The rate over the steps that follow the warm-up."""
+    raise NotImplementedError
+
+  def build(self, steps: int) -> optax.Schedule:
+    """The rate of update n = 0, 1, ..., steps - 1.
+
+    As in Google's optimization.py, update n of a warm-up of w steps has the
+    rate n / w of the peak, so the first update changes nothing but moments.
+    """
+    warmup = round(self.warmup * steps)
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, self.learning_rate, warmup),
+         self.decay(max(steps - warmup, 1))], [warmup])
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearSchedule(Schedule):
+  """Down to zero in a straight line, as BERT."""
+
+  def decay(self, steps: int) -> optax.Schedule:
+    return optax.linear_schedule(self.learning_rate, 0.0, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineSchedule(Schedule):
+  """Down to `final` of the peak along half a cosine."""
+
+  final: float = 0.0
+
+  def decay(self, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(self.learning_rate, steps, self.final)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantSchedule(Schedule):
+  """The peak throughout."""
+
+  def decay(self, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(self.learning_rate)

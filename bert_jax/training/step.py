@@ -1,0 +1,165 @@
+"""The one training step, and the two ways to run it on several devices.
+
+A step is a pure function of (state, batch): the keys of all that is random
+come from (seed, step, row of the global batch), so that neither the number of
+devices nor that of microbatches changes what is drawn.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.config import UserError
+from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.objectives.network import Network
+from bert_jax.objectives.objective import Batch, Pairs
+
+# Streams of random numbers below the key of a row.
+CORRUPTION, DROPOUT = 0, 1
+PMAP_AXIS = "device"
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that changes; arrays only."""
+
+  step: jax.Array  # completed updates
+  params: Any
+  opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+  """All that does not change during a run."""
+
+  network: Network
+  vocabulary: Vocabulary
+  optimizer: optax.GradientTransformation
+  schedule: optax.Schedule
+  seed: int
+  microbatches: int = 1
+
+  def init(self, batch: Batch) -> TrainState:
+    """The state before the first step; `batch` gives shapes, B may be 1."""
+    key = jax.random.key(self.seed)
+    keys_B = row_keys(key, batch["row"])
+    corrupted = self.network.objective.corrupt(batch, keys_B, self.vocabulary)
+    params = self.network.init(key, corrupted)["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params,
+                      self.optimizer.init(params))
+
+
+def row_keys(key: jax.Array, row_B: jax.Array) -> jax.Array:
+  """One key a row, `[B]`."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(key, row_B)
+
+
+def train_step(recipe: Recipe, state: TrainState, batch: Batch,
+               axis: str | None = None) -> tuple[TrainState, Pairs]:
+  """One update; `axis` names the mapped axis whose devices share the batch.
+
+  Denominators are those of the whole global batch, taken before
+  differentiation; gradients are summed over microbatches and devices.
+  """
+  objective = recipe.network.objective
+  sum_all = lambda x: jax.lax.psum(x, axis) if axis else x
+  keys_B = row_keys(jax.random.fold_in(jax.random.key(recipe.seed),
+                                       state.step), batch["row"])
+  stream = jax.vmap(jax.random.fold_in, (0, None))
+  batch = objective.corrupt(batch, stream(keys_B, CORRUPTION),
+                            recipe.vocabulary)
+  weights = sum_all(objective.weights(batch))
+
+  def loss(params: Any, part: tuple[Batch, jax.Array]):
+    rows, keys = part
+    logits = recipe.network.apply({"params": params}, rows, keys)
+    totals = objective.losses(logits, rows)
+    pairs = {f"{name}_loss": (total, objective.weights(rows)[name])
+             for name, total in totals.items()}
+    pairs |= objective.metrics(logits, rows, recipe.vocabulary)
+    mean = sum(total / jnp.maximum(weights[name], 1e-6)
+               for name, total in totals.items())
+    return mean, pairs
+
+  differentiate = jax.grad(loss, has_aux=True)
+  gradients, pairs = sum_all(_accumulate(
+      functools.partial(differentiate, state.params),
+      (batch, stream(keys_B, DROPOUT)), recipe.microbatches))
+  updates, opt_state = recipe.optimizer.update(gradients, state.opt_state,
+                                               state.params)
+  one = jnp.ones(())
+  pairs |= {"gradient_norm": (optax.global_norm(gradients), one),
+            "learning_rate": (jnp.asarray(recipe.schedule(state.step)), one)}
+  return TrainState(state.step + 1, optax.apply_updates(state.params, updates),
+                    opt_state), pairs
+
+
+def _accumulate(function: Callable[[Any], Any], rows: Any, parts: int) -> Any:
+  """The sum of `function` over `parts` equal parts of the rows."""
+  if parts == 1:
+    return function(rows)
+  # Strided, so that rows that lie together on a device stay there.
+  split = lambda x: jnp.swapaxes(
+      x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
+  rows = jax.tree.map(split, rows)
+  first = jax.tree.map(lambda x: x[0], rows)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
+                       jax.eval_shape(function, first))
+  add = lambda total, part: (jax.tree.map(jnp.add, total, function(part)),
+                             None)
+  return jax.lax.scan(add, zeros, rows)[0]
+
+
+def evaluation_step(recipe: Recipe, params: Any, batch: Batch
+                    ) -> tuple[Pairs, dict[str, jax.Array]]:
+  """Pairs and logits of a batch; the masks depend on the row alone."""
+  objective = recipe.network.objective
+  keys_B = row_keys(jax.random.key(0), batch["row"])
+  batch = objective.corrupt(batch, keys_B, recipe.vocabulary)
+  logits = recipe.network.apply({"params": params}, batch)
+  weights = objective.weights(batch)
+  pairs = {f"{name}_loss": (total, weights[name])
+           for name, total in objective.losses(logits, batch).items()}
+  return pairs | objective.metrics(logits, batch, recipe.vocabulary), logits
+
+
+def summarize(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
+  """Means of pairs, and `loss`, the sum of the means of the loss's parts."""
+  means = {name: float(total) / max(float(weight), 1e-6)
+           for name, (total, weight) in pairs.items()}
+  return {"loss": sum(v for k, v in means.items() if k.endswith("_loss")),
+          **means}
+
+
+def on_mesh(recipe: Recipe, state_shardings: Any, batch_sharding: Any
+            ) -> Callable[[TrainState, Batch], tuple[TrainState, Pairs]]:
+  """The step as one program over a mesh: jit with NamedShardings."""
+  return jax.jit(functools.partial(train_step, recipe),
+                 in_shardings=(state_shardings, batch_sharding),
+                 out_shardings=(state_shardings, None), donate_argnums=0)
+
+
+def on_pmap(recipe: Recipe) -> Callable[[TrainState, Batch],
+                                        tuple[TrainState, Pairs]]:
+  """The step as one program a device: state and batch lead with devices."""
+  return jax.pmap(functools.partial(train_step, recipe, axis=PMAP_AXIS),
+                  axis_name=PMAP_AXIS, donate_argnums=0)
+
+
+def check_divisible(batch_size: int, microbatches: int, devices: int) -> None:
+  """
+  Raises:
+    UserError: a microbatch cannot be spread evenly over the devices.
+  """
+  if batch_size % (microbatches * devices):
+    share = microbatches * devices
+    raise UserError(
+        f"batch_size={batch_size} cannot be split into {microbatches} "
+        f"microbatches over {devices} devices; the nearest that can are "
+        f"{batch_size // share * share} and {(batch_size // share + 1) * share}.")
