@@ -47,6 +47,7 @@ class ClassificationHead(nn.Module):
 
   options: Bert
   classes: int
+  dropout_rate: float
 
   def setup(self):
     self.dense = dense(self.classes, self.options)
@@ -56,5 +57,5 @@ class ClassificationHead(nn.Module):
       self, x_BED: jax.Array, keys_B: jax.Array | None = None
   ) -> jax.Array:
     """Float32 logits (B, E, C) of (B, E, D)."""
-    x_BED = dropout(x_BED, self.options.hidden_dropout_prob, keys_B, Site.HEAD)
+    x_BED = dropout(x_BED, self.dropout_rate, keys_B, Site.HEAD)
     return self.dense(x_BED).astype(jnp.float32)
