@@ -6,7 +6,7 @@ an iterator is started at any step.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,9 +24,8 @@ def batch(rows: Rows, batch_size: int, step: int, *, process_index: int = 0,
   the position in the global batch, which keys masks and dropout.
   """
   positions = _positions(batch_size, process_index, process_count)
-  return _stack(
-      [rows.row(*divmod(step * batch_size + p, len(rows))) for p in positions],
-      positions)
+  return _stack([rows.row(*divmod(step * batch_size + p, len(rows)))
+                 for p in positions], positions)
 
 
 def batches(rows: Rows, batch_size: int, start_step: int, stop_step: int, *,
@@ -54,19 +53,19 @@ def evaluation_batches(rows: Rows, batch_size: int, *, process_index: int = 0,
 
 
 def _positions(batch_size: int, process_index: int,
-               process_count: int) -> np.ndarray:
+               process_count: int) -> range:
   if batch_size < 1 or batch_size % process_count:
     raise UserError(
         f"batch_size={batch_size} is not divisible by {process_count} "
         f"processes; the nearest that is: "
         f"{max(1, round(batch_size / process_count)) * process_count}.")
   local = batch_size // process_count
-  return np.arange(local, dtype=np.int32) + process_index * local
+  return range(process_index * local, (process_index + 1) * local)
 
 
-def _stack(rows: list[Batch], position_B: np.ndarray) -> Batch:
+def _stack(rows: list[Batch], positions: Sequence[int]) -> Batch:
   return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | dict(
-      row=position_B.astype(np.int32))
+      row=np.array(positions, np.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +91,11 @@ class _Steps:
 class _EvaluationSteps(_Steps):
 
   def __getitem__(self, index: int) -> Batch:
-    number_B = index * self.batch_size + _positions(
-        self.batch_size, self.process_index, self.process_count)
+    numbers = [index * self.batch_size + p for p in _positions(
+        self.batch_size, self.process_index, self.process_count)]
     return _stack([
         self.rows.row(0, n) if n < len(self.rows) else self.rows.empty()
-        for n in number_B], number_B)
+        for n in numbers], numbers)
 
 
 def _read_ahead(steps: _Steps, threads: int) -> Iterator[Batch]:

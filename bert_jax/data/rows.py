@@ -12,6 +12,7 @@ S sentences and U documents of the corpus.
 import collections
 import dataclasses
 import hashlib
+import json
 import threading
 from typing import Any, ClassVar, Literal
 
@@ -23,9 +24,9 @@ from bert_jax.config import Choice, UserError
 SENTENCES_AT_ONCE = 1 << 20
 
 
-def generator(*parts: Any) -> np.random.Generator:
-  """A generator that is a function of the parts' text."""
-  digest = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
+def generator(*parts: str | int) -> np.random.Generator:
+  """A generator that is a function of the parts: text and whole numbers."""
+  digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
   return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
@@ -425,7 +426,7 @@ class Rows:
     if not self.shuffle:
       return examples, pack(examples.lengths_X, self.length,
                             self.examples_per_row)
-    rng = generator("order", self.draws, epoch)
+    rng = generator("order", *self.draws, epoch)
     order_X = rng.permutation(len(examples)).astype(np.int32)
     row_RE = pack(examples.lengths_X[order_X], self.length,
                   self.examples_per_row)
@@ -459,7 +460,7 @@ class PretrainingRows(Rows):
 
   def examples(self, epoch: int) -> Examples:
     return self.format.plan(self.corpus, self.length,
-                            generator("examples", self.draws, epoch))
+                            generator("examples", *self.draws, epoch))
 
   def _row(self, examples: Examples,
            example_E: np.ndarray) -> dict[str, np.ndarray]:

@@ -287,18 +287,18 @@ def _encode_words(
     labelled: Labelled, tokenizer: Any, maximum: int
 ) -> tuple[np.ndarray, Examples, np.ndarray, np.ndarray]:
   """Tokens, examples, and for each token the word that begins there and the
-  word's label, -1 where none; W words."""
+  word's label, -1 where none."""
   pieces = tokenizer.encode_words(labelled.words)
-  tokens_T, start_W1 = _flatten(list(itertools.chain.from_iterable(pieces)))
-  words_X = np.array([len(words) for words in pieces])
-  start_X1 = start_W1[np.concatenate([[0], np.cumsum(words_X)])]
-  has_pieces_W = np.diff(start_W1) > 0
-  first_T = start_W1[:-1][has_pieces_W]
+  tokens_T, starts = _flatten(list(itertools.chain.from_iterable(pieces)))
+  count_X = np.array([len(words) for words in pieces])
+  start_X1 = starts[np.concatenate([[0], np.cumsum(count_X)])]
+  has_pieces = np.diff(starts) > 0
+  first_T = starts[:-1][has_pieces]
   word_T, label_T = np.full((2, len(tokens_T)), -1, np.int32)
-  word_W = np.concatenate([np.arange(count) for count in words_X])
-  word_T[first_T] = word_W[has_pieces_W]
+  words = np.concatenate([np.arange(count) for count in count_X])
+  word_T[first_T] = words[has_pieces]
   if labelled.labels is not None:
-    label_T[first_T] = np.concatenate(labelled.labels)[has_pieces_W]
+    label_T[first_T] = np.concatenate(labelled.labels)[has_pieces]
   return tokens_T, _single(start_X1, maximum), word_T, label_T
 
 

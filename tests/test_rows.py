@@ -1,0 +1,311 @@
+import pickle
+import random
+
+import numpy as np
+import pytest
+
+from bert_jax.config import UserError
+from bert_jax.data import rows as rows_lib
+from bert_jax.data.rows import (
+    Format, FullSentencesFormat, PairsFormat, PretrainingRows, pack)
+from memory_corpus import (
+    SPECIAL, MemoryCorpus, memory_corpus, random_corpus, vocabulary)
+
+
+def make_rows(corpus: MemoryCorpus, format: Format = PairsFormat(),
+              length: int = 32, examples_per_row: int = 1, seed: int = 0,
+              shuffle: bool = True) -> PretrainingRows:
+  return PretrainingRows(corpus, vocabulary(corpus.vocabulary_size), format,
+                         length, examples_per_row, seed, shuffle)
+
+
+def segments(row: dict) -> list[tuple[np.ndarray, np.ndarray, int]]:
+  """(positions of A, of B, is random) of each example, read off a row."""
+  found = []
+  for slot in range(int(row["example_mask"].sum())):
+    here = row["example_ids"] == slot + 1
+    ids, types = row["input_ids"][here], row["token_type_ids"][here]
+    text = ids >= SPECIAL
+    found.append((ids[text & (types == 0)] - SPECIAL,
+                  ids[text & (types == 1)] - SPECIAL,
+                  int(row["next_sentence_labels"][slot])))
+  return found
+
+
+def epoch_segments(rows: PretrainingRows, epoch: int = 0) -> list:
+  return [example for i in range(len(rows.plan(epoch)[1]))
+          for example in segments(rows.row(epoch, i))]
+
+
+@pytest.mark.parametrize("name", Format.members())
+@pytest.mark.parametrize("examples_per_row", [1, 3])
+def test_rows_of_every_format_are_well_formed(name, examples_per_row):
+  corpus = random_corpus(20, 12, 25)
+  rows = make_rows(corpus, Format.members()[name](), 24, examples_per_row)
+  for i in range(len(rows)):
+    row = rows.row(0, i)
+    assert {k: (v.shape, v.dtype.name) for k, v in row.items()} == dict(
+        dict.fromkeys(("input_ids", "token_type_ids", "position_ids",
+                       "example_ids"), ((24,), "int32")),
+        cls_positions=((examples_per_row,), "int32"),
+        next_sentence_labels=((examples_per_row,), "int32"),
+        example_mask=((examples_per_row,), "float32"))
+    count = int(row["example_mask"].sum())
+    used = row["example_ids"] > 0
+    assert count >= 1 and row["example_mask"][:count].all()
+    assert (row["input_ids"][~used] == 0).all() and (
+        row["input_ids"][used] > 0).all()
+    for slot in range(count):
+      here = np.flatnonzero(row["example_ids"] == slot + 1)
+      assert row["cls_positions"][slot] == here[0]
+      np.testing.assert_array_equal(here, here[0] + np.arange(len(here)))
+      np.testing.assert_array_equal(row["position_ids"][here],
+                                    np.arange(len(here)))
+      ids = row["input_ids"][here]
+      separators = 1 + row["token_type_ids"][here].max()
+      assert ids[0] == 2 and ids[-1] == 3 and (ids == 3).sum() == separators
+      assert (np.diff(row["token_type_ids"][here]) >= 0).all()
+  empty = rows.empty()
+  assert not any(empty[key].any() for key in empty)
+  assert empty.keys() == rows.row(0, 0).keys()
+
+
+def test_unused_sentences_are_put_back_and_none_is_used_twice():
+  # Sentences of one token: no pair is ever truncated.
+  corpus = memory_corpus([[1] * n for n in (1, 2, 50, 333, 7)])
+  examples = epoch_segments(make_rows(corpus))
+  assert {label for _, _, label in examples} == {0, 1}
+  text = [a for a, _, _ in examples] + [b for _, b, r in examples if not r]
+  np.testing.assert_array_equal(np.sort(np.concatenate(text)),
+                                np.arange(len(corpus.tokens_T)))
+
+
+def test_b_continues_a_or_is_of_another_document():
+  corpus = random_corpus(30, 20, 9)
+  for a, b, is_random in epoch_segments(make_rows(corpus)):
+    np.testing.assert_array_equal(np.diff(a), 1)
+    np.testing.assert_array_equal(np.diff(b), 1)
+    documents = corpus.document_of(a), corpus.document_of(b)
+    assert len(set(documents[0])) == len(set(documents[1])) == 1
+    assert (documents[0][0] == documents[1][0]) == (not is_random)
+    if not is_random:
+      truncated = len(a) + len(b) == 29
+      assert b[0] == a[-1] + 1 or truncated and b[0] > a[-1]
+
+
+def test_a_single_document_is_its_own_random_next():
+  corpus = memory_corpus([[3] * 40])
+  examples = epoch_segments(make_rows(corpus))
+  assert any(is_random for _, _, is_random in examples)
+
+
+def sequential_examples(documents, maximum, rng, short_seq_prob=0.1):
+  """create_pretraining_data as published, told sentence by sentence."""
+  for own, document in enumerate(documents):
+    target = maximum
+    if rng.random() < short_seq_prob:
+      target = rng.randint(2, maximum)
+    at = 0
+    while at < len(document):
+      chunk = []
+      while at < len(document):
+        chunk.append(document[at])
+        at += 1
+        if sum(map(len, chunk)) >= target:
+          break
+      split = rng.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
+      a = [token for sentence in chunk[:split] for token in sentence]
+      is_random = len(chunk) == 1 or rng.random() < 0.5
+      if is_random:
+        other = own
+        while other == own:
+          other = rng.randrange(len(documents))
+        b = []
+        for sentence in documents[other][
+            rng.randrange(len(documents[other])):]:
+          b += sentence
+          if len(b) >= target - len(a):
+            break
+        at -= len(chunk) - split
+      else:
+        b = [token for sentence in chunk[split:] for token in sentence]
+      while len(a) + len(b) > maximum:
+        longer = a if len(a) > len(b) else b
+        del longer[0 if rng.random() < 0.5 else -1]
+      yield a, b, is_random
+
+
+def pair_statistics(corpus: MemoryCorpus, examples: list) -> list[float]:
+  lengths = np.array([(len(a), len(b)) for a, b, _ in examples])
+  label = np.array([r for _, _, r in examples], float)
+  front = np.array([(a[0], b[0]) for a, b, _ in examples])
+  front = front - corpus.sentence_starts_S1[corpus.sentence_of(front)]
+  total = lengths.sum(1)
+  return [len(examples), label.mean(), *lengths.mean(0), *lengths.std(0),
+          (total == 29).mean(), (total < 15).mean(), total.std(),
+          (lengths[:, 0] * label).mean(), (lengths[:, 1] * label).mean(),
+          *front.mean(0), (lengths[:, 0] == 15).mean(),
+          (lengths[:, 1] == 15).mean()]
+
+
+def test_pairs_are_distributed_as_googles():
+  corpus = random_corpus(30, 25, 14, seed=3)
+  starts = corpus.sentence_starts_S1
+  documents = [
+      [list(range(starts[s], starts[s + 1])) for s in range(low, high)]
+      for low, high in zip(corpus.document_starts_U1[:-1],
+                           corpus.document_starts_U1[1:])]
+  epochs, rng = 120, random.Random(0)
+  theirs = np.array([pair_statistics(corpus, list(sequential_examples(
+      documents, 29, rng))) for _ in range(epochs)])
+  rows, ours = make_rows(corpus), []
+  for epoch in range(epochs):
+    e = rows.examples(epoch)
+    ours.append(pair_statistics(corpus, [
+        (range(a, a + n), range(b, b + m), r) for a, n, b, m, r in zip(
+            e.a_start_X.tolist(), e.a_length_X.tolist(),
+            e.b_start_X.tolist(), e.b_length_X.tolist(), e.is_random_X)]))
+  ours = np.array(ours)
+  error = np.sqrt((ours.var(0) + theirs.var(0)) / epochs)
+  deviation = (ours.mean(0) - theirs.mean(0)) / error
+  assert np.abs(deviation).max() < 4, deviation
+
+
+@pytest.mark.parametrize("maximum", [4, 5])
+def test_truncation_takes_from_the_longer_side(maximum):
+  for a, b in np.ndindex(12, 12):
+    kept_a, kept_b = a, b
+    while kept_a + kept_b > maximum:
+      if kept_a > kept_b:
+        kept_a -= 1
+      else:
+        kept_b -= 1
+    assert rows_lib.truncated(a, b, maximum) == (kept_a, kept_b)
+
+
+def test_short_sequences_are_drawn_for_documents_or_for_examples():
+  corpus = memory_corpus([[3] * 60] * 400)
+  per_document = make_rows(corpus, PairsFormat(0.3)).examples(0)
+  document = corpus.document_of(per_document.a_start_X)
+  short = per_document.target_X < 29
+  first = np.unique(document, return_index=True)[1]
+  np.testing.assert_array_equal(short, short[first][document])
+  assert abs(short[first].mean() - 0.3) < 0.1
+  assert short.mean() > 0.4
+  per_example = make_rows(corpus, PairsFormat(0.3, "example")).examples(0)
+  assert abs((per_example.target_X < 29).mean() - 0.3) < 0.05
+
+
+def test_full_sentences_hold_the_whole_text_once_and_in_order():
+  corpus = memory_corpus([[5, 100, 1], [30], [31, 2], [1] * 90])
+  rows = make_rows(corpus, FullSentencesFormat(), shuffle=False)
+  examples = epoch_segments(rows)
+  np.testing.assert_array_equal(np.concatenate([a for a, _, _ in examples]),
+                                np.arange(len(corpus.tokens_T)))
+  for a, b, label in examples:
+    assert len(a) <= 30 and not len(b) and not label
+    assert len(set(corpus.document_of(a))) == 1
+  full = make_rows(corpus, FullSentencesFormat(0.0), shuffle=False)
+  # [5] [30 30 30] [10 + 1] | [30] | [30] [1 + 2] | [30 30 30]
+  assert [len(a) for a, _, _ in epoch_segments(full)] == [
+      5, 30, 30, 30, 11, 30, 30, 3, 30, 30, 30]
+
+
+def test_documents_planned_in_blocks_are_all_there(monkeypatch):
+  monkeypatch.setattr(rows_lib, "SENTENCES_AT_ONCE", 10)
+  corpus = memory_corpus([[1] * n for n in (4, 4, 30, 1, 9, 2)])
+  examples = epoch_segments(make_rows(corpus))
+  text = [a for a, _, _ in examples] + [b for _, b, r in examples if not r]
+  np.testing.assert_array_equal(np.sort(np.concatenate(text)),
+                                np.arange(len(corpus.tokens_T)))
+  for a, b, r in examples:
+    assert (corpus.document_of(a[0]) == corpus.document_of(b[0])) == (not r)
+
+
+def test_packing_places_every_example_once():
+  rng = np.random.default_rng(0)
+  for examples_per_row in (1, 2, 5, 64):
+    lengths = rng.integers(3, 65, 1000)
+    packed = pack(lengths, 64, examples_per_row)
+    assert packed.shape[1] == examples_per_row
+    np.testing.assert_array_equal(np.sort(packed[packed >= 0]),
+                                  np.arange(1000))
+    filled = np.where(packed >= 0, lengths[packed], 0).sum(1)
+    assert filled.max() <= 64 and filled.min() > 0
+    # Slots are used from the left.
+    assert (np.diff((packed < 0).astype(int)) >= 0).all()
+  assert lengths.sum() / (64 * len(packed)) > 0.98
+  # 6 + 4 twice, not 6 + 3 and 6 + 3 and 4 + 4.
+  assert len(pack(np.array([6, 3, 4, 3, 6, 4, 4]), 10, 3)) == 3
+  assert pack(np.array([2] * 6), 10, 2).tolist() == [[0, 3], [1, 4], [2, 5]]
+  assert pack(np.zeros(0, int), 10, 2).shape == (0, 2)
+
+
+def test_an_example_longer_than_a_row_is_refused():
+  with pytest.raises(UserError, match="11 tokens does not fit into a row of 10"):
+    pack(np.array([3, 11]), 10, 2)
+
+
+def test_packed_rows_hold_the_same_examples():
+  corpus = random_corpus(40, 15, 8)
+  def contents(rows):
+    return sorted((a.tolist(), b.tolist(), r)
+                  for a, b, r in epoch_segments(rows, epoch=1))
+  unpacked, packed = make_rows(corpus), make_rows(corpus, examples_per_row=4)
+  assert contents(unpacked) == contents(packed)
+  assert len(packed) < len(unpacked)
+
+
+def test_epochs_differ_and_have_equally_many_rows():
+  corpus = random_corpus(40, 15, 8)
+  rows = make_rows(corpus)
+  assert (rows.row(0, 0)["input_ids"] != rows.row(1, 0)["input_ids"]).any()
+  counts = [len(rows.plan(epoch)[1]) for epoch in range(20)]
+  fewer = int(np.argmin(counts))
+  assert counts[fewer] < len(rows) == counts[0]
+  np.testing.assert_array_equal(
+      rows.row(fewer, counts[fewer])["input_ids"],
+      rows.row(fewer, 0)["input_ids"])
+
+
+def test_without_shuffling_rows_follow_the_text():
+  rows = make_rows(random_corpus(40, 15, 8), shuffle=False)
+  first = [a[0] for a, _, _ in epoch_segments(rows)]
+  assert first == sorted(first)
+  shuffled = [a[0] for a, _, _ in epoch_segments(make_rows(rows.corpus))]
+  assert shuffled != first
+
+
+def test_rows_travel_to_workers_without_their_plans():
+  rows = make_rows(random_corpus(40, 15, 8), seed=5)
+  rows.row(3, 1)
+  copy = pickle.loads(pickle.dumps(rows))
+  assert not copy._plans and copy.fingerprint == rows.fingerprint
+  for key, value in rows.row(3, 1).items():
+    np.testing.assert_array_equal(copy.row(3, 1)[key], value)
+
+
+def test_the_fingerprint_tells_everything_that_rows_depend_on():
+  corpus = random_corpus(5, 5, 8)
+  variants = [
+      dict(), dict(length=40), dict(examples_per_row=2), dict(seed=1),
+      dict(shuffle=False), dict(format=PairsFormat(0.2)),
+      dict(format=FullSentencesFormat())]
+  found = {make_rows(corpus, **variant).fingerprint for variant in variants}
+  other = MemoryCorpus(corpus.tokens_T, corpus.sentence_starts_S1,
+                       corpus.document_starts_U1, "other")
+  assert len(found | {make_rows(other).fingerprint}) == len(variants) + 1
+
+
+def test_errors_teach():
+  corpus = random_corpus(5, 5, 8)
+  with pytest.raises(UserError, match="Rows of 4 tokens.*allowed: 5 or more"):
+    make_rows(corpus, length=4).row(0, 0)
+  with pytest.raises(UserError, match="short_seq_prob=1.5"):
+    PairsFormat(1.5)
+  with pytest.raises(UserError, match="examples_per_row=0"):
+    make_rows(corpus, examples_per_row=0)
+  with pytest.raises(UserError, match="but the tokenizer has 7"):
+    PretrainingRows(corpus, vocabulary(7), PairsFormat(), 32, 1, 0)
+  with pytest.raises(UserError, match="no documents"):
+    make_rows(memory_corpus([]))
