@@ -1,34 +1,17 @@
-"""What is counted: (total, weight) pairs, and the scores of tasks.
+"""Scores of tasks, by scikit-learn and scipy where they have them.
 
-Pairs are what a training or evaluation step returns: they add up over
-microbatches, devices, hosts and batches, where means of means would be wrong.
+Every score is defined for every input that has an example: where a denominator
+is zero it is what its docstring says, without a warning.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bert_jax.config import UserError, nearest
 
-Pair = tuple[float, float]
 Tags = Sequence[str]
-
-
-def merge(batches: Iterable[Mapping[str, Pair]]) -> dict[str, Pair]:
-  """Sums totals and weights by name, in float64."""
-  merged: dict[str, Pair] = {}
-  for batch in batches:
-    for name, (total, weight) in batch.items():
-      old_total, old_weight = merged.setdefault(name, (0.0, 0.0))
-      merged[name] = old_total + float(total), old_weight + float(weight)
-  return merged
-
-
-def mean(pairs: Mapping[str, Pair]) -> dict[str, float]:
-  """Total by weight; nan where nothing was counted."""
-  return {name: float(total) / float(weight) if weight else math.nan
-          for name, (total, weight) in pairs.items()}
 
 
 def perplexity(loss: float) -> float:
@@ -37,14 +20,6 @@ def perplexity(loss: float) -> float:
     return math.exp(loss)
   except OverflowError:
     return math.inf
-
-
-def bits_per_byte(nats: float, size: float) -> float:
-  """Summed loss in nats over the text it was paid for, in UTF-8 bytes.
-
-  Unlike perplexity, comparable between tokenizers.
-  """
-  return nats / math.log(2) / size if size else math.nan
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -101,11 +76,37 @@ def _constant(values: np.ndarray) -> bool:
   return bool(np.all(values == values[0]))
 
 
+_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    function.__name__: function for function in
+    (accuracy, precision, recall, f1, matthews, pearson, spearman)}
+
+
+def score(name: str, labels: Sequence, predictions: Sequence) -> float:
+  """One score of a whole data set.
+
+  Args:
+    name: accuracy, precision, recall, f1, matthews, pearson or spearman.
+    labels: one number an example: of a class, or for the correlations any.
+    predictions: likewise.
+
+  Returns:
+    The score; nan where there is no example.
+
+  Raises:
+    UserError: the name is unknown.
+  """
+  if name not in _SCORES:
+    raise UserError(f"unknown score {name!r}{nearest(name, _SCORES)}")
+  if not len(labels):
+    return math.nan
+  return _SCORES[name](np.asarray(labels), np.asarray(predictions))
+
+
 def entities(tags: Tags) -> set[tuple[int, int, str]]:
   """(start, end, kind) of every chunk of B-, I- and O tags, as conlleval.
 
   An I- that continues no chunk of its kind begins one, so that IOB1 and IOB2
-  are both read. (Tjong Kim Sang and Buchholz 2000, conlleval.)
+  are both read (Tjong Kim Sang and Buchholz 2000). No tag at all ("") is O.
   """
   found, start, open_kind = set(), 0, None
   for i, tag in enumerate([*tags, "O"]):
@@ -114,78 +115,31 @@ def entities(tags: Tags) -> set[tuple[int, int, str]]:
       continue
     if open_kind is not None:
       found.add((start, i, open_kind))
-    start, open_kind = i, None if prefix == "O" else kind
+    start, open_kind = i, None if prefix in ("O", "") else kind
   return found
 
 
-def _count_entities(
+def entity_scores(
     labels: Sequence[Tags], predictions: Sequence[Tags]
-) -> tuple[int, int, int]:
-  """How many entities are right, predicted, and to be found."""
-  pairs = [(entities(label), entities(prediction))
-           for label, prediction in zip(labels, predictions, strict=True)]
-  return (sum(len(label & prediction) for label, prediction in pairs),
-          sum(len(prediction) for _, prediction in pairs),
-          sum(len(label) for label, _ in pairs))
-
-
-def entity_precision(
-    labels: Sequence[Tags], predictions: Sequence[Tags]
-) -> float:
-  right, predicted, _ = _count_entities(labels, predictions)
-  return right / max(predicted, 1)
-
-
-def entity_recall(labels: Sequence[Tags], predictions: Sequence[Tags]) -> float:
-  right, _, wanted = _count_entities(labels, predictions)
-  return right / max(wanted, 1)
-
-
-def entity_f1(labels: Sequence[Tags], predictions: Sequence[Tags]) -> float:
-  right, predicted, wanted = _count_entities(labels, predictions)
-  return 2 * right / max(predicted + wanted, 1)
-
-
-def tag_accuracy(labels: Sequence[Tags], predictions: Sequence[Tags]) -> float:
-  """The share of words with the right tag."""
-  right = [label == prediction
-           for pair in zip(labels, predictions, strict=True)
-           for label, prediction in zip(*pair, strict=True)]
-  return float(np.mean(right))
-
-
-# Of one label an example: whole numbers, for the correlations also real ones.
-OF_LABELS: dict[str, Callable[..., float]] = {
-    function.__name__: function for function in
-    (accuracy, precision, recall, f1, matthews, pearson, spearman)}
-# Of one sequence of tags an example.
-OF_TAGS: dict[str, Callable[..., float]] = {
-    function.__name__: function for function in
-    (tag_accuracy, entity_precision, entity_recall, entity_f1)}
-
-
-def scores(
-    names: Iterable[str], labels: Sequence, predictions: Sequence
 ) -> dict[str, float]:
-  """Scores of a whole data set by the names in OF_LABELS and OF_TAGS.
+  """What conlleval prints, of sentences of tags.
 
-  Args:
-    names: what to compute.
-    labels: one label or one sequence of tags for every example.
-    predictions: likewise.
-
-  Returns:
-    A number for every name; nan where there is no example at all.
-
-  Raises:
-    UserError: a name is unknown.
+  An entity is right when bounds and kind are. Precision, recall and F1 are
+  zero where their denominator is; accuracy is the share of labelled words with
+  the right tag, nan where there are none.
   """
-  known = OF_LABELS | OF_TAGS
-  result = {}
-  for name in names:
-    if name not in known:
-      raise UserError(f"unknown metric {name!r}{nearest(name, known)}")
-    arrays = ((np.asarray(labels), np.asarray(predictions))
-              if name in OF_LABELS else (labels, predictions))
-    result[name] = known[name](*arrays) if len(labels) else math.nan
-  return result
+  right = predicted = wanted = words = right_words = 0
+  for label, prediction in zip(labels, predictions, strict=True):
+    to_find, found = entities(label), entities(prediction)
+    right += len(to_find & found)
+    predicted += len(found)
+    wanted += len(to_find)
+    pairs = [pair for pair in zip(label, prediction, strict=True) if pair[0]]
+    words += len(pairs)
+    right_words += sum(a == b for a, b in pairs)
+  return {
+      "accuracy": right_words / words if words else math.nan,
+      "entity_precision": right / max(predicted, 1),
+      "entity_recall": right / max(wanted, 1),
+      "entity_f1": 2 * right / max(predicted + wanted, 1),
+  }

@@ -39,7 +39,7 @@ IMPORT_JAX = {"grain"}
 # Letters of dimensions: the network's (rows, tokens, attended tokens, width,
 # heads, head width, feed-forward width, vocabulary, predicted positions,
 # examples in a row, classes, layers), the corpus's (tokens, words, sentences,
-# documents, examples and rows of an epoch), and 1: broadcasts, or one more (S1).
+# documents, examples and rows of an epoch), and 1: broadcasts, or one more.
 DIMENSIONS = set("BLMDHKFVPECN" "TWSUXR" "1")
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
