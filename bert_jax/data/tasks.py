@@ -100,9 +100,8 @@ def read(spec: str, columns: Columns, kind: Kind,
 def tagged(examples: Iterable[tuple[str, Sequence[str], Sequence[str] | None]],
            label_names: Sequence[str] = ()) -> Labelled:
   """A set of (name, words, tags) examples; tags None: nothing is known."""
-  names, words, tags = (list(column) for column in
-                        zip(*examples)) if examples else ([], [], [])
-  labels = None
+  examples, labels = list(examples), None
+  names, words, tags = ([e[i] for e in examples] for i in range(3))
   if tags and tags[0] is not None:
     for name, example_words, example_tags in zip(names, words, tags):
       if len(example_words) != len(example_tags):
@@ -121,6 +120,20 @@ def split(labelled: Labelled, percent: float) -> tuple[Labelled, Labelled]:
   out = [held_out(name, percent) for name in labelled.names]
   return (_subset(labelled, [i for i, o in enumerate(out) if not o]),
           _subset(labelled, [i for i, o in enumerate(out) if o]))
+
+
+def first(labelled: Labelled, count: int | None) -> Labelled:
+  """So many examples (None: all), drawn by the hash of their names.
+
+  A larger count keeps those of a smaller one; the order stays.
+  """
+  if count is None:
+    return labelled
+  if not 0 < count <= len(labelled):
+    raise UserError(f"{count} examples are wanted of a set of {len(labelled)}.")
+  by_hash = sorted(range(len(labelled)), key=lambda i: hashlib.blake2b(
+      f"first {labelled.names[i]}".encode(), digest_size=8).digest())
+  return _subset(labelled, sorted(by_hash[:count]))
 
 
 def _subset(labelled: Labelled, chosen: list[int]) -> Labelled:
