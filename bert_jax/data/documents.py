@@ -74,8 +74,10 @@ def held_out(name: str, percent: float) -> bool:
   return int.from_bytes(digest, "big") < percent / 100 * 2**64
 
 
-def read(spec: str) -> Iterator[Document]:
+def read(spec: str, *, warn: bool = True) -> Iterator[Document]:
   """Streams the documents of a spec (see the module's docstring), in order.
+
+  Logs what had to be repaired when it comes to the end, if `warn`.
 
   Raises:
     UserError: nothing matches, nothing in it, or it is no readable text.
@@ -92,7 +94,7 @@ def read(spec: str) -> Iterator[Document]:
     for document in found:
       documents += 1
       yield document
-  if repairs:
+  if repairs and warn:
     _log.warning("%s: %s.", spec,
                  "; ".join(f"{n:,} {what}" for what, n in repairs.items()))
   if not documents:

@@ -1,0 +1,382 @@
+"""Text, tokenized once, on disk as flat arrays that are mapped into memory.
+
+  DIRECTORY/corpus.json      what it was built from and what came out
+  DIRECTORY/tokenizer.json   trained on the training split only
+  DIRECTORY/{train,heldout}/ tokens.bin           uint16, or uint32 above 65,536
+                             sentence_starts.bin  int64, in tokens, S + 1
+                             document_starts.bin  int64, in sentences, U + 1
+
+Flat arrays and not ArrayRecord: decoding a record costs 0.2 ms, and a sentence
+of a mapped array costs nothing until it is touched. Which token begins a word
+is known from its id (`Vocabulary.word_start_V`).
+
+A directory is written under another name and renamed when it is complete, so
+an interrupted build never looks finished. Memory is bounded by a constant.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from bert_jax.config import UserError
+from bert_jax.data import docstrings, documents
+from bert_jax.data.documents import Document
+from bert_jax.data.tokenizers import LoadedTokenizer, Tokenizer, deserialize
+
+_VERSION = 1
+_SPLITS = ("train", "heldout")
+# Text up to this size is read once and kept for the second pass.
+_KEPT_CHARACTERS = 1 << 26
+_BATCH_CHARACTERS = 1 << 21
+_BUILDING = ".building-"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+  """One split: tokens of sentences of documents, all end to end.
+
+  Sentence s is `tokens_T[sentence_starts_S1[s]:sentence_starts_S1[s + 1]]` and
+  never empty; document u has sentences `document_starts_U1[u]` up to (not
+  including) `document_starts_U1[u + 1]`, at least one.
+  """
+
+  tokens_T: np.ndarray
+  sentence_starts_S1: np.ndarray
+  document_starts_U1: np.ndarray
+  fingerprint: str  # of the arrays and the tokenizer
+  vocabulary_size: int
+  counts: dict[str, Any]  # documents, sentences, tokens, bytes of text
+
+  @classmethod
+  def open(cls, directory: str | os.PathLike) -> "Corpus":
+    """Opens one split's folder.
+
+    Raises:
+      UserError: not a corpus, or a file of it is truncated.
+    """
+    directory = pathlib.Path(directory)
+    about = _read_json(directory.parent / "corpus.json")
+    if directory.name not in about["splits"]:
+      raise UserError(f"{directory} is no split of a corpus; there are "
+                      f"{', '.join(about['splits'])}.")
+    counts = about["splits"][directory.name]
+    arrays = [_map(directory / f"{name}.bin", dtype, length)
+              for name, dtype, length in (
+                  ("tokens", about["dtype"], counts["tokens"]),
+                  ("sentence_starts", "int64", counts["sentences"] + 1),
+                  ("document_starts", "int64", counts["documents"] + 1))]
+    return cls(*arrays, counts["fingerprint"], about["vocabulary_size"], counts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+  """A corpus: what is trained on, what never is, and the tokenizer of both."""
+
+  train: Corpus
+  heldout: Corpus
+  tokenizer: LoadedTokenizer
+
+  @classmethod
+  def open(cls, directory: str | os.PathLike) -> "Splits":
+    """Opens what `build` made; a UserError if it is no complete corpus."""
+    directory = pathlib.Path(directory)
+    splits = [Corpus.open(directory / name) for name in _SPLITS]
+    tokenizer = deserialize(_read_json(directory / "tokenizer.json"))
+    about = _read_json(directory / "corpus.json")
+    if about["tokenizer"] != tokenizer.fingerprint:
+      raise UserError(f"{directory}/tokenizer.json is not the tokenizer that "
+                      "the corpus was built with.")
+    return cls(*splits, tokenizer)
+
+
+def prepare(spec: str, tokenizer: Tokenizer, root: str | os.PathLike,
+            held_out_percent: float) -> Splits:
+  """The corpus of a spec in a folder of its own under `root`.
+
+  Built at the first call; reused as long as the spec, the files' sizes and
+  dates, the tokenizer's options and the held-out share are the same.
+  """
+  key = _key(spec, tokenizer, held_out_percent)
+  name = re.sub(r"\W+", "-", spec).strip("-")[:40]
+  directory = pathlib.Path(root) / f"{name}-{_digest(key)}"
+  if not (directory / "corpus.json").exists():
+    return build(spec, tokenizer, directory, held_out_percent)
+  return Splits.open(directory)
+
+
+def build(spec: str, tokenizer: Tokenizer, directory: str | os.PathLike,
+          held_out_percent: float) -> Splits:
+  """Reads, splits, tokenizes and writes; replaces an older corpus there.
+
+  Raises:
+    UserError: unreadable text, no text, nothing left to train on, or
+      `directory` holds something else.
+  """
+  if not 0 <= held_out_percent < 100:
+    raise UserError(f"The held-out share is {held_out_percent} percent; it "
+                    "must be at least 0 and below 100.")
+  directory = pathlib.Path(directory).absolute()
+  if directory.exists() and not (directory / "corpus.json").exists() and (
+      not directory.is_dir() or any(directory.iterdir())):
+    raise UserError(f"{directory} is there and holds no corpus; choose another "
+                    "folder.")
+  key = _key(spec, tokenizer, held_out_percent)
+  with _unfinished(directory) as unfinished:
+    _write(spec, tokenizer, unfinished, held_out_percent, key)
+    _replace(unfinished, directory)
+  return Splits.open(directory)
+
+
+def _write(spec: str, tokenizer: Tokenizer, directory: pathlib.Path,
+           held_out_percent: float, key: dict[str, Any]) -> None:
+  start = time.perf_counter()
+  source = _Source(spec)
+  with tqdm.tqdm(desc="Tokenizer", unit=" sentences", unit_scale=True,
+                 disable=None) as bar:
+    loaded = tokenizer.build(
+        _counted(bar, sentence) for document in source
+        if not documents.held_out(document.name, held_out_percent)
+        for sentence in document.sentences)
+  tokenizer_seconds = time.perf_counter() - start
+  dtype = np.dtype("uint16" if loaded.vocabulary.size <= 1 << 16 else "uint32")
+  with contextlib.ExitStack() as stack:
+    writers = [stack.enter_context(_Writer(directory / name, dtype))
+               for name in _SPLITS]
+    bar = stack.enter_context(tqdm.tqdm(
+        desc="Corpus", unit=" tokens", unit_scale=True, disable=None))
+    for batch in _batches(source):
+      bar.update(_add(batch, loaded, writers, held_out_percent))
+  if not writers[0].documents:
+    raise UserError(f"{spec}: no document is left to train on with "
+                    f"{held_out_percent} percent held out.")
+  seconds = time.perf_counter() - start
+  (directory / "tokenizer.json").write_text(json.dumps(loaded.serialize()))
+  _write_json(directory / "corpus.json", {
+      "spec": spec, "splits": {n: w.counts(loaded.fingerprint)
+                               for n, w in zip(_SPLITS, writers)},
+      "seconds": round(seconds, 2),
+      "seconds_of_tokenizer": round(tokenizer_seconds, 2),
+      "tokens_per_second": round(sum(w.tokens for w in writers) / seconds),
+      "vocabulary_size": loaded.vocabulary.size, "dtype": dtype.name,
+      "tokenizer": loaded.fingerprint, "key": key})
+
+
+class _Source:
+  """Documents of a spec, any number of times; small texts are read once."""
+
+  def __init__(self, spec: str):
+    self._spec = spec
+    self._kept: list[Document] | None = None
+    self._passes = 0
+
+  def __iter__(self) -> Iterator[Document]:
+    if self._kept is not None:
+      yield from self._kept
+      return
+    kept, size = [], 0
+    self._passes += 1
+    for document in documents.read(self._spec, warn=self._passes == 1):
+      size += sum(map(len, document.sentences))
+      if size <= _KEPT_CHARACTERS:
+        kept.append(document)
+      else:
+        kept.clear()
+      yield document
+    if size <= _KEPT_CHARACTERS:
+      self._kept = kept
+
+
+def _counted(bar: tqdm.tqdm, sentence: str) -> str:
+  bar.update()
+  return sentence
+
+
+def _batches(source: Iterable[Document]) -> Iterator[list[Document]]:
+  batch, size = [], 0
+  for document in source:
+    batch.append(document)
+    size += sum(map(len, document.sentences))
+    if size >= _BATCH_CHARACTERS:
+      yield batch
+      batch, size = [], 0
+  if batch:
+    yield batch
+
+
+def _add(batch: list[Document], tokenizer: LoadedTokenizer,
+         writers: list["_Writer"], held_out_percent: float) -> int:
+  """Tokenizes documents and appends each to its split; returns the tokens."""
+  texts = [s for document in batch for s in document.sentences]
+  tokens_T, lengths_S = tokenizer.encode_flat(texts)
+  bytes_S = np.array([len(text.encode()) for text in texts], np.int64)
+  held_U = np.array([documents.held_out(d.name, held_out_percent)
+                     for d in batch])
+  sizes_U = np.array([len(d.sentences) for d in batch])
+  document_S = np.repeat(np.arange(len(batch)), sizes_U)
+  held_S = held_U[document_S]
+  for writer, held in zip(writers, (False, True)):
+    chosen_S = (held_S == held) & (lengths_S > 0)
+    writer.add(tokens_T[np.repeat(chosen_S, lengths_S)], lengths_S[chosen_S],
+               np.bincount(document_S[chosen_S], minlength=len(batch)),
+               int(bytes_S[chosen_S].sum()))
+  return len(tokens_T)
+
+
+class _Writer:
+  """Appends documents to the files of one split."""
+
+  def __init__(self, directory: pathlib.Path, dtype: np.dtype):
+    directory.mkdir()
+    self._dtype = dtype
+    self._stack = contextlib.ExitStack()
+    self._files = [
+        self._stack.enter_context(open(directory / f"{name}.bin", "wb"))
+        for name in ("tokens", "sentence_starts", "document_starts")]
+    self._hashes = [hashlib.blake2b(digest_size=16) for _ in self._files]
+    self.tokens = self.sentences = self.documents = self.bytes = 0
+    for i in (1, 2):
+      self._append(i, np.zeros(1, np.int64))
+
+  def __enter__(self) -> "_Writer":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    with self._stack:
+      for file in self._files:
+        file.flush()
+        os.fsync(file.fileno())
+
+  def add(self, tokens_T: np.ndarray, lengths_S: np.ndarray,
+          sizes_U: np.ndarray, bytes_: int) -> None:
+    sizes_U = sizes_U[sizes_U > 0]
+    self._append(0, tokens_T.astype(self._dtype))
+    self._append(1, self.tokens + np.cumsum(lengths_S, dtype=np.int64))
+    self._append(2, self.sentences + np.cumsum(sizes_U, dtype=np.int64))
+    self.tokens += len(tokens_T)
+    self.sentences += len(lengths_S)
+    self.documents += len(sizes_U)
+    self.bytes += bytes_
+
+  def counts(self, tokenizer_fingerprint: str) -> dict[str, Any]:
+    both = hashlib.blake2b(tokenizer_fingerprint.encode(), digest_size=16)
+    for part in self._hashes:
+      both.update(part.digest())
+    return {"documents": self.documents, "sentences": self.sentences,
+            "tokens": self.tokens, "bytes": self.bytes,
+            "fingerprint": both.hexdigest()}
+
+  def _append(self, i: int, array: np.ndarray) -> None:
+    data = array.astype(array.dtype.newbyteorder("<"), copy=False).data
+    self._files[i].write(data)
+    self._hashes[i].update(data)
+
+
+def _key(spec: str, tokenizer: Tokenizer,
+         held_out_percent: float) -> dict[str, Any]:
+  """Everything cheap to know that decides what a build gives."""
+  versions = {name: importlib.metadata.version(name)
+              for name in ("sentencepiece", "tokenizers")}
+  if "embedded" in spec:
+    versions |= docstrings.versions()
+  paths = documents.files(spec)
+  if getattr(tokenizer, "path", ""):
+    paths.append(pathlib.Path(tokenizer.path).expanduser())
+  return {
+      "version": _VERSION, "spec": spec, "held_out_percent": held_out_percent,
+      "tokenizer": tokenizer.choice_name,
+      "tokenizer_options": dataclasses.asdict(tokenizer),
+      "files": [[str(path.resolve()), *_size_and_date(path)]
+                for path in paths],
+      "versions": versions}
+
+
+def _size_and_date(path: pathlib.Path) -> tuple[int, int]:
+  try:
+    status = path.stat()
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror}.") from None
+  return status.st_size, status.st_mtime_ns
+
+
+def _digest(key: dict[str, Any]) -> str:
+  text = json.dumps(key, sort_keys=True).encode()
+  return hashlib.blake2b(text, digest_size=6).hexdigest()
+
+
+@contextlib.contextmanager
+def _unfinished(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder beside `directory` to build in; gone afterwards.
+
+  Its builder holds a lock, which ends with the process however it ends: what
+  is found unlocked is the rest of an interrupted build.
+  """
+  directory.parent.mkdir(parents=True, exist_ok=True)
+  prefix = f".{directory.name}{_BUILDING}"
+  for rest in directory.parent.glob(f"{prefix}*"):
+    with contextlib.suppress(OSError), open(rest / "lock", "w") as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      shutil.rmtree(rest)
+  folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
+  try:
+    with open(folder / "lock", "w") as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      yield folder
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(folder: pathlib.Path, directory: pathlib.Path) -> None:
+  """Renames a complete build to its place; an older corpus there goes."""
+  (folder / "lock").unlink()
+  folder.chmod(0o755)
+  if directory.exists():
+    older = pathlib.Path(tempfile.mkdtemp(
+        prefix=f".{directory.name}{_BUILDING}", dir=directory.parent))
+    directory.rename(older / "older")
+    folder.rename(directory)
+    shutil.rmtree(older)
+  else:
+    folder.rename(directory)
+
+
+def _map(path: pathlib.Path, dtype: str, length: int) -> np.ndarray:
+  dtype = np.dtype(dtype).newbyteorder("<")
+  expected = length * dtype.itemsize
+  try:
+    actual = path.stat().st_size
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror}.") from None
+  if actual != expected:
+    raise UserError(f"{path} has {actual:,} bytes, expected {expected:,}: it "
+                    "is damaged. Delete the folder to have it built again.")
+  if not length:
+    return np.zeros(0, dtype)  # an empty file cannot be mapped
+  return np.memmap(path, dtype, "r")
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text())
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror}; that is no complete corpus."
+                    ) from None
+  except ValueError as error:
+    raise UserError(f"{path} is damaged: {error}.") from None
+
+
+def _write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+  path.write_text(json.dumps(content, indent=2) + "\n")
