@@ -1,0 +1,127 @@
+import gzip
+import lzma
+import pathlib
+from types import SimpleNamespace
+
+import pytest
+
+from bert_jax.config import UserError
+from bert_jax.data import tables
+
+
+def write(folder: pathlib.Path, name: str, text: str) -> str:
+  (folder / name).write_bytes(text.encode())
+  return str(folder / name)
+
+
+def test_tsv_is_unquoted(tmp_path):
+  path = write(tmp_path, "a.tsv",
+               '\ufefftext\tlabel\r\n"He said" it\t1\r\n\r\n5\u2028" \t0\n')
+  table = tables.read_table(path, header=True)
+  assert table.columns == ("text", "label")
+  assert table.records == [['"He said" it', "1"], ['5\u2028" ', "0"]]
+  assert [table.place(i) for i in range(2)] == [f"{path}:2", f"{path}:4"]
+  assert table.column("label") == table.column("1") == ["1", "0"]
+
+
+def test_without_a_header_columns_are_numbered(tmp_path):
+  path = write(tmp_path, "a.tsv", "gj04\t1\t\tOne.\ngj04\t0\t*\tTwo.\n")
+  table = tables.read_table(path, header=False)
+  assert table.column("3") == ["One.", "Two."] and table.lines == [1, 2]
+
+
+def test_csv_fields_may_be_quoted(tmp_path):
+  path = write(tmp_path, "a.csv",
+               'text,label\n"one, ""two""\nthree",x\n' + "long" * 50_000 + ",y")
+  table = tables.read_table(path, header=True)
+  assert table.records[0] == ['one, "two"\nthree', "x"]
+  assert table.lines == [2, 4] and len(table.records[1][0]) == 200_000
+
+
+def test_json_lines_and_compression(tmp_path):
+  text = '{"text": "a\\n", "label": 1}\n\n{"label": 0, "text": "b", "more": 1}\n'
+  for name, compress in (("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress),
+                         ("a.json.xz", lzma.compress)):
+    (tmp_path / name).write_bytes(compress(text.encode()))
+    table = tables.read_table(str(tmp_path / name), header=True)
+    assert table.records == [["a\n", 1], ["b", 0]] and table.lines == [1, 3]
+
+
+@pytest.mark.parametrize("name, text, bad", [
+    ("a.tsv", "text\tlabel\none\t1\ntwo\nthree\t1\t2\n",
+     "2 of 3 records have not the 2 columns of the first line: line 3 has 1; "
+     "line 4 has 3"),
+    ("a.csv", "text,label\none,1\ntwo\nthree,1,2\n", "line 3 has 1"),
+    ("a.jsonl", '{"text": "one", "label": 1}\n{"text": "two"}\n{"label": 1}\n',
+     "line 2 lacks label; line 3 lacks text")])
+def test_ragged_records_are_named_or_left_out(tmp_path, name, text, bad):
+  path = write(tmp_path, name, text)
+  with pytest.raises(UserError, match=bad):
+    tables.read_table(path, header=True)
+  table = tables.read_table(path, header=True, ragged="skip")
+  assert len(table.records) == 1 and table.skipped == 2
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("a.tsv", b"", "is empty"),
+    ("a.jsonl", b"\n", "is empty"),
+    ("a.jsonl", b'{"a": 1}\n{"a": ', "a.jsonl:2: no JSON"),
+    ("a.jsonl", b"[1]", "not a list"),
+    ("a.csv", b'a,b\n"x"y,1\n', "a.csv:2: "),
+    ("a.tsv", b"text\nc\xe9\n", "not UTF-8: byte 6 is 0xe9"),
+    ("a.tsv.gz", b"not gzip", "cannot be read"),
+    ("a.tsv.gz", gzip.compress(b"text\n" * 99)[:-9], "cannot be read"),
+    ("a.tsv.xz", b"not xz", "cannot be read"),
+    ("a.doc", b"x", "not '.doc'")])
+def test_unreadable_files_are_told(tmp_path, name, content, message):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    tables.read_table(str(tmp_path / name), header=True)
+
+
+def test_a_missing_file_or_column_is_told(tmp_path):
+  with pytest.raises(UserError, match="nowhere.tsv cannot be read: No such"):
+    tables.read_table("nowhere.tsv", header=True)
+  path = write(tmp_path, "a.tsv", "sentence\tlabel\na\tb\n")
+  table = tables.read_table(path, header=True)
+  with pytest.raises(UserError, match="'sentense'; did you mean 'sentence'.*"
+                     "sentence, label"):
+    table.column("sentense")
+  with pytest.raises(UserError, match="no column '2'"):
+    table.column("2")
+
+
+def test_conll_columns(tmp_path):
+  path = write(tmp_path, "a.conll", "\n-DOCSTART- O\n\nNew\tB-LOC\nYork \tI-LOC"
+               "\n\t\nin NN O B-PER\n\n\nend\tO")
+  assert tables.read_conll(path) == [
+      (4, ["New", "York "], ["B-LOC", "I-LOC"]), (7, ["in"], ["B-PER"]),
+      (10, ["end"], ["O"])]
+  assert tables.read_conll(path, 0, None)[1] == (7, ["in"], [""])
+  with pytest.raises(UserError, match="a.conll:4: 2 columns;.* column 2"):
+    tables.read_conll(path, 0, 2)
+  path = write(tmp_path, "b.conll", "one\tO\ntwo\n")
+  with pytest.raises(UserError, match="b.conll:2: a word without a tag"):
+    tables.read_conll(path)
+
+
+def test_tfds_values_are_as_in_files(monkeypatch):
+  class Records(list):
+    dataset_info = SimpleNamespace(features={
+        "sentence": None, "score": None,
+        "label": SimpleNamespace(int2str=["no", "yes"].__getitem__),
+        "words": SimpleNamespace(feature=None)})
+
+  asked = []
+  def tfds_records(name, split):
+    asked.append((name, split))
+    return Records([dict(sentence="é".encode(), score=2.5, label=1,
+                         words=[b"a", b"b"]),
+                    dict(sentence=b"", score=0.0, label=-1, words=[])])
+
+  monkeypatch.setattr(tables, "tfds_records", tfds_records)
+  table = tables.read_table("tfds:glue/sst2:1.0.0:train", header=True)
+  assert asked == [("glue/sst2:1.0.0", "train")]
+  assert table.records == [["é", 2.5, "yes", ["a", "b"]], ["", 0.0, "", []]]
+  with pytest.raises(UserError, match="name the split too"):
+    tables.read_table("tfds:glue", header=True)

@@ -1,0 +1,247 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from bert_jax.config import UserError
+from bert_jax.data import loader, tasks
+from bert_jax.data.tasks import Columns, Labelled, TaskRows
+from memory_corpus import SPECIAL, vocabulary
+
+
+class Letters:
+  """A tokenizer whose ids are pairs of letters; words of dots have none."""
+
+  vocabulary = vocabulary(3000)
+  fingerprint = "letters"
+
+  def encode(self, texts):
+    return [sum(words, []) for words in self.encode_words(
+        [text.split() for text in texts])]
+
+  def encode_words(self, words_batch):
+    return [[[SPECIAL + 50 * (ord(w[i]) % 50) + ord(w[i:i + 2][-1]) % 50
+              for i in range(0, len(w), 2)] if w.strip(".") else []
+             for w in words] for words in words_batch]
+
+
+def random_words(rng: np.random.Generator, longest: int) -> list[str]:
+  return ["".join(rng.choice(list("abcdef"), rng.integers(1, 8)))
+          for _ in range(rng.integers(1, longest + 1))]
+
+
+def classes(count: int, longest: int = 12, pairs: bool = False) -> Labelled:
+  rng = np.random.default_rng(count)
+  texts = [[" ".join(random_words(rng, longest)) for _ in range(count)]
+           for _ in range(2)]
+  return Labelled("class", [str(i) for i in range(count)], texts[0],
+                  texts[1] if pairs else None, None,
+                  rng.integers(0, 3, count).astype(np.int32), ("a", "b", "c"))
+
+
+def test_texts_and_classes_are_read(tmp_path):
+  path = tmp_path / "train.tsv"
+  path.write_text("text\tsecond\tlabel\nhi\tyou\t10\nho\tme\t9\nha\tus\t10\n")
+  labelled = tasks.read(str(path), Columns("text", "second"), "class")
+  assert labelled.texts_a == ["hi", "ho", "ha"]
+  assert labelled.texts_b == ["you", "me", "us"]
+  assert labelled.label_names == ("9", "10")  # by value
+  assert labelled.labels.tolist() == [1, 0, 1]
+  assert labelled.names[0] == f"{path}:2"
+  # By number there is no header unless it is said.
+  numbered = tasks.read(str(path), Columns("0", "", "2", header=True), "class")
+  assert numbered.texts_a == labelled.texts_a and numbered.texts_b is None
+  assert tasks.read(str(path), Columns("0", label="2"), "class",
+                    ).label_names == ("10", "9", "label")
+  numbers = tasks.read(str(path), Columns("text"), "number")
+  assert numbers.labels.tolist() == [10, 9, 10]
+  unlabelled = tasks.read(str(path), Columns("text", label=""), "class", ("x",))
+  assert unlabelled.labels is None and unlabelled.label_names == ("x",)
+
+
+def test_unknown_labels_are_told(tmp_path):
+  path = tmp_path / "dev.tsv"
+  path.write_text("sentence\tlabel\nfine\tgood\noops\tgodo\n")
+  with pytest.raises(UserError, match=r"dev.tsv:3: the label 'godo' is not "
+                     "known; did you mean 'good'.*bad, good"):
+    tasks.read(str(path), Columns(), "class", ("bad", "good"))
+  with pytest.raises(UserError, match="dev.tsv:2: the label 'good' is no num"):
+    tasks.read(str(path), Columns(), "number")
+
+
+def test_tags_are_read_from_columns_and_from_lists(tmp_path):
+  conll, lines = tmp_path / "a.conll", tmp_path / "a.jsonl"
+  conll.write_text("New\tB\nYork\tI\n\nis\tO\n")
+  lines.write_text('{"w": ["New", "York"], "t": ["B", "I"]}\n'
+                   '{"w": ["is"], "t": ["O"]}\n')
+  for labelled in (tasks.read(str(conll), Columns(), "tags"),
+                   tasks.read(str(lines), Columns("w", label="t"), "tags")):
+    assert labelled.words == [["New", "York"], ["is"]]
+    assert labelled.label_names == ("B", "I", "O")
+    assert [l.tolist() for l in labelled.labels] == [[0, 1], [2]]
+  with pytest.raises(UserError, match="mine: 2 words have 1 tags"):
+    tasks.tagged([("mine", ["a", "b"], ["O"])])
+  with pytest.raises(UserError, match="mine: the label 'P' is not known"):
+    tasks.tagged([("mine", ["a"], ["P"])], ("B", "O"))
+
+
+def test_splits_go_by_name_and_samples_grow():
+  labelled = classes(400)
+  train, held_out = tasks.split(labelled, 25)
+  assert 50 < len(held_out) < 150
+  assert sorted(train.names + held_out.names) == sorted(labelled.names)
+  for part in (train, held_out):
+    where = [int(name) for name in part.names]
+    assert part.texts_a == [labelled.texts_a[i] for i in where]
+    np.testing.assert_array_equal(part.labels, labelled.labels[where])
+  few, more = tasks.first(labelled, 10), tasks.first(labelled, 50)
+  assert len(few) == 10 and set(few.names) < set(more.names)
+  assert few.names != labelled.names[:10]
+  assert tasks.first(labelled, None) is labelled
+  with pytest.raises(UserError, match="401 examples are wanted of a set of 400"):
+    tasks.first(labelled, 401)
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("examples_per_row", [1, 6])
+def test_every_example_is_evaluated_once(pairs, examples_per_row):
+  labelled = classes(101, longest=20, pairs=pairs)
+  rows = TaskRows(labelled, Letters(), 40, examples_per_row, 0, shuffle=False)
+  index, labels, tokens = [], [], {}
+  for batch in loader.evaluation_batches(rows, 8):
+    real = batch["example_mask"] > 0
+    np.testing.assert_array_equal(real, batch["example_index"] >= 0)
+    assert (batch["labels"][~real] == -1).all()
+    index += batch["example_index"][real].tolist()
+    labels += batch["labels"][real].tolist()
+    for b, slot in zip(*np.nonzero(real)):
+      here = batch["example_ids"][b] == slot + 1
+      tokens[batch["example_index"][b, slot]] = (
+          batch["input_ids"][b][here].tolist(),
+          batch["token_type_ids"][b][here].tolist())
+  assert sorted(index) == list(range(101))
+  assert labels == labelled.labels[index].tolist()
+  truncated = 0
+  for i, (ids, types) in tokens.items():
+    a = Letters().encode([labelled.texts_a[i]])[0]
+    b = Letters().encode([labelled.texts_b[i]])[0] if pairs else None
+    truncated += len(a) + len(b or []) > 40 - 3
+    while pairs and len(a) + len(b) > 40 - 3:
+      (a if len(a) > len(b) else b).pop()
+    if b is None:
+      a = a[:38]
+    assert ids == [2, *a, 3] + ([] if b is None else [*b, 3])
+    assert types == [0] * (len(a) + 2) + (
+        [] if b is None else [1] * (len(b) + 1))
+  assert truncated
+
+
+def test_training_shows_every_example_once_in_another_order():
+  labelled = classes(57)
+  rows = TaskRows(labelled, Letters(), 64, 4, seed=1)
+  orders = [np.concatenate([rows.row(epoch, i)["example_index"]
+                            for i in range(len(rows))]) for epoch in range(2)]
+  for order in orders:
+    assert sorted(order[order >= 0]) == list(range(57))
+  assert orders[0].tolist() != orders[1].tolist()
+
+
+def test_numbers_and_unknown_labels():
+  labelled = classes(5)
+  numbers = Labelled("number", labelled.names, labelled.texts_a,
+                     labels=np.arange(5, dtype=np.float32))
+  row = TaskRows(numbers, Letters(), 999, 7, 0, shuffle=False).row(0, 0)
+  assert row["labels"].dtype == np.float32
+  assert sorted(row["labels"]) == [0, 0, 0, 1, 2, 3, 4]
+  for kind, label in (("class", -1), ("number", 0)):
+    unknown = Labelled(kind, labelled.names, labelled.texts_a)
+    assert (TaskRows(unknown, Letters(), 999, 7, 0).row(0, 0)["labels"]
+            == label).all()
+
+
+def words_and_tags(count: int) -> Labelled:
+  rng = np.random.default_rng(0)
+  words = [random_words(rng, 20) for _ in range(count)]
+  words[3] = ["...", "ab", "."]
+  words[4] = []
+  return tasks.tagged([(str(i), w, rng.choice(list("BIO"), len(w)))
+                       for i, w in enumerate(words)], ("B", "I", "O"))
+
+
+def test_a_word_is_labelled_at_its_first_piece():
+  labelled = tasks.tagged([("x", ["abc", "...", "d"], ["B", "I", "O"]),
+                           ("y", ["abcde"], ["I"])])
+  row = TaskRows(labelled, Letters(), 12, 2, 0, shuffle=False).row(0, 0)
+  # [CLS] ab c d [SEP] [CLS] ab cd e [SEP]; the dots have no piece.
+  np.testing.assert_array_equal(row["example_ids"], [1] * 5 + [2] * 5 + [0] * 2)
+  np.testing.assert_array_equal(row["labels"],
+                                [-1, 0, -1, 2, -1, -1, 1, -1, -1, -1, -1, -1])
+  np.testing.assert_array_equal(row["word_index"],
+                                [-1, 0, -1, 2, -1, -1, 0, -1, -1, -1, -1, -1])
+
+
+@pytest.mark.parametrize("examples_per_row", [1, 5])
+def test_every_word_gets_its_tag_back_or_none(examples_per_row):
+  labelled = words_and_tags(40)
+  rows = TaskRows(labelled, Letters(), 24, examples_per_row, 0, shuffle=False)
+  batches = [(b, b["labels"]) for b in loader.evaluation_batches(rows, 4)]
+  found = tasks.tags_by_word(labelled, batches)
+  outside, lost = labelled.label_names.index("O"), 0
+  for words, gold, tags in zip(labelled.words, labelled.labels, found):
+    pieces = [len(p) for p in Letters().encode_words([words])[0]]
+    begins = np.cumsum([0, *pieces[:-1]])[:len(words)]
+    there = (begins < 22) & (np.array(pieces) > 0)
+    lost += (~there).sum()
+    np.testing.assert_array_equal(tags, np.where(there, gold, outside))
+  assert lost > 10
+  # Without an O among the tags, a lost word is simply wrong.
+  no_outside = Labelled("tags", labelled.names, [], None, labelled.words,
+                        labelled.labels, ("B", "I"))
+  assert tasks.tags_by_word(no_outside, batches)[3].tolist()[0] == -1
+
+
+def test_the_fingerprint_tells_content_and_tokenizer():
+  labelled, tokenizer = classes(9), Letters()
+  rows = TaskRows(labelled, tokenizer, 30, 2, 0)
+  relabelled = Labelled("class", labelled.names, labelled.texts_a, None, None,
+                        (labelled.labels + 1) % 3, labelled.label_names)
+  other = Letters()
+  other.fingerprint = "other"
+  found = {rows.fingerprint, TaskRows(relabelled, tokenizer, 30, 2, 0
+                                      ).fingerprint,
+           TaskRows(labelled, other, 30, 2, 0).fingerprint,
+           TaskRows(labelled, tokenizer, 30, 2, 1).fingerprint}
+  assert len(found) == 4
+  assert TaskRows(labelled, tokenizer, 30, 2, 0).fingerprint in found
+  copy = pickle.loads(pickle.dumps(rows))
+  np.testing.assert_array_equal(copy.row(2, 0)["input_ids"],
+                                rows.row(2, 0)["input_ids"])
+
+
+def test_errors_teach():
+  with pytest.raises(UserError, match="no examples"):
+    TaskRows(tasks.tagged([]), Letters(), 30, 2, 0)
+  with pytest.raises(UserError, match="Rows of 3 tokens.*allowed: 4 or more"):
+    TaskRows(classes(3, pairs=True), Letters(), 3, 1, 0)
+
+
+@pytest.mark.parametrize("name, columns, kind, count", [
+    ("SST-2/dev.tsv", Columns(), "class", 872),
+    ("CoLA/dev.tsv", Columns("3", label="1"), "class", 1043),
+    ("MRPC/train.tsv", Columns("#1 String", "#2 String", "Quality"), "class",
+     3668),
+    ("RTE/dev.tsv", Columns("sentence1", "sentence2"), "class", 277),
+    ("STS-B/dev.tsv", Columns("sentence1", "sentence2", "score"), "number",
+     1500)])
+def test_glue_as_it_ships(shared, name, columns, kind, count):
+  labelled = tasks.read(str(shared / "data" / "glue" / name), columns, kind)
+  assert len(labelled) == count and labelled.table.skipped == 0
+  assert len(labelled.label_names) == (2 if kind == "class" else 0)
+
+
+def test_wnut17_as_it_ships(shared):
+  folder = shared / "data" / "ner" / "wnut17"
+  train = tasks.read(str(folder / "train.conll"), Columns(), "tags")
+  test = tasks.read(str(folder / "test.annotated"), Columns(), "tags",
+                    train.label_names)
+  assert (len(train), len(test), len(train.label_names)) == (3394, 1287, 13)
