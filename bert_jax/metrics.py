@@ -125,8 +125,8 @@ def entity_scores(
   """What conlleval prints, of sentences of tags.
 
   An entity is right when bounds and kind are. Precision, recall and F1 are
-  zero where their denominator is; accuracy is the share of labelled words with
-  the right tag, nan where there are none.
+  zero where their denominator is; `tag_accuracy` is the share of labelled words
+  with the right tag, nan where there are none.
   """
   right = predicted = wanted = words = right_words = 0
   for label, prediction in zip(labels, predictions, strict=True):
@@ -138,7 +138,7 @@ def entity_scores(
     words += len(pairs)
     right_words += sum(a == b for a, b in pairs)
   return {
-      "accuracy": right_words / words if words else math.nan,
+      "tag_accuracy": right_words / words if words else math.nan,
       "entity_precision": right / max(predicted, 1),
       "entity_recall": right / max(wanted, 1),
       "entity_f1": 2 * right / max(predicted + wanted, 1),

@@ -76,14 +76,15 @@ def test_entities_must_agree_in_bounds_and_kind():
   labels = [["B-x", "I-x", "O", "B-y"], ["B-x", ""]]
   predictions = [["B-x", "O", "O", "B-y"], ["", "O"]]
   assert metrics.entity_scores(labels, predictions) == pytest.approx({
-      "accuracy": 3 / 5, "entity_precision": 1 / 2, "entity_recall": 1 / 3,
-      "entity_f1": 2 / 5})
+      "tag_accuracy": 3 / 5, "entity_precision": 1 / 2,
+      "entity_recall": 1 / 3, "entity_f1": 2 / 5})
 
 
 def test_no_entities_no_score():
   assert metrics.entity_scores([["O"]], [["O"]]) == {
-      "accuracy": 1, "entity_precision": 0, "entity_recall": 0, "entity_f1": 0}
-  assert math.isnan(metrics.entity_scores([], [])["accuracy"])
+      "tag_accuracy": 1, "entity_precision": 0, "entity_recall": 0,
+      "entity_f1": 0}
+  assert math.isnan(metrics.entity_scores([], [])["tag_accuracy"])
 
 
 def test_scores_of_conlleval(shared):
@@ -95,5 +96,5 @@ def test_scores_of_conlleval(shared):
       for column in (2, 3))
   found = metrics.entity_scores(labels, predictions)
   assert {name: round(100 * value, 2) for name, value in found.items()} == {
-      "accuracy": 84.08, "entity_precision": 68.83, "entity_recall": 80.83,
-      "entity_f1": 74.35}
+      "tag_accuracy": 84.08, "entity_precision": 68.83,
+      "entity_recall": 80.83, "entity_f1": 74.35}

@@ -1,0 +1,291 @@
+"""Where numbers go: the terminal, JSON lines, TensorBoard, pictures, tables.
+
+Writers share one face: `write(step, scalars)` and `close()`. Names of scalars
+say where they come from: `train/loss`, `held_out/loss`.
+"""
+
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from bert_jax.config import UserError
+
+# What is drawn beside the loss: everything on the scale of a share.
+_SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
+
+
+class Writers:
+  """A run's writers: the terminal, metrics.jsonl and tensorboard/ in workdir.
+
+  Args:
+    workdir: an existing folder.
+    steps: the number of steps at the end.
+    start: the step that the run goes on from; what was written of later steps,
+      by a run that was stopped before it saved them, is cut off.
+  """
+
+  def __init__(self, workdir: pathlib.Path, steps: int, start: int = 0):
+    self._progress = Progress(steps, start)
+    self._writers = (self._progress,
+                     JsonLines(workdir / "metrics.jsonl", start),
+                     TensorBoard(workdir / "tensorboard", start))
+
+  def advance(self, step: int) -> None:
+    """Says that a step was completed, of which there may be no numbers."""
+    self._progress.advance(step)
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    for writer in self._writers:
+      writer.write(step, scalars)
+
+  def close(self) -> None:
+    for writer in self._writers:
+      writer.close()
+
+
+class Progress:
+  """A bar on a terminal, else lines; on stderr.
+
+  Args:
+    steps: the number of steps at the end.
+    start: the step that the run goes on from.
+    console: where to, if not to stderr.
+    every: seconds between lines of training numbers where there is no bar;
+      held-out numbers and those of the last step always get their line.
+  """
+
+  def __init__(self, steps: int, start: int = 0,
+               console: rich.console.Console | None = None, every: float = 10):
+    self._console = console or rich.console.Console(stderr=True)
+    self._steps, self._start, self._step = steps, start, start
+    self._every, self._last_line = every, -math.inf
+    self._since = time.monotonic()
+    self._numbers = ""
+    self._bar = rich.progress.Progress(
+        rich.progress.BarColumn(),
+        rich.progress.TextColumn("{task.description}"),
+        console=self._console, refresh_per_second=2,
+        disable=not self._console.is_terminal)
+    self._task = self._bar.add_task(self._status(), total=steps,
+                                    completed=start)
+    self._bar.start()
+
+  def advance(self, step: int) -> None:
+    self._step = step
+    self._bar.update(self._task, completed=step, description=self._status())
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    groups = _by_source(scalars)
+    training = groups.pop("train", None)
+    if training:
+      rate = training.pop("tokens_per_second", math.nan)
+      self._numbers = f"{_text(training)}  {_thousands(rate)} tokens/s"
+      self.advance(step)
+      self._line_of_training(step)
+    for source, numbers in groups.items():
+      self._print(f"{step}/{self._steps}  {source}: {_text(numbers)}")
+
+  def _line_of_training(self, step: int) -> None:
+    now = time.monotonic()
+    due = now - self._last_line >= self._every or step == self._steps
+    if due and not self._console.is_terminal:
+      self._last_line = now
+      self._print(self._status())
+
+  def _status(self) -> str:
+    done, left = self._step - self._start, self._steps - self._step
+    parts = [f"{self._step}/{self._steps}", self._numbers]
+    if done:
+      seconds = (time.monotonic() - self._since) / done * left
+      parts.append(f"{_duration(seconds)} left")
+    return "  ".join(filter(None, parts))
+
+  def _print(self, line: str) -> None:
+    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+  def close(self) -> None:
+    self._bar.stop()
+
+
+class JsonLines:
+  """Appends an object a write, with its step, to a file.
+
+  Args:
+    path: the file; gets a line at once, so that a killed run keeps them.
+    start: lines of later steps are cut off.
+  """
+
+  def __init__(self, path: pathlib.Path, start: int = 0):
+    if path.exists():
+      kept = [line for line in read_jsonl(path) if line["step"] <= start]
+      part = path.with_suffix(".part")
+      part.write_text("".join(map(_json, kept)))
+      os.replace(part, path)
+    self._file = path.open("a")
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    self._file.write(_json({"step": int(step), **scalars}))
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def _json(line: Mapping[str, float]) -> str:
+  """JSON has no nan and no infinity: they become null."""
+  values = {name: value if name == "step" else float(value)
+            for name, value in line.items()}
+  return json.dumps({
+      name: value if math.isfinite(value) else None
+      for name, value in values.items()}) + "\n"
+
+
+def read_jsonl(path: str | pathlib.Path) -> list[dict[str, float]]:
+  """Lines of a JsonLines, without a half-written last one; null is nan.
+
+  Raises:
+    UserError: another line is no JSON object with a step.
+  """
+  *lines, rest = pathlib.Path(path).read_text().split("\n")
+  found = []
+  for i, text in enumerate(lines, 1):
+    try:
+      line = json.loads(text)
+      found.append({"step": line.pop("step"), **{
+          name: math.nan if value is None else value
+          for name, value in line.items()}})
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+      raise UserError(f"{path}, line {i} is not a JSON object with a step: "
+                      f"{text[:80]!r}") from error
+  return found
+
+
+class TensorBoard:
+  """Event files, with the steps after `start` of earlier ones hidden."""
+
+  def __init__(self, folder: pathlib.Path, start: int = 0):
+    import tensorboardX  # Not needed by most commands.
+    self._writer = tensorboardX.SummaryWriter(
+        str(folder), purge_step=start + 1)
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    for name, value in scalars.items():
+      self._writer.add_scalar(name, float(value), step)
+
+  def close(self) -> None:
+    self._writer.close()
+
+
+def plot_curves(jsonl: str | pathlib.Path, png: str | pathlib.Path) -> None:
+  """Draws losses, and beside them scores, of a metrics.jsonl over its steps.
+
+  Nothing is drawn where nothing was written.
+  """
+  curves = _curves(read_jsonl(jsonl))
+  panels = {"loss": {name: curve for name, curve in curves.items()
+                     if name.endswith("/loss")},
+            "score": {name: curve for name, curve in curves.items()
+                      if name.endswith(_SCORES)}}
+  panels = {title: panel for title, panel in panels.items() if panel}
+  if not panels:
+    return
+  figure, axes = _figure(len(panels))
+  for axis, (title, panel) in zip(axes, panels.items()):
+    for name, (steps, values) in panel.items():
+      training = name.startswith("train/")
+      axis.plot(steps, values, label=name.replace("/", " ").replace("_", " "),
+                marker="" if training else "o", markersize=4,
+                linewidth=1 if training else 2, alpha=.6 if training else 1)
+    axis.set(title=title, xlabel="step", ylabel=title)
+    axis.legend()
+  figure.suptitle(pathlib.Path(jsonl).absolute().parent.name)
+  figure.savefig(png)
+
+
+def _curves(lines: Sequence[Mapping[str, float]]
+            ) -> dict[str, tuple[list[float], list[float]]]:
+  """The steps and values of each name."""
+  curves: dict[str, tuple[list[float], list[float]]] = {}
+  for line in lines:
+    for name, value in line.items():
+      if name != "step":
+        steps, values = curves.setdefault(name, ([], []))
+        steps.append(line["step"])
+        values.append(value)
+  return curves
+
+
+def plot_table(results: Mapping[str, Sequence[float]],
+               png: str | pathlib.Path, title: str, measure: str) -> None:
+  """Draws a bar at the mean of each variant, and a point for every seed.
+
+  Args:
+    results: the values of each variant's seeds.
+    png: the file.
+    title: of the picture.
+    measure: what the values are.
+  """
+  figure, (axis,) = _figure(1)
+  for i, values in enumerate(results.values()):
+    mean = sum(values) / len(values)
+    axis.bar(i, mean, width=.6, color=f"C{i}", alpha=.5)
+    axis.plot([i] * len(values), values, "o", color=f"C{i}")
+    axis.annotate(f"{mean:.3f}", (i + .32, mean), va="center")
+  axis.set_xticks(range(len(results)), list(results))
+  axis.set(title=title, ylabel=measure, xlim=(-.6, len(results) - .2))
+  figure.savefig(png)
+
+
+def _figure(panels: int) -> Any:
+  """A figure with a row of panels, drawn without a screen."""
+  from matplotlib.figure import Figure  # Slow to import.
+  figure = Figure(figsize=(6.4 * panels, 4.4), dpi=110, layout="constrained")
+  axes = figure.subplots(1, panels, squeeze=False)[0]
+  for axis in axes:
+    axis.grid(alpha=.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_axisbelow(True)
+  return figure, axes
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+  """An aligned Markdown table; the first column is text, the others numbers."""
+  cells = [[cell if isinstance(cell, str) else f"{cell:.4g}" for cell in row]
+           for row in (headers, *rows)]
+  widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+  align = lambda row: [cell.rjust(width) if i else cell.ljust(width)
+                       for i, (cell, width) in enumerate(zip(row, widths))]
+  rule = ["-" * (width - 1) + ("-:"[i > 0]) for i, width in enumerate(widths)]
+  head, *body = map(align, cells)
+  return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+
+
+def _by_source(scalars: Mapping[str, float]) -> dict[str, dict[str, float]]:
+  """`held_out/loss` is `loss` of `held out`."""
+  groups: dict[str, dict[str, float]] = {}
+  for name, value in scalars.items():
+    source, _, rest = name.rpartition("/")
+    groups.setdefault(source.replace("_", " "), {})[rest] = value
+  return groups
+
+
+def _text(numbers: Mapping[str, float]) -> str:
+  return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+
+
+def _thousands(number: float) -> str:
+  return f"{number:.0f}" if number < 1000 else f"{number / 1000:.1f}k"
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return (f"{hours}:{minutes:02}:{seconds:02}" if hours
+          else f"{minutes}:{seconds:02}")
