@@ -145,10 +145,10 @@ def _write(spec: str, tokenizer: Tokenizer, directory: pathlib.Path,
            held_out_percent: float, key: dict[str, Any]) -> None:
   start = time.perf_counter()
   source = _Source(spec)
-  with tqdm.tqdm(desc="Tokenizer", unit=" sentences", unit_scale=True,
+  with tqdm.tqdm(source, "Tokenizer", unit=" documents", unit_scale=True,
                  disable=None) as bar:
     loaded = tokenizer.build(
-        _counted(bar, sentence) for document in source
+        sentence for document in bar
         if not documents.held_out(document.name, held_out_percent)
         for sentence in document.sentences)
   tokenizer_seconds = time.perf_counter() - start
@@ -198,11 +198,6 @@ class _Source:
       yield document
     if size <= _KEPT_CHARACTERS:
       self._kept = kept
-
-
-def _counted(bar: tqdm.tqdm, sentence: str) -> str:
-  bar.update()
-  return sentence
 
 
 def _batches(source: Iterable[Document]) -> Iterator[list[Document]]:

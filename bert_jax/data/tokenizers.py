@@ -6,6 +6,7 @@ them: a literal `[MASK]` in a text is six ordinary characters.
 
 import abc
 import base64
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import itertools
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -27,6 +29,7 @@ SPECIAL = PAD, UNK, CLS, SEP, MASK = (
 # the most frequent pieces very little and costs time and memory.
 _SAMPLE_CHARACTERS = 1 << 24
 _CACHED_WORDS = 1 << 20
+_LETTERS = 1000  # as many characters as the library itself takes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,39 +111,48 @@ class LoadedTokenizer(abc.ABC):
 
   def _forget(self) -> None:
     """The words tokenized so far: their numbers, and their ids end to end."""
-    self._numbers: dict[str, int] = {}
+    self._numbers = _Numbers()
     self._ids = np.zeros(1 << 16, np.int32)
     self._ends = np.zeros(1 << 16, np.int64)  # of word i at i + 1
 
   def _encode_each(
       self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(ids of all words end to end, number of ids of each)."""
-    numbers = list(map(self._numbers.get, words))
-    if None in numbers:
-      self._learn(words)
-      numbers = list(map(self._numbers.__getitem__, words))
-    numbers = np.array(numbers, np.int64)
-    starts, ends = self._ends[numbers], self._ends[numbers + 1]
-    lengths = ends - starts
-    before = np.cumsum(lengths) - lengths
-    places = np.repeat(starts - before, lengths)
+    if len(self._numbers) > _CACHED_WORDS:
+      self._forget()
+    numbers = np.fromiter(
+        map(self._numbers.__getitem__, words), np.int64, len(words))
+    if self._numbers.new:
+      self._learn()
+    starts = self._ends[numbers]
+    lengths = self._ends[numbers + 1] - starts
+    places = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
     places += np.arange(len(places))
     return self._ids[places], lengths
 
-  def _learn(self, words: Sequence[str]) -> None:
-    if len(self._numbers) > _CACHED_WORDS:
-      self._forget()
-    # In order of appearance, so that a run does the same work every time.
-    new = [w for w in dict.fromkeys(words) if w not in self._numbers]
+  def _learn(self) -> None:
+    """Tokenizes the words that were numbered since the last time."""
+    new, self._numbers.new = self._numbers.new, []
+    end = len(self._numbers)
     encoded = self._encode(new)
-    count = len(self._numbers)
-    ends = np.cumsum([len(ids) for ids in encoded]) + self._ends[count]
-    self._ends = _with_room(self._ends, count + len(new) + 1)
-    self._ends[count + 1:count + 1 + len(new)] = ends
+    ends = np.cumsum([len(ids) for ids in encoded]) + self._ends[end - len(new)]
+    self._ends = _with_room(self._ends, end + 1)
+    self._ends[end - len(new) + 1:end + 1] = ends
     self._ids = _with_room(self._ids, int(ends[-1]))
-    self._ids[self._ends[count]:ends[-1]] = list(
+    self._ids[self._ends[end - len(new)]:ends[-1]] = list(
         itertools.chain.from_iterable(encoded))
-    self._numbers.update(zip(new, itertools.count(count)))
+
+
+class _Numbers(dict):
+  """Numbers words in order of appearance; `new` are those not yet tokenized."""
+
+  def __init__(self):
+    self.new: list[str] = []
+
+  def __missing__(self, word: str) -> int:
+    self.new.append(word)
+    self[word] = number = len(self)
+    return number
 
 
 def deserialize(state: dict[str, Any]) -> LoadedTokenizer:
@@ -215,11 +227,17 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
       return _WordPiece(text.rstrip("\n").replace("\r\n", "\n").split("\n"),
                         self.lowercase)
     import tokenizers
-    trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=self.vocab_size, special_tokens=list(SPECIAL),
-        continuing_subword_prefix="##", show_progress=False)
+    sample = _sample(sentences)
     raw = _bert(tokenizers.models.WordPiece(unk_token=UNK), self.lowercase)
-    raw.train_from_iterator(_sample(sentences), trainer)
+    # Ids decide ties between merges, and the library numbers characters in an
+    # order that changes from run to run unless they are given.
+    letters = _letters(raw.normalizer, sample)
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=self.vocab_size, initial_alphabet=letters,
+        limit_alphabet=len(letters), special_tokens=[
+            *SPECIAL, *letters, *(f"##{c}" for c in letters if _joins(c))],
+        continuing_subword_prefix="##", show_progress=False)
+    raw.train_from_iterator(sample, trainer)
     vocabulary = raw.get_vocab()
     if len(vocabulary) == len(SPECIAL):
       raise UserError("No text to train a tokenizer on.")
@@ -299,6 +317,23 @@ def _bert(model: Any, lowercase: bool) -> Any:
   tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
   tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
   return tokenizer
+
+
+def _letters(normalizer: Any, sample: Iterable[str]) -> list[str]:
+  """The most frequent characters of normalised text, sorted."""
+  counts = collections.Counter()
+  for sentence in sample:
+    counts.update(normalizer.normalize_str(sentence))
+  del counts[" "]
+  frequent = sorted(counts, key=lambda c: (-counts[c], c))
+  return sorted(frequent[:_LETTERS])
+
+
+def _joins(letter: str) -> bool:
+  """Whether BERT lets a character stand inside a word."""
+  punctuation = (letter.isascii() and not letter.isalnum()
+                 or unicodedata.category(letter).startswith("P"))
+  return not punctuation and not unicodedata.name(letter, "").startswith("CJK")
 
 
 def _vocabulary(pieces: Sequence[str], special: Sequence[int],
