@@ -44,6 +44,11 @@ PATHS = {
 }
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def encode(options, method, params, *rows):
+  return Encoder(options).apply({"params": params}, *rows, method=method)
+
+
 class Case:
   """One case of a file: its inputs, outputs, and parameters under our paths."""
 
@@ -86,10 +91,9 @@ class Case:
     return self.arrays[key]
 
   def encode(self, ids, types, positions, examples, method="__call__"):
-    apply = functools.partial(Encoder(self.options).apply, method=method)
-    return jax.jit(apply)(
-        {"params": self.params["encoder"]},
-        *(jnp.asarray(x, jnp.int32) for x in (ids, types, positions, examples)))
+    return encode(self.options, method, self.params["encoder"],
+                  *(jnp.asarray(x, jnp.int32)
+                    for x in (ids, types, positions, examples)))
 
   def rows(self):
     """The encoder's four inputs, each (rows, 20), one example in a row."""
