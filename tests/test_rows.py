@@ -1,5 +1,9 @@
+import dataclasses
+import importlib.util
+import pathlib
 import pickle
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -169,6 +173,39 @@ def test_pairs_are_distributed_as_googles():
   error = np.sqrt((ours.var(0) + theirs.var(0)) / epochs)
   deviation = (ours.mean(0) - theirs.mean(0)) / error
   assert np.abs(deviation).max() < 4, deviation
+
+
+def statistics_tool():
+  path = pathlib.Path(__file__).parents[1] / "tools" / "data_statistics.py"
+  spec = importlib.util.spec_from_file_location("data_statistics", path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # where its dataclasses look themselves up
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_the_statistics_hold_and_would_tell(monkeypatch):
+  tool, corpus = statistics_tool(), random_corpus(300, 25, 14)
+  for format in (PairsFormat(), PairsFormat(0.3, "example")):
+    checks = list(tool.pair_checks(make_rows(corpus, format), 20_000))
+    assert len(checks) == 7
+    assert all(check.passed for check in checks), list(map(str, checks))
+  rows = make_rows(corpus)
+  plan = rows.examples  # one label in twenty turned over, twice as many short
+
+  def spoilt(epoch):
+    examples = plan(epoch)
+    wrong_X = np.arange(len(examples)) % 20 == 0
+    return dataclasses.replace(
+        examples, is_random_X=examples.is_random_X ^ wrong_X,
+        target_X=np.where(corpus.document_of(examples.a_start_X) % 10 == 0, 2,
+                          examples.target_X))
+
+  monkeypatch.setattr(rows, "examples", spoilt)
+  failed = {c.name for c in tool.pair_checks(rows, 20_000) if not c.passed}
+  for name in ("random next, where the", "random B", "true B", "short lengths",
+               "mean of the short"):
+    assert any(f.startswith(name) for f in failed), (name, failed)
 
 
 @pytest.mark.parametrize("maximum", [4, 5])
