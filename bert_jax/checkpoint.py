@@ -78,8 +78,7 @@ class Checkpoints:
     rank = self._rank(metrics)
     self._manager.save(step, args=ocp.args.Composite(
         params=ocp.args.PyTreeSave(state.params),
-        optimizer=ocp.args.PyTreeSave(
-            {"step": state.step, "opt_state": state.opt_state}),
+        optimizer=ocp.args.PyTreeSave(_without_params(state)),
         facts=ocp.args.JsonSave(facts.to_json() | {"rank": rank})),
         metrics={"rank": rank} if self._best else None)
 
@@ -96,14 +95,19 @@ class Checkpoints:
   def latest(self) -> int | None:
     return self._manager.latest_step()
 
+  def facts(self) -> Facts:
+    """The facts beside the latest state."""
+    return Facts.from_json(self._manager.restore(
+        self.latest(), args=ocp.args.Composite(
+            facts=ocp.args.JsonRestore()))["facts"])
+
   def restore(self, shape: TrainState, shardings: TrainState) -> TrainState:
     """The latest state, on the devices that `shardings` name."""
-    optimizer = lambda s: {"step": s.step, "opt_state": s.opt_state}
     found = self._manager.restore(self.latest(), args=ocp.args.Composite(
         params=_wanted(shape.params, shardings.params),
-        optimizer=_wanted(optimizer(shape), optimizer(shardings))))
-    return TrainState(found["optimizer"]["step"], found["params"],
-                      found["optimizer"]["opt_state"])
+        optimizer=_wanted(_without_params(shape),
+                          _without_params(shardings))))
+    return TrainState(params=found["params"], **found["optimizer"])
 
   def close(self) -> None:
     """Waits for what is being saved."""
@@ -115,6 +119,10 @@ class Checkpoints:
 
   def __exit__(self, *_: Any) -> None:
     self.close()
+
+
+def _without_params(state: TrainState) -> dict[str, Any]:
+  return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
 
 
 def _wanted(shape: Any, shardings: Any) -> ocp.args.PyTreeRestore:

@@ -56,11 +56,12 @@ class Choice:
 
   @classmethod
   def members(cls) -> dict[str, type["Choice"]]:
-    """Every member of the family by its name; a redefinition replaces."""
+    """Every public member of the family by name; a redefinition replaces."""
     found, open_classes = {}, cls.family().__subclasses__()
     for member in open_classes:
       open_classes.extend(member.__subclasses__())
-      if "__dataclass_fields__" in vars(member):
+      if ("__dataclass_fields__" in vars(member)
+          and not member.__name__.startswith("_")):
         found[member.choice_name] = member
     return found
 

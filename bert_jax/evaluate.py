@@ -1,19 +1,25 @@
 """Scores, predictions and embeddings of given parameters."""
 
+import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import metrics
-from bert_jax.data import loader
+from bert_jax import checkpoint, config, metrics, writers
+from bert_jax.checkpoint import Saved
+from bert_jax.config import UserError
+from bert_jax.data import loader, tasks
+from bert_jax.data.datasets import TableData
 from bert_jax.data.rows import Rows
-from bert_jax.data.tasks import Labelled, tags_by_word
+from bert_jax.data.tasks import Labelled, TaskRows, tags_by_word
+from bert_jax.experiment import recipe
 from bert_jax.objectives.objective import Batch, Objective
-from bert_jax.training.step import Recipe, evaluation_step, summarize
+from bert_jax.training import partition
+from bert_jax.training.step import Recipe, evaluation_step
 
 
 class Evaluator:
@@ -51,15 +57,14 @@ class Evaluator:
 
     Args:
       labelled: the examples behind the rows, where they have labels.
-      batches: at most so many; None: the whole set.
+      batches: at most so many; None: the whole set, which scores need.
     """
-    totals, predicted = None, []
+    counted, predicted = [], []
     for batch, pairs, predictions in self.outputs(params, rows, batches):
-      totals = pairs if totals is None else jax.tree.map(jnp.add, totals,
-                                                         pairs)
+      counted.append(pairs)
       predicted.append((batch, predictions))
-    means = _named(summarize(jax.device_get(totals)))
-    if labelled is None or labelled.labels is None:
+    means = metrics.summarize(metrics.merge(jax.device_get(counted)))
+    if labelled is None or labelled.labels is None or batches is not None:
       return means
     return means | scores(self._objective, labelled,
                           by_example(labelled, predicted))
@@ -69,13 +74,6 @@ class Evaluator:
     return by_example(labelled, [
         (batch, predictions)
         for batch, _, predictions in self.outputs(params, rows)])
-
-
-def _named(means: dict[str, float]) -> dict[str, float]:
-  """Adds perplexity; bits per byte is a pair, whose mean it already is."""
-  if "mlm_loss" in means:
-    means["perplexity"] = metrics.perplexity(means["mlm_loss"])
-  return means
 
 
 def by_example(labelled: Labelled, predicted: list[tuple[Any, Any]]) -> Any:
@@ -108,3 +106,74 @@ def scores(objective: Objective, labelled: Labelled,
           for name in objective.scores}
 
 
+
+
+def load(saved: Saved, batch_size: int) -> tuple[Evaluator, Any]:
+  """An evaluator on all devices, and the parameters there."""
+  mesh = partition.make_mesh()
+  devices = partition.row_devices(mesh)
+  evaluator = Evaluator(
+      recipe(saved.facts.experiment, saved.facts.tokenizer.vocabulary),
+      -(-batch_size // devices) * devices,
+      functools.partial(partition.share, mesh))
+  return evaluator, jax.device_put(
+      saved.params, partition.shardings(saved.params, mesh))
+
+
+def of_workdir(workdir: str, overrides: Sequence[str] = ()
+               ) -> dict[str, float]:
+  """Scores of a run's network on its held-out data, or on what `overrides`
+  name, as in data.evaluation=test.tsv."""
+  saved = checkpoint.read(workdir)
+  experiment = config.override(saved.facts.experiment, overrides)
+  objective = experiment.objective
+  prepared = experiment.data.prepare(
+      experiment.seed, saved.facts.tokenizer, objective.label_kind,
+      objective.labels)
+  evaluator, params = load(saved, experiment.batch_size)
+  return evaluator.evaluate(params, prepared.evaluation, prepared.labelled,
+                            experiment.evaluation_batches)
+
+
+def predict_file(workdir: str, source: str, output: str,
+                 overrides: Sequence[str] = ()) -> int:
+  """Writes a file's rows with labels and probabilities beside them.
+
+  Returns:
+    The number of examples.
+  """
+  saved = checkpoint.read(workdir)
+  experiment = config.override(saved.facts.experiment, overrides)
+  if not isinstance(experiment.data, TableData):
+    raise UserError(f"The run in {workdir} was trained on "
+                    f"data={experiment.data.choice_name}, which has no "
+                    "columns; add data=table and data.columns.text=...")
+  labelled = tasks.read(
+      source, dataclasses.replace(experiment.data.columns, label=""),
+      experiment.objective.label_kind, experiment.objective.labels)
+  rows = TaskRows(labelled, saved.facts.tokenizer, experiment.data.length,
+                  experiment.data.examples_per_row, seed=0, shuffle=False)
+  evaluator, params = load(saved, experiment.batch_size)
+  found = evaluator.predict(params, rows, labelled)
+  writers.write_table(output, *_table(labelled, found))
+  return len(labelled)
+
+
+def _table(labelled: Labelled, found: Any
+           ) -> tuple[list[str], list[list[Any]]]:
+  """Columns and records: what was read, and beside it what was found."""
+  names = labelled.label_names
+  match labelled.kind:
+    case "class":
+      columns = ["predicted_label", *(f"probability_{n}" for n in names)]
+      beside = [[names[int(np.argmax(p))], *map(float, p)] for p in found]
+    case "number":
+      columns, beside = ["predicted_value"], [[float(v)] for v in found]
+    case "tags":
+      columns = ["predicted_tags"]
+      beside = [[[names[t] for t in tags]] for tags in found]
+  if labelled.table is None:
+    return (["words", *columns],
+            [[words, *b] for words, b in zip(labelled.words, beside)])
+  return ([*labelled.table.columns, *columns],
+          [[*r, *b] for r, b in zip(labelled.table.records, beside)])

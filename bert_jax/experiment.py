@@ -80,7 +80,10 @@ class Composition:
 
   def shape(self) -> TrainState:
     """Shapes and types of the state."""
-    return jax.eval_shape(self.recipe.init, self.row())
+    return jax.eval_shape(self.recipe.init, self.seed(), self.row())
+
+  def seed(self) -> np.ndarray:
+    return np.int32(self.experiment.seed)
 
   def row(self) -> dict[str, np.ndarray]:
     """A batch of one empty row."""
@@ -117,7 +120,7 @@ def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
   schedule = experiment.schedule.build(experiment.steps)
   return Recipe(Network(experiment.model, experiment.objective), vocabulary,
                 experiment.optimizer.build(schedule), schedule,
-                experiment.seed, experiment.microbatches)
+                experiment.microbatches)
 
 
 def _with_vocabulary(model: Bert, vocabulary: Vocabulary) -> Bert:

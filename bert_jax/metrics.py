@@ -1,17 +1,42 @@
-"""Scores of tasks, by scikit-learn and scipy where they have them.
+"""What is counted: (total, weight) pairs, and the scores of tasks.
 
-Every score is defined for every input that has an example: where a denominator
+Pairs add up over microbatches, devices, hosts and batches, where means of
+means would be wrong. Every score is defined for every input that has an example: where a denominator
 is zero it is what its docstring says, without a warning.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from bert_jax.config import UserError, nearest
 
+Pair = tuple[float, float]
 Tags = Sequence[str]
+
+
+def merge(batches: Iterable[Mapping[str, Pair]]) -> dict[str, Pair]:
+  """Sums totals and weights by name, in float64."""
+  merged: dict[str, Pair] = {}
+  for batch in batches:
+    for name, (total, weight) in batch.items():
+      old_total, old_weight = merged.get(name, (0.0, 0.0))
+      merged[name] = old_total + float(total), old_weight + float(weight)
+  return merged
+
+
+def summarize(pairs: Mapping[str, Pair]) -> dict[str, float]:
+  """Means, and `loss`: the sum of the means of its parts, as L = L_MLM + L_NSP.
+
+  With `mlm_loss` comes the perplexity.
+  """
+  means = {name: total / weight if weight else math.nan
+           for name, (total, weight) in pairs.items()}
+  if "mlm_loss" in means:
+    means["perplexity"] = perplexity(means["mlm_loss"])
+  return {"loss": sum(value for name, value in means.items()
+                      if name.endswith("_loss")), **means}
 
 
 def perplexity(loss: float) -> float:

@@ -3,10 +3,12 @@
 import dataclasses
 import os
 import pathlib
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data import corpus, docstrings, tasks
+from bert_jax.data.corpus import Splits
 from bert_jax.data.rows import Format, PairsFormat, PretrainingRows, Rows
 from bert_jax.data.tokenizers import (
     LoadedTokenizer, SentencePieceTokenizer, Tokenizer)
@@ -27,6 +29,7 @@ class Prepared:
   evaluation: Rows
   tokenizer: LoadedTokenizer
   labelled: Labelled | None = None  # the examples of `evaluation`
+  corpus: Splits | None = None
 
   @property
   def fingerprint(self) -> str:
@@ -54,6 +57,23 @@ class Data(Choice):
 
 
 @dataclasses.dataclass(frozen=True)
+class _Given(Tokenizer):
+  """A tokenizer that exists: that of the network to start from."""
+
+  fingerprint: str
+  loaded: ClassVar[LoadedTokenizer]
+
+  @classmethod
+  def of(cls, loaded: LoadedTokenizer) -> "_Given":
+    given = cls(loaded.fingerprint)
+    object.__setattr__(given, "loaded", loaded)
+    return given
+
+  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
+    return self.loaded
+
+
+@dataclasses.dataclass(frozen=True)
 class TextData(Data):
   """Running text, tokenized once into a corpus that later runs reuse.
 
@@ -71,7 +91,7 @@ class TextData(Data):
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
               kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
     splits = corpus.prepare(
-        self.text, tokenizer or self.tokenizer,
+        self.text, _Given.of(tokenizer) if tokenizer else self.tokenizer,
         cache_directory() / "corpora", self.held_out_percent)
 
     def rows(split: Any, shuffle: bool) -> PretrainingRows:
@@ -80,7 +100,7 @@ class TextData(Data):
           self.examples_per_row, seed if shuffle else 0, shuffle)
 
     return Prepared(rows(splits.train, True), rows(splits.heldout, False),
-                    splits.tokenizer)
+                    splits.tokenizer, corpus=splits)
 
 
 @dataclasses.dataclass(frozen=True)

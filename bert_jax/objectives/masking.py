@@ -56,7 +56,8 @@ class Masking(Choice):
         jax.vmap(jax.random.fold_in, (0, None))(keys_B, i) for i in range(3))
     score_BL, unit_BL = self.order(candidate_BL, starts_BL, choose_B)
     predicted = self.predictions_per_row(ids_BL.shape[-1])
-    wanted_B = jnp.clip(jnp.round(self.rate * real_BL.sum(-1)), 1, predicted
+    tokens_B = real_BL.sum(-1, dtype=jnp.float32)
+    wanted_B = jnp.clip(jnp.round(self.rate * tokens_B), 1, predicted
                         ).astype(jnp.int32)
     # Stable, so that the tokens of one unit stay together and in order.
     order_BL = jnp.argsort(jnp.where(candidate_BL, score_BL, 2.0), axis=-1,

@@ -35,7 +35,7 @@ class Runner:
 
   def share(self, batch: Mapping[str, np.ndarray]) -> Batch:
     """This process's rows of a batch as a part of the global one."""
-    return _share(self.mesh, batch)
+    return partition.share(self.mesh, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class MeshLayout(Layout):
     return Runner(
         mesh, shardings,
         on_mesh(recipe, shardings, partition.batch_sharding(mesh)), same, same,
-        functools.partial(_share, mesh), jax.device_get)
+        functools.partial(partition.share, mesh), jax.device_get)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +96,6 @@ class PmapLayout(Layout):
         gather=lambda state: jax.device_put(one(state),
                                             NamedSharding(mesh, P())),
         feed=lambda batch: jax.tree.map(split, dict(batch)), fetch=one)
-
-
-def _share(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> Batch:
-  sharding = partition.batch_sharding(mesh)
-  return {key: jax.make_array_from_process_local_data(sharding, rows)
-          for key, rows in batch.items()}
 
 
 def _copies(devices: int, state: TrainState) -> TrainState:

@@ -1,7 +1,7 @@
 """Where arrays lie: the mesh, and tables from parameter paths to its axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -54,6 +54,13 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1,
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows over the data and fsdp axes."""
   return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def share(mesh: Mesh, batch: Mapping[str, np.ndarray]
+          ) -> dict[str, jax.Array]:
+  """This process's rows of a batch as its part of the global one."""
+  return {key: jax.make_array_from_process_local_data(batch_sharding(mesh), x)
+          for key, x in batch.items()}
 
 
 def row_devices(mesh: Mesh) -> int:

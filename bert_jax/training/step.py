@@ -7,7 +7,7 @@ devices nor that of microbatches changes what is drawn.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -27,9 +27,10 @@ PMAP_AXIS = "device"
 
 @flax.struct.dataclass
 class TrainState:
-  """All that changes; arrays only."""
+  """All that changes, and the seed, so that one program serves all seeds."""
 
   step: jax.Array  # completed updates
+  seed: jax.Array
   params: Any
   opt_state: Any
 
@@ -42,16 +43,15 @@ class Recipe:
   vocabulary: Vocabulary
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
-  seed: int
   microbatches: int = 1
 
-  def init(self, batch: Batch) -> TrainState:
+  def init(self, seed: jax.Array, batch: Batch) -> TrainState:
     """The state before the first step; `batch` gives shapes, B may be 1."""
-    key = jax.random.key(self.seed)
+    key = jax.random.key(seed)
     keys_B = row_keys(key, batch["row"])
     corrupted = self.network.objective.corrupt(batch, keys_B, self.vocabulary)
     params = self.network.init(key, corrupted)["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params,
+    return TrainState(jnp.zeros((), jnp.int32), seed, params,
                       self.optimizer.init(params))
 
 
@@ -69,7 +69,7 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
   """
   objective = recipe.network.objective
   sum_all = lambda x: jax.lax.psum(x, axis) if axis else x
-  keys_B = row_keys(jax.random.fold_in(jax.random.key(recipe.seed),
+  keys_B = row_keys(jax.random.fold_in(jax.random.key(state.seed),
                                        state.step), batch["row"])
   stream = jax.vmap(jax.random.fold_in, (0, None))
   batch = objective.corrupt(batch, stream(keys_B, CORRUPTION),
@@ -94,10 +94,10 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state,
                                                state.params)
   one = jnp.ones(())
-  pairs |= {"gradient_norm": (optax.global_norm(gradients), one),
+  pairs |= {"gradient_norm": (optax.tree.norm(gradients), one),
             "learning_rate": (jnp.asarray(recipe.schedule(state.step)), one)}
-  return TrainState(state.step + 1, optax.apply_updates(state.params, updates),
-                    opt_state), pairs
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(state.step + 1, state.seed, params, opt_state), pairs
 
 
 def _accumulate(function: Callable[[Any], Any], rows: Any, parts: int) -> Any:
@@ -127,14 +127,6 @@ def evaluation_step(recipe: Recipe, params: Any, batch: Batch
   pairs = {f"{name}_loss": (total, weights[name])
            for name, total in objective.losses(logits, batch).items()}
   return pairs | objective.metrics(logits, batch, recipe.vocabulary), logits
-
-
-def summarize(pairs: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
-  """Means of pairs, and `loss`, the sum of the means of the loss's parts."""
-  means = {name: float(total) / max(float(weight), 1e-6)
-           for name, (total, weight) in pairs.items()}
-  return {"loss": sum(v for k, v in means.items() if k.endswith("_loss")),
-          **means}
 
 
 def on_mesh(recipe: Recipe, state_shardings: Any, batch_sharding: Any

@@ -1,0 +1,209 @@
+"""The commands: `python -m bert_jax COMMAND --help`."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from bert_jax import (
+    checkpoint, config, embed, evaluate, loop, quickstart, show, writers)
+from bert_jax.config import UserError
+from bert_jax.data import documents
+from bert_jax.data.datasets import TextData, cache_directory
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Runs a command; 1 after a mistake of the user, which is explained."""
+  options = _parser().parse_args(arguments)
+  # What was compiled once starts at once from then on.
+  jax.config.update("jax_compilation_cache_dir",
+                    str(cache_directory() / "compiled"))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+  try:
+    options.run(options)
+  except UserError as error:
+    print(f"bert-jax {options.command}: {error}", file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    print("Stopped; the same command goes on from the last checkpoint.",
+          file=sys.stderr)
+    return 130
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+      prog="bert-jax", description="BERT in JAX, from raw text to a solved "
+      "task. Experiments are config pages; key=value overrides any option.")
+  commands = parser.add_subparsers(dest="command", required=True)
+
+  def command(name: str, run, summary: str) -> argparse.ArgumentParser:
+    found = commands.add_parser(name, help=summary, description=summary)
+    found.set_defaults(run=run)
+    return found
+
+  for name, run, summary in (
+      ("pretrain", _train, "Pretrain on text."),
+      ("finetune", _train, "Train on a labelled task, from the parameters of "
+       "init_from=WORKDIR where that is given.")):
+    training = command(name, run, summary)
+    _add_page(training)
+    training.add_argument("--workdir", required=True, help="for checkpoints, "
+                          "metrics and pictures; a run there goes on")
+  evaluation = command("evaluate", _evaluate, "Scores on held-out data.")
+  _add_workdir(evaluation)
+  evaluation.add_argument("overrides", nargs="*", metavar="key=value",
+                          help="as in data.evaluation=test.tsv")
+  prediction = command("predict", _predict, "Labels and probabilities beside "
+                       "the rows of a file.")
+  _add_workdir(prediction)
+  prediction.add_argument("input", help="TSV, CSV, JSON lines, CoNLL or "
+                          "tfds:NAME:SPLIT, with the columns of the training "
+                          "data; labels are not needed")
+  prediction.add_argument("--output", required=True,
+                          help="a .tsv, .csv or .jsonl file")
+  prediction.add_argument("overrides", nargs="*", metavar="key=value",
+                          help="as in data.columns.text=review")
+  embedding = command("embed", _embed, "Hidden states or pooled output of "
+                      "texts.")
+  _add_workdir(embedding)
+  embedding.add_argument("texts", nargs="*", help="texts; - reads one a line "
+                         "from standard input")
+  embedding.add_argument("--output", help="an .npz file; without it the "
+                         "vectors are printed as JSON lines")
+  embedding.add_argument("--layer", type=int, default=-1,
+                         help="0: the embeddings, -1: the last (default)")
+  embedding.add_argument("--pooling", default="mean", help="mean (default), "
+                         "cls, pooled or tokens")
+  for noun, verb, run, summary in (
+      ("tokenizer", "train", _tokenizer, "Train a page's tokenizer."),
+      ("corpus", "build", _corpus, "Build a page's corpus.")):
+    group = command(noun, None, summary)
+    making = group.add_subparsers(dest="verb", required=True).add_parser(
+        verb, help=summary, description=summary)
+    making.set_defaults(run=run)
+    _add_page(making)
+    if noun == "tokenizer":
+      making.add_argument("--output", required=True,
+                          help="a .model or vocab.txt file")
+  _add_page(command("show", _show, "The composed experiment, its size, and how "
+                    "it differs from BERT-base as published."))
+  quick = command("quickstart", _quickstart, "Pretrain on the documentation "
+                  "that Python carries, then solve a task with it.")
+  quick.add_argument("--workdir", default="work/quickstart")
+  quick.add_argument("--seeds", type=int, default=3)
+  return parser
+
+
+def _add_page(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("page", help="a config page: a file, or a name in "
+                      "configs/")
+  parser.add_argument("overrides", nargs="*", metavar="key=value",
+                      help="as in model.num_hidden_layers=6")
+
+
+def _add_workdir(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("workdir", help="of a run that has saved a checkpoint")
+
+
+def _page(options: argparse.Namespace):
+  """(experiment, page): overrides applied, on the network to start from."""
+  page = config.load_page(options.page)
+  experiment = config.override(page.experiment, options.overrides)
+  if experiment.init_from:
+    model = checkpoint.read(experiment.init_from).facts.experiment.model
+    experiment = config.override(
+        dataclasses.replace(page.experiment, model=model), options.overrides)
+  return experiment, page
+
+
+def _train(options: argparse.Namespace) -> None:
+  experiment, page = _page(options)
+  if (options.command == "finetune") != (
+      experiment.objective.label_kind is not None):
+    other = "pretrain" if options.command == "finetune" else "finetune"
+    raise UserError(f"objective={experiment.objective.choice_name} is a matter "
+                    f"for `bert-jax {other}`.")
+  for change in config.changes(page.experiment, experiment):
+    print(f"differs from {options.page}: {change}")
+  result = loop.train(experiment, options.workdir, page.source)
+  print(writers.table(["held out", "value"], list(result.scores.items())))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+  scores = evaluate.of_workdir(options.workdir, options.overrides)
+  print(writers.table(["held out", "value"], list(scores.items())))
+
+
+def _predict(options: argparse.Namespace) -> None:
+  count = evaluate.predict_file(options.workdir, options.input, options.output,
+                                options.overrides)
+  print(f"{count} predictions in {options.output}")
+
+
+def _embed(options: argparse.Namespace) -> None:
+  import json
+
+  import numpy as np
+
+  texts = [line for text in options.texts for line in (
+      sys.stdin.read().splitlines() if text == "-" else [text])]
+  if not texts:
+    raise UserError("Give texts, or - to read one a line.")
+  vectors = embed.embed(checkpoint.read(options.workdir), texts,
+                        layer=options.layer, pooling=options.pooling)
+  if not options.output:
+    for text, vector in zip(texts, vectors):
+      print(json.dumps({"text": text, "vector": vector.tolist()}))
+    return
+  arrays = ({f"text_{i}": v for i, v in enumerate(vectors)}
+            if options.pooling == "tokens" else {"vectors": np.stack(vectors)})
+  np.savez(options.output, texts=np.array(texts), **arrays)
+  print(f"{len(texts)} texts in {options.output}")
+
+
+def _text(options: argparse.Namespace) -> TextData:
+  experiment, _ = _page(options)
+  if not isinstance(experiment.data, TextData):
+    raise UserError(f"{options.page} has data={experiment.data.choice_name}, "
+                    "which is no running text; set data=text and "
+                    "data.text=...")
+  return experiment.data
+
+
+def _tokenizer(options: argparse.Namespace) -> None:
+  data = _text(options)
+  tokenizer = data.tokenizer.build(
+      sentence for document in documents.read(data.text)
+      for sentence in document.sentences)
+  tokenizer.save(options.output)
+  print(f"{tokenizer.vocabulary.size} pieces in {options.output}")
+
+
+def _corpus(options: argparse.Namespace) -> None:
+  data = _text(options)
+  splits = data.prepare(0, None, None, ()).corpus
+  print(writers.table(
+      ["part", "documents", "sentences", "tokens"],
+      [[name, *(f"{split.counts[k]:,}"
+                for k in ("documents", "sentences", "tokens"))]
+       for name, split in (("train", splits.train),
+                           ("held out", splits.heldout))]))
+
+
+def _show(options: argparse.Namespace) -> None:
+  experiment, page = _page(options)
+  print(show.describe(experiment, page.experiment, page.docstring))
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+  quickstart.run(pathlib.Path(options.workdir), options.seeds)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,24 @@
+"""Which words did the authors of the documentation mark as code?
+
+The task of the quickstart, on the network that configs/quickstart.py trains:
+the back-ticks are gone, and every word is to be tagged as code or not.
+"""
+
+from bert_jax.data.datasets import CodeWordsData
+from bert_jax.experiment import Experiment
+from bert_jax.objectives.tasks import Tagging
+from bert_jax.training.optimizers import AdamW
+from bert_jax.training.schedules import LinearSchedule
+
+experiment = Experiment(
+    init_from="work/quickstart/pretraining",
+    objective=Tagging(),
+    data=CodeWordsData(length=64, examples_per_row=4, held_out_percent=15.0),
+    optimizer=AdamW(bias_correction=True),
+    schedule=LinearSchedule(learning_rate=1e-3, warmup=0.1),
+    steps=400,
+    batch_size=32,
+    evaluate_every=400,
+    save_every=400,
+    log_every=25,
+)
