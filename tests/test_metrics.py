@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 
 from bert_jax import metrics
@@ -11,6 +12,17 @@ REAL = ("pearson", "spearman")
 
 def scores(names, labels, predictions):
   return {name: metrics.score(name, labels, predictions) for name in names}
+
+
+def test_pairs_add_up_to_means_over_all():
+  merged = metrics.merge([
+      {"mlm_loss": (np.float32(6), 3), "nsp_loss": (1, 1), "empty": (0, 0)},
+      {"mlm_loss": (np.float32(4), 1), "nsp_loss": (0, 1)}])
+  assert merged["mlm_loss"] == (10, 4)
+  found = metrics.summarize(merged)
+  assert math.isnan(found.pop("empty"))
+  assert found == pytest.approx({
+      "mlm_loss": 2.5, "nsp_loss": .5, "loss": 3, "perplexity": math.exp(2.5)})
 
 
 def test_perplexity():

@@ -81,6 +81,7 @@ make_venv() {
   fi
   local base
   base=$(find_python)
+  mkdir -p "$(dirname "$venv")"
   touch "$unfinished"
   if [ -n "$uv" ]; then
     "$uv" venv --quiet --python "$base" "$venv"
