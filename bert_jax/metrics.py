@@ -1,8 +1,9 @@
 """What is counted: (total, weight) pairs, and the scores of tasks.
 
 Pairs add up over microbatches, devices, hosts and batches, where means of
-means would be wrong. Every score is defined for every input that has an example:
-where a denominator is zero it is what its docstring says, without a warning.
+means would be wrong. Every score is defined for every input that has an
+example: where a denominator is zero it is what its docstring says, without a
+warning.
 """
 
 import math

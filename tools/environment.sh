@@ -1,9 +1,9 @@
 # Sourced by the other scripts: makes the Python environment, or finds it made,
 # and leaves its interpreter in $python and the checkout's root in $checkout.
 #
-#   BERT_JAX_VENV  folder of the environment (default: .venv in the checkout), or
+#   BERT_JAX_VENV  folder of the environment (default: .venv in the checkout) or
 #                  "system": install what is missing into the running Python and
-#                  leave its jax, libtpu and flax alone (default in Colab, Kaggle)
+#                  leave its jax, libtpu, flax alone (default in Colab, Kaggle)
 #   PYTHON         the interpreter to start from (default: the first fit one)
 set -euo pipefail
 
