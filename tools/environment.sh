@@ -4,7 +4,7 @@
 #   BERT_JAX_VENV  folder of the environment (default: .venv in the checkout) or
 #                  "system": install what is missing into the running Python and
 #                  leave its jax, libtpu, flax alone (default in Colab, Kaggle)
-#   PYTHON         the interpreter to start from (default: the first fit one)
+#   PYTHON         the interpreter to start from (default: the first that fits)
 set -euo pipefail
 
 say() { echo "environment: $*" >&2; }
@@ -93,7 +93,7 @@ make_venv() {
     fi
   fi
   install -e "$checkout[test$(accelerator)]"
-  fingerprint >"$stamp"
+  finish
   rm "$unfinished"
 }
 
@@ -113,16 +113,22 @@ EOF
   say "installing into $python beside" $(cat "$constraints")
   install --constraint "$constraints" -e "$checkout[test]"
   rm "$constraints"
+  finish
+}
+
+finish() {
   fingerprint >"$stamp"
+  echo "${PYTHON:-}" >>"$stamp"
 }
 
 fingerprint() {
   cat "$checkout"/{setup.cfg,pyproject.toml,tools/environment.sh} | cksum
-  echo "$checkout ${PYTHON:-}"
+  echo "$checkout $python"
 }
 
 ready() {
-  [ "$(cat "$stamp" 2>/dev/null)" = "$(fingerprint)" ] &&
+  [ "$(head -n 2 "$stamp" 2>/dev/null)" = "$(fingerprint)" ] &&
+    [ "${PYTHON:-$(tail -n 1 "$stamp")}" = "$(tail -n 1 "$stamp")" ] &&
     [ ! -e "$unfinished" ] && "$python" -c '' 2>/dev/null
 }
 
