@@ -10,7 +10,9 @@ set -euo pipefail
 say() { echo "environment: $*" >&2; }
 fail() { say "$@"; exit 1; }
 
-fit() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+fit() {
+  "$1" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null
+}
 
 find_uv() {
   local candidate
