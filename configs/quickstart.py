@@ -6,7 +6,7 @@ Cost and score: see the README's table, which that command makes.
 """
 
 from bert_jax.data.datasets import TextData
-from bert_jax.data.rows import FullSentencesFormat
+from bert_jax.data.formats import FullSentencesFormat
 from bert_jax.data.tokenizers import SentencePieceTokenizer
 from bert_jax.experiment import Experiment
 from bert_jax.model.encoder import Bert

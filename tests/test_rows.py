@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import rows as rows_lib
-from bert_jax.data.rows import (
-    Format, FullSentencesFormat, PairsFormat, PretrainingRows, pack)
-from memory_corpus import (
+from bert_jax.data import formats
+from bert_jax.data.formats import Format, FullSentencesFormat, PairsFormat
+from bert_jax.data.rows import PretrainingRows, pack
+from tests.memory_corpus import (
     SPECIAL, MemoryCorpus, memory_corpus, random_corpus, vocabulary)
 
 
@@ -217,7 +217,7 @@ def test_truncation_takes_from_the_longer_side(maximum):
         kept_a -= 1
       else:
         kept_b -= 1
-    assert rows_lib.truncated(a, b, maximum) == (kept_a, kept_b)
+    assert formats.truncated(a, b, maximum) == (kept_a, kept_b)
 
 
 def test_short_sequences_are_drawn_for_documents_or_for_examples():
@@ -249,7 +249,7 @@ def test_full_sentences_hold_the_whole_text_once_and_in_order():
 
 
 def test_documents_planned_in_blocks_are_all_there(monkeypatch):
-  monkeypatch.setattr(rows_lib, "SENTENCES_AT_ONCE", 10)
+  monkeypatch.setattr(formats, "SENTENCES_AT_ONCE", 10)
   corpus = memory_corpus([[1] * n for n in (4, 4, 30, 1, 9, 2)])
   examples = epoch_segments(make_rows(corpus))
   text = [a for a, _, _ in examples] + [b for _, b, r in examples if not r]
@@ -279,7 +279,7 @@ def test_packing_places_every_example_once():
 
 
 def test_an_example_longer_than_a_row_is_refused():
-  with pytest.raises(UserError, match="11 tokens does not fit into a row of 10"):
+  with pytest.raises(UserError, match="11 tokens .* a row of 10"):
     pack(np.array([3, 11]), 10, 2)
 
 
@@ -315,9 +315,11 @@ def test_without_shuffling_rows_follow_the_text():
 
 def test_rows_travel_to_workers_without_their_plans():
   rows = make_rows(random_corpus(40, 15, 8), seed=5)
+  size = len(pickle.dumps(rows))
   rows.row(3, 1)
+  assert len(pickle.dumps(rows)) == size
   copy = pickle.loads(pickle.dumps(rows))
-  assert not copy._plans and copy.fingerprint == rows.fingerprint
+  assert copy.fingerprint == rows.fingerprint
   for key, value in rows.row(3, 1).items():
     np.testing.assert_array_equal(copy.row(3, 1)[key], value)
 
@@ -337,7 +339,7 @@ def test_the_fingerprint_tells_everything_that_rows_depend_on():
 def test_errors_teach():
   corpus = random_corpus(5, 5, 8)
   with pytest.raises(UserError, match="Rows of 4 tokens.*allowed: 5 or more"):
-    make_rows(corpus, length=4).row(0, 0)
+    make_rows(corpus, length=4)
   with pytest.raises(UserError, match="short_seq_prob=1.5"):
     PairsFormat(1.5)
   with pytest.raises(UserError, match="examples_per_row=0"):

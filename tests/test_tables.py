@@ -39,7 +39,7 @@ def test_csv_fields_may_be_quoted(tmp_path):
 
 
 def test_json_lines_and_compression(tmp_path):
-  text = '{"text": "a\\n", "label": 1}\n\n{"label": 0, "text": "b", "more": 1}\n'
+  text = '{"text": "a\\n", "label": 1}\n\n{"label": 0, "text": "b", "m": 1}\n'
   for name, compress in (("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress),
                          ("a.json.xz", lzma.compress)):
     (tmp_path / name).write_bytes(compress(text.encode()))

@@ -20,7 +20,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from bert_jax.data import corpus as corpus_lib
-from bert_jax.data.rows import Examples, PairsFormat, PretrainingRows
+from bert_jax.data.formats import Examples, PairsFormat
+from bert_jax.data.rows import PretrainingRows
 from bert_jax.data.tokenizers import SentencePieceTokenizer
 
 ALLOWED_DEVIATION = 4.5
@@ -78,7 +79,7 @@ def epochs_of(rows: PretrainingRows, count: int) -> tuple[Examples, np.ndarray]:
 def pair_checks(rows: PretrainingRows, count: int) -> Iterator[Check]:
   """What create_pretraining_data draws, as it came out in `count` examples."""
   examples, epoch_X = epochs_of(rows, count)
-  maximum = rows.length - rows.format.special_tokens
+  maximum = rows.format.maximum(rows.length)
   token_starts_U = rows.corpus.sentence_starts_S1[
       rows.corpus.document_starts_U1[:-1]]
   a_document_X, b_document_X = (
@@ -122,10 +123,11 @@ def pair_checks(rows: PretrainingRows, count: int) -> Iterator[Check]:
 def describe(rows: PretrainingRows, count: int) -> str:
   """Figures that follow from the text rather than from the draws alone."""
   examples, _ = epochs_of(rows, count)
-  maximum = rows.length - rows.format.special_tokens
+  maximum = rows.format.maximum(rows.length)
   return (f"random next in all examples {examples.is_random_X.mean():.4f}; "
           f"chunks of one sentence {(examples.sentences_X == 1).mean():.4f}; "
-          f"examples with a short length {(examples.target_X < maximum).mean():.4f}; "
+          "examples with a short length "
+          f"{(examples.target_X < maximum).mean():.4f}; "
           f"full {(examples.lengths_X == rows.length).mean():.4f}; "
           f"tokens of A {examples.a_length_X.mean():.1f}, "
           f"of B {examples.b_length_X.mean():.1f}")

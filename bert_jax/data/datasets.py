@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from bert_jax.config import Choice, UserError
 from bert_jax.data import corpus, docstrings, tasks
 from bert_jax.data.corpus import Splits
-from bert_jax.data.rows import Format, PairsFormat, PretrainingRows, Rows
+from bert_jax.data.formats import Format, PairsFormat
+from bert_jax.data.rows import PretrainingRows, Rows
 from bert_jax.data.tokenizers import (
     LoadedTokenizer, SentencePieceTokenizer, Tokenizer)
 from bert_jax.data.tasks import Columns, Kind, Labelled, TaskRows

@@ -12,7 +12,8 @@ import numpy as np
 from bert_jax.config import UserError, nearest
 from bert_jax.data import tables
 from bert_jax.data.documents import held_out
-from bert_jax.data.rows import Examples, Rows, assemble, truncated
+from bert_jax.data.formats import Examples, truncated
+from bert_jax.data.rows import Rows, assemble
 
 Kind = Literal["class", "number", "tags"]
 OUTSIDE = "O"  # the tag of words outside of every entity
