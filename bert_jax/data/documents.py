@@ -24,10 +24,12 @@ at the end; what cannot be read is a UserError.
 """
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import gzip
 import hashlib
+import importlib
 import itertools
 import json
 import logging
@@ -36,7 +38,8 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from bert_jax.config import UserError, nearest
 from bert_jax.data import docstrings, sentences as sentences_lib
@@ -156,9 +159,6 @@ def _matches(pattern: str) -> list[str]:
                   + nearest(os.path.basename(pattern), names))
 
 
-# ------------------------------------------------------------------- files
-
-
 def _file_documents(
     path: pathlib.Path, options: dict[str, str],
     repairs: collections.Counter[str]) -> Iterator[Document]:
@@ -211,23 +211,25 @@ def recognise(lines: Sequence[str]) -> str:
   return "prose" if several > .2 * len(text) else "sentences"
 
 
-def _sentence_lines(lines: Iterable[str]) -> Iterator[list[str]]:
+def _sentence_lines(lines: Iterable[str]) -> Iterator[list[str] | None]:
   return _blocks(lines, lambda line: [line])
 
 
-def _prose(lines: Iterable[str]) -> Iterator[list[str]]:
+def _prose(lines: Iterable[str]) -> Iterator[list[str] | None]:
   return _blocks(lines, sentences_lib.split)
 
 
-def _blocks(lines, split_line) -> Iterator[list[str]]:
-  """Documents of lines between blank lines; None marks a document's end."""
+def _blocks(lines: Iterable[str],
+            split_line: Callable[[str], list[str]]
+            ) -> Iterator[list[str] | None]:
+  """Sentences, line by line; None marks the end of a document."""
   for line in lines:
     line = line.strip()
     yield split_line(line) if line else None
   yield None
 
 
-def _wrapped(lines: Iterable[str]) -> Iterator[list[str]]:
+def _wrapped(lines: Iterable[str]) -> Iterator[list[str] | None]:
   paragraph, blanks, size = [], 0, 0
   for line in itertools.chain(lines, ("", "")):
     line = line.strip()
@@ -279,7 +281,7 @@ def _record_text(line: str, field: str) -> tuple[str, str]:
 def paragraphs(text: str) -> Iterator[list[str]]:
   """A text's sentences, paragraph by paragraph (broken lines are joined)."""
   lines = text.splitlines()
-  if len(lines) > 1 and recognise(lines or [""]) == "wrapped":
+  if len(lines) > 1 and recognise(lines) == "wrapped":
     yield from filter(None, _wrapped(lines))
   else:
     yield from filter(None, map(sentences_lib.split, lines))
@@ -372,9 +374,6 @@ def _without_mark(path: pathlib.Path, chunk: bytes) -> bytes:
   return chunk.removeprefix(b"\xef\xbb\xbf")
 
 
-# -------------------------------------------------------------------- TFDS
-
-
 def tfds_records(name: str, split: str = "train") -> Sequence[dict]:
   """The records of a TFDS data set, with random access and without TensorFlow.
 
@@ -383,13 +382,34 @@ def tfds_records(name: str, split: str = "train") -> Sequence[dict]:
   """
   import tensorflow_datasets as tfds
   try:
-    builder = tfds.builder(name)
+    builder = _tfds_builder(tfds, name)
+    if not builder.is_prepared():
+      builder.download_and_prepare(file_format="array_record")
+    if split.partition("[")[0] not in [*builder.info.splits, "all"]:
+      raise UserError(f"tfds:{name} has no split {split!r}"
+                      + nearest(split, builder.info.splits))
+    return builder.as_data_source(split)
+  except ImportError as error:
+    raise UserError(
+        f"tfds:{name} can only be prepared with a package that is missing: "
+        f"{error}. TensorFlow comes with `pip install bert_jax[tensorflow]`."
+    ) from None
+  except NotImplementedError as error:
+    raise UserError(
+        f"tfds:{name} was prepared in a format that needs TensorFlow; prepare "
+        f"it again with file_format='array_record' ({error}).") from None
+
+
+def _tfds_builder(tfds: Any, name: str) -> Any:
+  # Data sets of this folder register when they are imported, not before.
+  with contextlib.suppress(ImportError):
+    importlib.import_module(
+        f"tensorflow_datasets.text.{re.split('[/:]', name)[0]}")
+  try:
+    return tfds.builder(name)
   except tfds.core.DatasetNotFoundError:
     close = nearest(name, tfds.list_builders()).partition(" Valid:")[0]
     raise UserError(f"TFDS has no data set {name!r}{close}") from None
-  if split.partition("[")[0] not in builder.info.splits:
-    pass
-  return builder.as_data_source(split)
 
 
 def _tfds_documents(

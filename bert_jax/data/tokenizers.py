@@ -12,6 +12,7 @@ import functools
 import hashlib
 import io
 import itertools
+import json
 import os
 import pathlib
 import re
@@ -29,6 +30,7 @@ SPECIAL = PAD, UNK, CLS, SEP, MASK = (
 # the most frequent pieces very little and costs time and memory.
 _SAMPLE_CHARACTERS = 1 << 24
 _CACHED_WORDS = 1 << 20
+_CACHED_IDS = 1 << 24
 _LETTERS = 1000  # as many characters as the library itself takes
 
 
@@ -86,7 +88,8 @@ class LoadedTokenizer(abc.ABC):
 
     No piece reaches over a space, so a word's ids do not depend on its
     neighbours: each word is tokenized once and then looked up, several times
-    as fast as whole sentences.
+    as fast as whole sentences. (Unigram models round otherwise over a whole
+    sentence, so a tie inside a word may fall the other way.)
     """
     words, counts = [], []
     for text in texts:
@@ -118,7 +121,8 @@ class LoadedTokenizer(abc.ABC):
   def _encode_each(
       self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(ids of all words end to end, number of ids of each)."""
-    if len(self._numbers) > _CACHED_WORDS:
+    count = len(self._numbers)
+    if count > _CACHED_WORDS or self._ends[count] > _CACHED_IDS:
       self._forget()
     numbers = np.fromiter(
         map(self._numbers.__getitem__, words), np.int64, len(words))
@@ -406,7 +410,6 @@ def _in_base64(data: bytes) -> str:
 
 
 def _fingerprint(state: dict[str, Any]) -> str:
-  import json
   text = json.dumps(state, sort_keys=True).encode()
   return hashlib.blake2b(text, digest_size=16).hexdigest()
 
