@@ -1,2 +1,107 @@
-"""The main job in small: read text, then solve a task better for it."""
+"""The main job in small: read text, then solve a task the better for it.
 
+A network reads the documentation that every installation carries, and then
+has to find the words that its authors marked as code, the marks taken away,
+against the same network that never read anything and against a lexicon.
+"""
+
+import collections
+import dataclasses
+import pathlib
+import statistics
+import time
+
+import numpy as np
+
+from bert_jax import config, loop, metrics, writers
+from bert_jax.data.corpus import Splits
+from bert_jax.data.datasets import CodeWordsData
+from bert_jax.data.tasks import Labelled
+
+SCORE = "entity_f1"
+
+
+def run(workdir: pathlib.Path, seeds: int) -> str:
+  """Pretrains, fine-tunes with several seeds, and reports what came out.
+
+  Writes report.md, task.png and, of every training, metrics and curves below
+  `workdir`; what was finished by an earlier call is not done again.
+
+  Returns:
+    The report, in Markdown.
+  """
+  begun = time.monotonic()
+  page = config.load_page("quickstart")
+  print("1. Pretraining on the documentation of the installed packages.")
+  pretrained = loop.train(page.experiment, workdir / "pretraining",
+                          page.source)
+  unigram = unigram_loss(pretrained.run.prepared.corpus)
+  loss = pretrained.scores["mlm_loss"]
+  print(f"Held-out masked-LM loss {loss:.3f} nats; of a unigram model "
+        f"{unigram:.3f}.")
+  print(f"2. Fine-tuning: which words are code? {seeds} seeds each.")
+  task = config.load_page("quickstart_task").experiment
+  results = {"lexicon": [lexicon(task.data)]}
+  for name, from_scratch in (("from scratch", True), ("pretrained", False)):
+    results[name] = [_finetune(
+        dataclasses.replace(
+            task, init_from=str(workdir / "pretraining"), seed=seed,
+            from_scratch=from_scratch),
+        workdir / f"{name.replace(' ', '_')}_{seed}") for seed in range(seeds)]
+  report = "\n\n".join([
+      "Held-out masked-LM loss after "
+      f"{pretrained.run.experiment.steps} steps: {loss:.3f} nats "
+      f"({pretrained.scores['bits_per_byte']:.3f} bits per byte); of a unigram "
+      f"model: {unigram:.3f} nats.",
+      _table(results),
+      f"{(time.monotonic() - begun) / 60:.1f} minutes."])
+  (workdir / "report.md").write_text(report + "\n")
+  writers.plot_table(results, workdir / "task.png",
+                     "Which words are code? Held-out names", "entity F1")
+  print(f"{report}\nPictures: {workdir}/pretraining/curves.png, "
+        f"{workdir}/task.png")
+  return report
+
+
+def _finetune(experiment, workdir: pathlib.Path) -> float:
+  return loop.train(experiment, workdir).scores[SCORE]
+
+
+def _table(results: dict[str, list[float]]) -> str:
+  """Mean and standard deviation over the seeds of each variant."""
+  return writers.table(
+      ["variant", "entity F1", "standard deviation", "seeds"],
+      [[name, f"{statistics.mean(values):.3f}",
+        f"{statistics.stdev(values):.3f}" if len(values) > 1 else "-",
+        str(len(values))] for name, values in results.items()])
+
+
+def unigram_loss(splits: Splits) -> float:
+  """Nats a held-out token costs by the frequencies of training (plus one)."""
+  counts = lambda tokens_T: np.bincount(
+      tokens_T, minlength=splits.train.vocabulary_size)
+  frequency_V = counts(splits.train.tokens_T) + 1
+  held_out_V = counts(splits.heldout.tokens_T)
+  nats_V = -np.log(frequency_V / frequency_V.sum())
+  return float((held_out_V * nats_V).sum() / held_out_V.sum())
+
+
+def lexicon(data: CodeWordsData) -> float:
+  """The score of giving each word the tag it mostly has in training."""
+  train, evaluation = data.sets("tags", ())
+  most = most_frequent_tags(train)
+  outside = train.label_names.index("O")
+  names = lambda tags: [train.label_names[t] for t in tags]
+  return metrics.entity_scores(
+      [names(tags) for tags in evaluation.labels],
+      [names(most.get(word, outside) for word in words)
+       for words in evaluation.words])[SCORE]
+
+
+def most_frequent_tags(labelled: Labelled) -> dict[str, int]:
+  """The most frequent tag of each word."""
+  counts = collections.defaultdict(collections.Counter)
+  for words, tags in zip(labelled.words, labelled.labels):
+    for word, tag in zip(words, tags.tolist()):
+      counts[word][tag] += 1
+  return {word: found.most_common(1)[0][0] for word, found in counts.items()}

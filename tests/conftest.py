@@ -10,6 +10,8 @@ os.environ.update(
     JAX_NUM_CPU_DEVICES="8",
     JAX_NUMPY_RANK_PROMOTION="raise",
     JAX_NUMPY_DTYPE_PROMOTION="strict",
+    # Tests compile much and compute little.
+    XLA_FLAGS="--xla_backend_optimization_level=0",
 )
 
 import pytest

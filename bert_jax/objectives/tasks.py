@@ -29,8 +29,9 @@ class Classification(Objective):
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
     pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
-    head = ClassificationHead(encoder.options, len(self.labels),
-                              name="classifier")
+    head = ClassificationHead(
+        encoder.options, len(self.labels),
+        encoder.options.hidden_dropout_prob, name="classifier")
     return {"classifier": head(pooled_BED, keys_B)}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
@@ -62,7 +63,9 @@ class Regression(Objective):
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
     pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
-    head = ClassificationHead(encoder.options, 1, name="classifier")
+    head = ClassificationHead(
+        encoder.options, 1, encoder.options.hidden_dropout_prob,
+        name="classifier")
     return {"classifier": head(pooled_BED, keys_B)[..., 0]}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
@@ -91,8 +94,9 @@ class Tagging(Objective):
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
-    head = ClassificationHead(encoder.options, len(self.labels),
-                              name="classifier")
+    head = ClassificationHead(
+        encoder.options, len(self.labels),
+        encoder.options.hidden_dropout_prob, name="classifier")
     return {"classifier": head(sequence_output_BLD, keys_B)}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:

@@ -1,0 +1,119 @@
+"""Choices, overrides and changes: an experiment as it is written down."""
+
+import dataclasses
+import random
+from typing import Literal
+
+import pytest
+
+from bert_jax import config
+from bert_jax.config import Choice, UserError
+
+
+class Fruit(Choice):
+  pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Apple(Fruit):
+  weight: float = 1.5
+  names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class SourCherryFruit(Fruit):
+  stones: int = 1
+  leaf: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Plum(SourCherryFruit, name="damson"):
+  size: Literal["small", "large"] = "small"
+
+
+@dataclasses.dataclass(frozen=True)
+class Basket:
+  fruit: Fruit = Apple()
+  second: Fruit = SourCherryFruit()
+  limit: int | None = None
+  title: str = ""
+
+  def __post_init__(self):
+    if self.limit == 3 and self.title != "three":
+      raise UserError("a limit of 3 wants the title three")
+
+
+def test_members_are_named_by_their_classes():
+  assert list(Fruit.members()) == ["apple", "sour_cherry", "damson"]
+
+
+@pytest.mark.parametrize("assignments, expected", [
+    (["fruit=damson", "fruit.size=large"], Basket(Plum(size="large"))),
+    (["fruit.weight=2", "fruit=apple"], Basket(Apple(2.0))),
+    (["fruit.names=a,b c"], Basket(Apple(names=("a", "b c")))),
+    (['fruit.names=["a,b"]'], Basket(Apple(names=("a,b",)))),
+    (["limit=1e3", "second.leaf=true"],
+     Basket(second=SourCherryFruit(leaf=True), limit=1000)),
+    (["limit=4", "limit=none", "title=a=b "], Basket(title="a=b ")),
+    # Checked when complete, not in between.
+    (["limit=3", "title=three"], Basket(limit=3, title="three")),
+])
+def test_override(assignments, expected):
+  assert config.override(Basket(), assignments) == expected
+
+
+@pytest.mark.parametrize("assignment, words", [
+    ("frut=apple", ["frut", "did you mean 'fruit'"]),
+    ("fruit=aple", ["'apple'", "damson"]),
+    ("fruit.wight=1", ["Apple", "'weight'", "names"]),
+    ("fruit.weight=heavy", ["fruit.weight=heavy", "float", "1e-4"]),
+    ("second.leaf=maybe", ["bool"]),
+    ("second.stones=1.5", ["int"]),
+    ("limit.x=1", ["limit"]),
+    ("title", ["key=value"]),
+])
+def test_mistakes_are_explained(assignment, words):
+  with pytest.raises(UserError) as caught:
+    config.override(Basket(), [assignment])
+  assert all(word in str(caught.value) for word in words)
+
+
+def test_changes_lead_from_base_to_run():
+  draw = random.Random(0)
+
+  def fruit() -> Fruit:
+    return draw.choice([
+        Apple(draw.random(), tuple(draw.sample(["a", "b,c", "", "[d]"], 2))),
+        SourCherryFruit(draw.randint(-3, 10**12), draw.random() < .5),
+        Plum(size=draw.choice(["small", "large"])), Apple(1e-30, ("x",))])
+
+  def basket() -> Basket:
+    return Basket(fruit(), fruit(), draw.choice([None, 0, 7]),
+                  draw.choice(["", "a=b", " none "]))
+
+  for _ in range(300):
+    base, run = basket(), basket()
+    changes = config.changes(base, run)
+    assert config.override(base, changes) == run
+    assert bool(changes) == (base != run)
+
+
+def test_a_page_may_define_choices_and_is_read_once(tmp_path):
+  page = tmp_path / "page.py"
+  page.write_text(
+      "import dataclasses\n"
+      "from bert_jax.model.attention import Attention\n"
+      "@dataclasses.dataclass(frozen=True)\n"
+      "class OddAttention(Attention):\n  pass\n"
+      "experiment = OddAttention()\n")
+  loaded = config.load_page(str(page))
+  assert type(loaded.experiment).members()["odd"] is type(loaded.experiment)
+  assert config.load_page(str(page)).experiment == loaded.experiment
+
+
+def test_a_wrong_page_is_explained(tmp_path):
+  with pytest.raises(UserError, match="did you mean 'quickstart'"):
+    config.load_page("quikstart")
+  (tmp_path / "empty.py").write_text("")
+  with pytest.raises(UserError, match="does not bind `experiment`"):
+    config.load_page(str(tmp_path / "empty.py"))

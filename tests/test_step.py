@@ -1,0 +1,103 @@
+"""One step, whatever it runs on; a pure function of state and batch."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import metrics
+from bert_jax.config import UserError
+from bert_jax.training import partition
+from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.training.optimizers import AdamW
+from bert_jax.training.step import evaluation_step, train_step
+from tests import tiny
+
+
+def run(layout, microbatches: int = 1, steps: int = 2):
+  """Parameters and means after some steps; with dropout and uneven masks."""
+  recipe = tiny.recipe(microbatches=microbatches)
+  batch = tiny.batch()
+  shape = jax.eval_shape(recipe.init, np.int32(3), batch)
+  runner = layout.build(recipe, shape, tiny.BATCH)
+  state = runner.spread(jax.jit(
+      recipe.init, out_shardings=runner.shardings)(np.int32(3), batch))
+  for step in range(steps):
+    state, pairs = runner.step(state, runner.feed(tiny.batch(step)))
+  return (jax.device_get(runner.gather(state).params),
+          metrics.summarize(metrics.merge([runner.fetch(pairs)])))
+
+
+class OneDevice(MeshLayout):
+
+  def mesh(self):
+    return partition.make_mesh(devices=jax.devices()[:1])
+
+
+@functools.cache
+def one_device():
+  return run(OneDevice())
+
+
+@pytest.mark.parametrize("layout, microbatches", [
+    (OneDevice(), 4), (MeshLayout(), 1), (MeshLayout(1, 8, 1), 1),
+    (MeshLayout(2, 2, 2), 2), (PmapLayout(), 1), (PmapLayout(), 2)],
+    ids=["accumulation 4", "data 8", "fsdp 8", "2 x 2 x 2, accumulation 2",
+         "pmap 8", "pmap 8, accumulation 2"])
+def test_every_layout_makes_the_same_step(layout, microbatches):
+  """Gradients: with plain SGD the parameters show them, all of them."""
+  params, means = one_device()
+  other_params, other_means = run(layout, microbatches)
+  # As parts of the largest update, which clipping makes of the order of 1.
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6,
+                                 rtol=0), other_params, params)
+  for name, value in means.items():
+    np.testing.assert_allclose(other_means[name], value, rtol=2e-6)
+
+
+def test_a_step_changes_all_parameters():
+  recipe = tiny.recipe(optimizer=AdamW())
+  batch = tiny.batch()
+  state = jax.jit(recipe.init)(np.int32(0), batch)
+  new, _ = jax.jit(functools.partial(train_step, recipe))(state, batch)
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params,
+                       new.params)
+  assert all(jax.tree.leaves(moved)), moved
+  assert int(new.step) == 1
+
+
+def test_what_is_drawn_depends_on_seed_step_and_row():
+  recipe = tiny.recipe()
+  batch = tiny.batch()
+  step = jax.jit(functools.partial(train_step, recipe))
+  state = jax.jit(recipe.init)(np.int32(0), batch)
+  loss = lambda state, batch: metrics.summarize(step(state, batch)[1])["loss"]
+  first = loss(state, batch)
+  assert loss(state, batch) == first
+  assert loss(state.replace(seed=np.int32(1)), batch) != first
+  assert loss(state.replace(step=np.int32(1)), batch) != first
+  assert loss(state, {**batch, "row": batch["row"] + 1}) != first
+
+
+def test_evaluation_masks_a_row_always_alike_and_ignores_empty_ones():
+  recipe = tiny.recipe()
+  batch = tiny.batch()
+  state = jax.jit(recipe.init)(np.int32(0), batch)
+  evaluate = jax.jit(lambda batch: evaluation_step(recipe, state.params,
+                                                   batch)[0])
+  whole = metrics.merge([evaluate(batch)])
+  part = lambda rows: {key: value[rows] for key, value in batch.items()}
+  pad = lambda b: {k: np.concatenate([v, np.zeros_like(v)])
+                   for k, v in b.items()}
+  halves = metrics.merge([evaluate(pad(part(slice(0, 8)))),
+                          evaluate(pad(part(slice(8, 16))))])
+  for name, (total, weight) in whole.items():
+    assert halves[name][1] == weight
+    np.testing.assert_allclose(halves[name][0], total, rtol=1e-5)
+
+
+def test_a_batch_that_cannot_be_split_is_refused():
+  with pytest.raises(UserError, match="batch_size=12 .* nearest .* 8 and 16"):
+    MeshLayout().build(tiny.recipe(), jax.eval_shape(
+        tiny.recipe().init, np.int32(0), tiny.batch()), 12)

@@ -1,0 +1,61 @@
+"""A network and rows so small that a step takes milliseconds."""
+
+import dataclasses
+
+import numpy as np
+
+from bert_jax.data import loader
+from bert_jax.data.formats import PairsFormat
+from bert_jax.data.rows import PretrainingRows
+from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.model.encoder import Bert
+from bert_jax.objectives.mlm import MlmNsp
+from bert_jax.objectives.network import Network
+from bert_jax.objectives.objective import Objective
+from bert_jax.training.optimizers import Optimizer, Sgd
+from bert_jax.training.schedules import ConstantSchedule
+from bert_jax.training.step import Recipe
+
+SIZE, LENGTH, BATCH = 48, 24, 16
+MODEL = Bert(vocab_size=SIZE, hidden_size=16, num_hidden_layers=2,
+             num_attention_heads=2, intermediate_size=32,
+             max_position_embeddings=LENGTH, scan_unroll=1)
+VOCABULARY = Vocabulary(
+    SIZE, 0, 1, 2, 3, 4, word_start_V=np.arange(SIZE) % 3 != 0,
+    byte_count_V=np.ones(SIZE, np.int32),
+    ordinary_ids=np.arange(5, SIZE, dtype=np.int32))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+  """A corpus of random tokens in memory."""
+
+  tokens_T: np.ndarray
+  sentence_starts_S1: np.ndarray
+  document_starts_U1: np.ndarray
+  fingerprint: str = "tiny"
+  vocabulary_size: int = SIZE
+
+  @classmethod
+  def random(cls, sentences: int = 400) -> "Text":
+    rng = np.random.default_rng(0)
+    starts = np.cumsum([0, *rng.integers(1, 9, sentences)])
+    return cls(rng.integers(5, SIZE, starts[-1]).astype(np.uint16), starts,
+               np.arange(0, sentences + 1, 20))
+
+
+def rows(seed: int = 0, examples_per_row: int = 2) -> PretrainingRows:
+  return PretrainingRows(Text.random(), VOCABULARY, PairsFormat(), LENGTH,
+                         examples_per_row, seed)
+
+
+def batch(step: int = 0, size: int = BATCH) -> dict[str, np.ndarray]:
+  return loader.batch(rows(), size, step)
+
+
+def recipe(objective: Objective = MlmNsp(), optimizer: Optimizer = Sgd(),
+           microbatches: int = 1, **options) -> Recipe:
+  schedule = ConstantSchedule(learning_rate=0.5, warmup=0.0).build(10)
+  return Recipe(
+      Network(dataclasses.replace(MODEL, **options), objective), VOCABULARY,
+      optimizer.build(schedule), schedule, microbatches)
