@@ -6,7 +6,7 @@ import logging
 import lzma
 import time
 
-from array_record.python import array_record_module as array_record
+from array_record.python import array_record_module
 import pytest
 
 from bert_jax.config import UserError
@@ -131,12 +131,12 @@ def test_wrong_specs_are_answered_with_the_right_names(tmp_path):
       list(documents.read(spec))
 
 
-def test_a_tfds_data_set_by_name(tmp_path, monkeypatch):
+def test_a_tfds_data_set_by_name(tmp_path, request):
   tfds = pytest.importorskip("tensorflow_datasets")
   features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
   folder = tmp_path / "reviews" / "1.0.0"
   folder.mkdir(parents=True)
-  writer = array_record.ArrayRecordWriter(
+  writer = array_record_module.ArrayRecordWriter(
       str(folder / "reviews-train.array_record-00000-of-00001"), "group_size:1")
   for text in ("Good film. Very good.", "Bad film."):
     writer.write(features.serialize_example({"text": text}))
@@ -146,7 +146,9 @@ def test_a_tfds_data_set_by_name(tmp_path, monkeypatch):
       split_infos=[tfds.core.SplitInfo("train", [2], 1)],
       filename_template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
       check_data=False)
-  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+  tfds.core.add_data_dir(tmp_path)
+  request.addfinalizer(
+      tfds.core.utils.file_utils.clear_registered_data_dirs)
   spec = "tfds:reviews"
   assert list(documents.read(spec)) == [
       documents.Document("tfds:reviews:0", ["Good film.", "Very good."]),

@@ -27,26 +27,23 @@ import collections
 import contextlib
 import dataclasses
 import glob
-import gzip
 import hashlib
 import importlib
 import itertools
 import json
 import logging
-import lzma
 import os
 import pathlib
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from bert_jax.config import UserError, nearest
-from bert_jax.data import docstrings, sentences as sentences_lib
+from bert_jax.data import docstrings, files as files_lib
+from bert_jax.data import sentences as sentences_lib
 
 FORMATS = ("auto", "sentences", "prose", "wrapped", "jsonl")
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-_CHUNK_BYTES = 1 << 20
 # Longer lines are cut here, longer documents go on as a document of their own:
 # what a file without line ends or blank lines costs in memory stays bounded.
 LINE_LIMIT = 1 << 20
@@ -166,7 +163,7 @@ def _file_documents(
   if chosen == "auto" and _is_json(path):
     chosen = "jsonl"
   limit = _RECORD_LIMIT if chosen == "jsonl" else LINE_LIMIT
-  lines = _lines(path, limit, repairs)
+  lines = files_lib.lines(path, limit, repairs)
   head = list(itertools.islice(lines, 1))
   if not head:
     repairs["empty files"] += 1
@@ -306,72 +303,12 @@ def _bounded(
 _LAYOUTS = {"sentences": _sentence_lines, "prose": _prose, "wrapped": _wrapped}
 
 
-def _lines(path: pathlib.Path, limit: int,
-           repairs: collections.Counter[str]) -> Iterator[str]:
-  """Lines of a file as text, without their ends."""
-  for block in _line_blocks(path, limit, repairs):
-    block = block.removesuffix(b"\r")
-    try:
-      text = block.decode()
-    except UnicodeDecodeError:
-      bad = block.decode(errors="replace")
-      good = block.decode(errors="ignore")
-      repairs["invalid UTF-8 bytes replaced"] += len(bad) - len(good)
-      text = bad
-    # Not splitlines: it also breaks at form feeds and Unicode separators.
-    yield from text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _line_blocks(path: pathlib.Path, limit: int,
-                 repairs: collections.Counter[str]) -> Iterator[bytes]:
-  """Whole lines in blocks of about a megabyte, the last line end left out."""
-  rest = b""
-  for chunk in _chunks(path):
-    complete, end, tail = chunk.rpartition(b"\n")
-    if end:
-      yield rest + complete
-      rest = tail
-    else:
-      rest += chunk
-    while len(rest) > limit:
-      repairs["overlong lines cut"] += 1
-      cut = max(rest.rfind(b" ", limit // 2, limit), 0) or limit
-      while rest[cut] & 0xC0 == 0x80:
-        cut -= 1  # never inside a character
-      yield rest[:cut]
-      rest = rest[cut:]
-  if rest:
-    yield rest
-
-
-def _chunks(path: pathlib.Path) -> Iterator[bytes]:
-  """A file's bytes, decompressed by what it is rather than by its name."""
-  try:
-    with open(path, "rb") as file:
-      magic = file.read(6)
-    opened = (gzip.open if magic.startswith(b"\x1f\x8b") else
-              lzma.open if magic == b"\xfd7zXZ\x00" else open)
-    with opened(path, "rb") as file:
-      first = True
-      while chunk := file.read(_CHUNK_BYTES):
-        if first:
-          chunk = _without_mark(path, chunk)
-        first = False
-        yield chunk
-  except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-    raise UserError(f"{path} is damaged or incomplete: {error}.") from None
-  except OSError as error:
-    raise UserError(f"{path} cannot be read: {error.strerror or error}."
-                    ) from None
-
-
-def _without_mark(path: pathlib.Path, chunk: bytes) -> bytes:
-  if chunk.startswith((b"\xff\xfe", b"\xfe\xff")):
-    raise UserError(f"{path} is UTF-16; convert it first, as in "
-                    "`iconv -f utf-16 -t utf-8`.")
-  if b"\x00" in chunk[:4096]:
-    raise UserError(f"{path} is a binary file, not text.")
-  return chunk.removeprefix(b"\xef\xbb\xbf")
+def tfds_name(spec: str) -> tuple[str, str]:
+  """(name, split or "") of tfds:NAME[:VERSION][:SPLIT]; a slice has colons."""
+  match = re.fullmatch(r"tfds:([^:]+(?::\d+\.\d+\.\d+)?)(?::(.+))?", spec)
+  if not match:
+    raise UserError(f"{spec}: write tfds:NAME or tfds:NAME:SPLIT.")
+  return match[1], match[2] or ""
 
 
 def tfds_records(name: str, split: str = "train") -> Sequence[dict]:
@@ -415,9 +352,9 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
 def _tfds_documents(
     source: str, options: dict[str, str],
     repairs: collections.Counter[str]) -> Iterator[Document]:
-  _, name, *split = re.split(r":(?!\d+\.\d+\.\d+)", source)
+  name, split = tfds_name(source)
   field = options.get("field", "text")
-  for i, record in enumerate(tfds_records(name, *split)):
+  for i, record in enumerate(tfds_records(name, split or "train")):
     if field not in record:
       raise UserError(f"{source}: no field {field!r}; choose one with "
                       f"?field=NAME" + nearest(field, record))

@@ -1,0 +1,87 @@
+"""Lines of text files, whatever is wrong with them."""
+
+import collections
+import gzip
+import lzma
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+from bert_jax.config import UserError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def lines(path: pathlib.Path, limit: int,
+          repairs: collections.Counter[str]) -> Iterator[str]:
+  """Lines of a text file without their ends, streamed.
+
+  Compression is recognised by content. Lines over `limit` bytes are cut,
+  invalid UTF-8 is replaced; both are counted in `repairs`.
+
+  Raises:
+    UserError: the file is damaged, binary or cannot be read.
+  """
+  for block in _line_blocks(path, limit, repairs):
+    block = block.removesuffix(b"\r")
+    try:
+      text = block.decode()
+    except UnicodeDecodeError:
+      bad = block.decode(errors="replace")
+      good = block.decode(errors="ignore")
+      repairs["invalid UTF-8 bytes replaced"] += len(bad) - len(good)
+      text = bad
+    # Not splitlines: it also breaks at form feeds and Unicode separators.
+    yield from text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _line_blocks(path: pathlib.Path, limit: int,
+                 repairs: collections.Counter[str]) -> Iterator[bytes]:
+  """Whole lines in blocks of about a megabyte, the last line end left out."""
+  rest = b""
+  for chunk in _chunks(path):
+    complete, end, tail = chunk.rpartition(b"\n")
+    if end:
+      yield rest + complete
+      rest = tail
+    else:
+      rest += chunk
+    while len(rest) > limit:
+      repairs["overlong lines cut"] += 1
+      cut = max(rest.rfind(b" ", limit // 2, limit), 0) or limit
+      while rest[cut] & 0xC0 == 0x80:
+        cut -= 1  # never inside a character
+      yield rest[:cut]
+      rest = rest[cut:]
+  if rest:
+    yield rest
+
+
+def _chunks(path: pathlib.Path) -> Iterator[bytes]:
+  """A file's bytes, decompressed by what it is rather than by its name."""
+  try:
+    with open(path, "rb") as file:
+      magic = file.read(6)
+    opened = (gzip.open if magic.startswith(b"\x1f\x8b") else
+              lzma.open if magic == b"\xfd7zXZ\x00" else open)
+    with opened(path, "rb") as file:
+      first = True
+      while chunk := file.read(_CHUNK_BYTES):
+        if first:
+          chunk = _without_mark(path, chunk)
+        first = False
+        yield chunk
+  except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+    raise UserError(f"{path} is damaged or incomplete: {error}.") from None
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror or error}."
+                    ) from None
+
+
+def _without_mark(path: pathlib.Path, chunk: bytes) -> bytes:
+  if chunk.startswith((b"\xff\xfe", b"\xfe\xff")):
+    raise UserError(f"{path} is UTF-16; convert it first, as in "
+                    "`iconv -f utf-16 -t utf-8`.")
+  if b"\x00" in chunk[:4096]:
+    raise UserError(f"{path} is a binary file, not text.")
+  return chunk.removeprefix(b"\xef\xbb\xbf")
