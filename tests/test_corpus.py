@@ -12,7 +12,8 @@ import pytest
 
 from bert_jax.config import UserError
 from bert_jax.data import corpus, documents
-from bert_jax.data.tokenizers import SentencePieceTokenizer
+from bert_jax.data.tokenizers import (
+    SPECIAL, SentencePieceTokenizer, WordPieceTokenizer)
 
 TOKENIZER = SentencePieceTokenizer(vocab_size=400)
 PERCENT = 20
@@ -68,8 +69,11 @@ def test_the_fingerprint_is_of_content_and_tokenizer(text, tmp_path):
                         0).train.fingerprint
   before = fingerprint("a")
   assert fingerprint("a") == before  # replaces the older one
-  other = SentencePieceTokenizer(vocab_size=399)
-  assert fingerprint("b", other) != before
+  def words(*pieces):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join((*SPECIAL, "##l", "b", *pieces)))
+    return WordPieceTokenizer(path=str(path))
+  assert fingerprint("b", words()) != fingerprint("b", words("unseen"))
   text.write_text(text.read_text() + "\nOne more.")
   assert fingerprint("c") != before
 

@@ -345,8 +345,9 @@ def _tfds_builder(tfds: Any, name: str) -> Any:
   try:
     return tfds.builder(name)
   except tfds.core.DatasetNotFoundError:
-    close = nearest(name, tfds.list_builders()).partition(" Valid:")[0]
-    raise UserError(f"TFDS has no data set {name!r}{close}") from None
+    names = tfds.list_builders(with_community_datasets=False)
+    close = nearest(name, names).partition(" Valid:")[0].rstrip(".")
+    raise UserError(f"TFDS has no data set {name!r}{close}.") from None
 
 
 def _tfds_documents(
