@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config, metrics, writers
+from bert_jax import checkpoint, config, metrics
 from bert_jax.checkpoint import Saved
 from bert_jax.config import UserError
-from bert_jax.data import loader, tasks
+from bert_jax.data import loader, tables, tasks
 from bert_jax.data.datasets import TableData
 from bert_jax.data.rows import Rows
 from bert_jax.data.tasks import Labelled, TaskRows, tags_by_word
@@ -155,7 +155,7 @@ def predict_file(workdir: str, source: str, output: str,
                   experiment.data.examples_per_row, seed=0, shuffle=False)
   evaluator, params = load(saved, experiment.batch_size)
   found = evaluator.predict(params, rows, labelled)
-  writers.write_table(output, *_table(labelled, found))
+  tables.write_table(output, *_table(labelled, found))
   return len(labelled)
 
 

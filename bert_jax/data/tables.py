@@ -15,7 +15,7 @@ import io
 import json
 import lzma
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from bert_jax.config import UserError, nearest
@@ -77,6 +77,35 @@ def read_table(spec: str, header: bool, ragged: Ragged = "error") -> Table:
     raise UserError(f"{spec}: a table is read from .tsv, .csv or .jsonl files "
                     f"(also .gz, .xz) or tfds:NAME:SPLIT, not {suffix!r}.")
   return _table(spec, numbered, header, ragged)
+
+
+def write_table(path: str, columns: Sequence[str],
+                records: Iterable[Sequence[Any]]) -> None:
+  """Writes a .tsv, .csv or .jsonl file, whole or not at all.
+
+  Raises:
+    UserError: another ending, or a field that a TSV file cannot hold.
+  """
+  suffix, text = pathlib.Path(path).suffix, io.StringIO(newline="")
+  if suffix == ".jsonl":
+    for record in records:
+      text.write(json.dumps(dict(zip(columns, record)),
+                            ensure_ascii=False) + "\n")
+  elif suffix == ".csv":
+    csv.writer(text, lineterminator="\n").writerows([columns, *records])
+  elif suffix == ".tsv":
+    for record in [columns, *records]:
+      fields = [" ".join(f) if isinstance(f, list) else str(f) for f in record]
+      if any(set("\t\n") & set(field) for field in fields):
+        raise UserError(f"{path}: a text has a tab or a line break; write a "
+                        ".csv or .jsonl file.")
+      text.write("\t".join(fields) + "\n")
+  else:
+    raise UserError(f"{path}: a table is written to a .tsv, .csv or .jsonl "
+                    f"file, not {suffix!r}.")
+  part = pathlib.Path(f"{path}.part")
+  part.write_text(text.getvalue(), newline="")
+  part.replace(path)
 
 
 def read_text(spec: str) -> tuple[str, str]:

@@ -34,8 +34,8 @@ class Optimizer(Choice):
   def build(self, schedule: optax.Schedule) -> optax.GradientTransformation:
     clip = (optax.clip_by_global_norm(self.clip_norm) if self.clip_norm
             else optax.identity())
-    return optax.chain(clip, self.rule(),
-                       optax.scale_by_learning_rate(schedule))
+    return _promoting(optax.chain(clip, self.rule(),
+                                  optax.scale_by_learning_rate(schedule)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,18 @@ class Sgd(Optimizer):
   def rule(self) -> optax.GradientTransformation:
     return (optax.trace(self.momentum) if self.momentum
             else optax.identity())
+
+
+def _promoting(rule: optax.GradientTransformation
+               ) -> optax.GradientTransformation:
+  """`rule` where jax is strict about types: optax raises floats to the power
+  of its integer count of steps."""
+
+  def update(*arguments: Any) -> Any:
+    with jax.numpy_dtype_promotion("standard"):
+      return rule.update(*arguments)
+
+  return optax.GradientTransformation(rule.init, update)
 
 
 def _decay(rate: float) -> optax.GradientTransformation:

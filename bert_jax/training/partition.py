@@ -17,8 +17,8 @@ AXES = ("data", "fsdp", "tensor")
 # vocabulary (Megatron-LM), `fsdp` the other dimension of the large matrices.
 # The leading axis of what lies below encoder/layers is the layer.
 LAYOUT: Table[P] = (
-    (r"encoder/embeddings/word_embeddings/embedding$", P("tensor", "fsdp")),
-    (r"encoder/embeddings/\w+_embeddings/embedding$", P(None, "fsdp")),
+    (r"embeddings/word_embeddings/embedding$", P("tensor", "fsdp")),
+    (r"embeddings/(position|token_type)_embeddings/embedding$", P(None, "fsdp")),
     (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor", None)),
     (r"attention/(query|key|value)/bias$", P(None, "tensor", None)),
     (r"attention/output/kernel$", P(None, "tensor", None, "fsdp")),
@@ -26,7 +26,8 @@ LAYOUT: Table[P] = (
     (r"layers/intermediate/bias$", P(None, "tensor")),
     (r"layers/output/kernel$", P(None, "tensor", "fsdp")),
     (r"mlm/bias$", P("tensor")),
-    (r"(norm/(scale|bias)|(output|pooler|transform)/bias)$", P()),
+    (r"norm/(scale|bias)$|(attention|layers)/output/bias$", P()),
+    (r"(pooler|transform)/bias$", P()),
     (r"encoder/pooler/kernel$|mlm/transform/kernel$", P("fsdp", None)),
     # The heads of the tasks are small, and anyone may define one.
     (r"^((?!encoder/|mlm/).)*$", P()),

@@ -1,0 +1,113 @@
+"""Optimizers, schedules, and the tables over parameter paths."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bert_jax.objectives.mlm import MlmNsp
+from bert_jax.objectives.tasks import Tagging
+from bert_jax.training import partition, paths
+from bert_jax.training.optimizers import DECAYED, AdamW, Optimizer
+from bert_jax.training.schedules import (
+    ConstantSchedule, CosineSchedule, LinearSchedule, Schedule)
+from tests import tiny
+
+
+@functools.cache
+def parameters(objective=MlmNsp()):
+  recipe = tiny.recipe(objective)
+  return jax.eval_shape(recipe.init, np.int32(0), tiny.batch()).params
+
+
+@pytest.mark.parametrize("table", [DECAYED, partition.LAYOUT],
+                         ids=["decay", "layout"])
+@pytest.mark.parametrize("objective", [MlmNsp(), Tagging(labels=("O", "B"))])
+def test_tables_match_every_parameter_once(table, objective):
+  for path in paths.leaves(parameters(objective)):
+    matching = [p for p, _ in table if re.search(p, path)]
+    assert len(matching) == 1, (path, matching)
+
+
+def test_a_parameter_without_a_rule_is_named():
+  with pytest.raises(ValueError, match="encoder/novel/weight"):
+    partition.shardings({"encoder": {"novel": {"weight": jnp.ones(2)}}},
+                        partition.make_mesh())
+
+
+def test_moments_lie_as_their_parameters():
+  mesh = partition.make_mesh(2, 2, 2)
+  recipe = tiny.recipe(optimizer=AdamW())
+  shape = jax.eval_shape(recipe.init, np.int32(0), tiny.batch())
+  placed = paths.leaves(partition.shardings(shape, mesh))
+  query = "encoder/layers/attention/query/kernel"
+  found = {path: s.spec for path, s in placed.items() if path.endswith(query)}
+  assert len(found) == 3  # the parameter and its two moments
+  assert set(found.values()) == {
+      jax.sharding.PartitionSpec(None, "fsdp", "tensor", None)}
+
+
+@pytest.mark.parametrize("optimizer", [m() for m in
+                                       Optimizer.members().values()],
+                         ids=Optimizer.members())
+def test_every_optimizer_goes_downhill(optimizer):
+  rule = optimizer.build(optax.constant_schedule(0.01))
+  loss = lambda p: jnp.sum(jnp.square(p["a"]["kernel"] - 1.0))
+  params = {"a": {"kernel": jnp.zeros(3)}}
+  state = rule.init(params)
+  before = loss(params)
+  for _ in range(5):
+    updates, state = rule.update(jax.grad(loss)(params), state, params)
+    params = optax.apply_updates(params, updates)
+  assert loss(params) < before
+
+
+@pytest.mark.parametrize("correction", [False, True])
+def test_adamw_is_googles(correction):
+  """Against optimization.py retold in float64."""
+  rng = np.random.default_rng(0)
+  gradients = rng.normal(size=(4, 5)) * 0.01  # below the clipping norm
+  kernel, bias = np.ones(5), np.ones(5)
+  m, v = np.zeros(5), np.zeros(5)
+  optimizer = AdamW(bias_correction=correction).build(
+      optax.constant_schedule(0.1))
+  params = {"kernel": jnp.ones(5), "bias": jnp.ones(5)}
+  state = optimizer.init(params)
+  for t, gradient in enumerate(gradients, 1):
+    m, v = .9 * m + .1 * gradient, .999 * v + .001 * gradient**2
+    scale = ((1 - .9**t), (1 - .999**t)) if correction else (1, 1)
+    update = (m / scale[0]) / (np.sqrt(v / scale[1]) + 1e-6)
+    kernel, bias = kernel - .1 * (update + .01 * kernel), bias - .1 * update
+    updates, state = optimizer.update(
+        {name: jnp.asarray(gradient, jnp.float32) for name in params}, state,
+        params)
+    params = optax.apply_updates(params, updates)
+  np.testing.assert_allclose(params["kernel"], kernel, rtol=1e-5)
+  np.testing.assert_allclose(params["bias"], bias, rtol=1e-5)
+
+
+def test_clipping_is_by_the_norm_of_all_gradients():
+  optimizer = tiny.recipe().optimizer
+  params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+  updates, _ = optimizer.update({"a": jnp.full(1, 3.), "b": jnp.full(1, 4.)},
+                                optimizer.init(params), params)
+  np.testing.assert_allclose([*updates["a"], *updates["b"]],
+                             [-.5 * .6, -.5 * .8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule, last", [
+    (LinearSchedule(1.0, 0.1), 1 / 90), (CosineSchedule(1.0, 0.1, 0.5), 0.5),
+    (ConstantSchedule(1.0, 0.1), 1.0)])
+def test_schedules_count_updates(schedule, last):
+  rate = schedule.build(100)
+  assert [float(rate(n)) for n in (0, 5, 10)] == pytest.approx([0, .5, 1])
+  assert float(rate(99)) == pytest.approx(last, abs=1e-3)
+
+
+def test_every_schedule_works_without_warmup():
+  for member in Schedule.members().values():
+    assert float(member(1e-3, 0.0).build(10)(0)) == pytest.approx(1e-3)
