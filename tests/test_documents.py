@@ -10,7 +10,7 @@ from array_record.python import array_record_module
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import docstrings, documents, sentences
+from bert_jax.data import docstrings, documents, files, sentences
 
 PROSE = ("Mr. Bennet made no answer. “But it is,” returned she; “for Mrs. Long "
          "has just been here!” She paused.\nA second paragraph. It has two.\n"
@@ -62,11 +62,13 @@ def test_the_layout_is_recognised(tmp_path):
   assert len(_read(tmp_path / "a.txt", PROSE, "?format=sentences")[0]) == 2
 
 
-def test_compression_is_recognised_by_content(tmp_path):
+def test_compression_is_recognised_by_content(tmp_path, monkeypatch):
   expected = _read(tmp_path / "a.txt", GOOGLE)
   assert _read(tmp_path / "a.gz", gzip.compress(GOOGLE.encode())) == expected
   assert _read(tmp_path / "a.xz", lzma.compress(GOOGLE.encode())) == expected
   assert _read(tmp_path / "x", lzma.compress(GOOGLE.encode())) == expected
+  # A block may end between any two bytes, a line's end included.
+  monkeypatch.setattr(files, "_CHUNK_BYTES", 12)
   crlf = GOOGLE.replace("\n", "\r\n").encode()
   assert _read(tmp_path / "dos.txt", b"\xef\xbb\xbf" + crlf) == expected
 
