@@ -19,7 +19,13 @@ from bert_jax.data.datasets import TextData, cache_directory
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs a command; 1 after a mistake of the user, which is explained."""
-  options = _parser().parse_args(arguments)
+  parser = _parser()
+  options, rest = parser.parse_known_args(arguments)
+  # Overrides may also stand behind flags.
+  if not all("=" in word and word[0] != "-" for word in rest):
+    parser.error(f"unrecognized arguments: {' '.join(rest)}")
+  if rest:
+    options.overrides += rest
   # What was compiled once starts at once from then on.
   jax.config.update("jax_compilation_cache_dir",
                     str(cache_directory() / "compiled"))
@@ -181,7 +187,7 @@ def _tokenizer(options: argparse.Namespace) -> None:
   tokenizer = data.tokenizer.build(
       sentence for document in documents.read(data.text)
       for sentence in document.sentences)
-  tokenizer.save(options.output)
+  pathlib.Path(options.output).write_bytes(tokenizer.file())
   print(f"{tokenizer.vocabulary.size} pieces in {options.output}")
 
 

@@ -1,6 +1,6 @@
 """A small BERT that reads the documentation every installation carries.
 
-What `bash tools/quickstart.sh` pretrains: two layers of 128, two heads, rows
+What `bash tools/quickstart.sh` and `python -m bert_jax quickstart` pretrains: two layers of 128, two heads, rows
 of 64 tokens, 30% masked (more to learn from in few steps), 2 CPU cores.
 Cost and score: see the README's table, which that command makes.
 """

@@ -1,6 +1,7 @@
 """Which words did the authors of the documentation mark as code?
 
 The task of the quickstart, on the network that configs/quickstart.py trains:
+`python -m bert_jax quickstart` trains it with several seeds;
 the back-ticks are gone, and every word is to be tagged as code or not.
 """
 

@@ -78,6 +78,10 @@ class LoadedTokenizer(abc.ABC):
   def serialize(self) -> dict[str, Any]:
     """JSON-able; `deserialize` makes an equal tokenizer of it."""
 
+  @abc.abstractmethod
+  def file(self) -> bytes:
+    """What `path` loads and other programs read: a .model, a vocab.txt."""
+
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
     """Ids of each text, without special tokens."""
     return _cut(*self.encode_flat(texts))
@@ -278,6 +282,9 @@ class _SentencePiece(LoadedTokenizer):
   def decode(self, ids: Sequence[int]) -> str:
     return self._processor.decode([int(i) for i in ids])
 
+  def file(self) -> bytes:
+    return base64.b64decode(self._model)
+
   def serialize(self) -> dict[str, Any]:
     return {"kind": "sentencepiece", "model": self._model}
 
@@ -306,6 +313,9 @@ class _WordPiece(LoadedTokenizer):
     special = set(range(len(self.pieces))) - set(
         self.vocabulary.ordinary_ids.tolist())
     return self._tokenizer.decode([int(i) for i in ids if i not in special])
+
+  def file(self) -> bytes:
+    return "".join(f"{piece}\n" for piece in self.pieces).encode()
 
   def serialize(self) -> dict[str, Any]:
     return {"kind": "wordpiece", "vocabulary": list(self.pieces),

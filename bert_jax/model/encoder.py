@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from bert_jax.config import UserError, nearest
 from bert_jax.model.attention import Attention, DotProductAttention
 from bert_jax.model.layers import (
-    Activation, Norm, Site, activation, dense, dropout, fold_in, initializer)
+    Activation, Dense, Norm, Site, activation, dropout, fold_in, initializer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +117,10 @@ class SelfAttention(nn.Module):
   def setup(self):
     o = self.options
     heads = (o.num_attention_heads, o.hidden_size // o.num_attention_heads)
-    self.query, self.key, self.value = (dense(heads, o) for _ in range(3))
-    self.output = dense(o.hidden_size, o, axis=(-2, -1))
+    width = (o.hidden_size,)
+    self.query, self.key, self.value = (
+        Dense(width, heads, o) for _ in range(3))
+    self.output = Dense(heads, width, o)
 
   def __call__(self, x_BLD, example_ids_BL, keys_B):
     o = self.options
@@ -138,8 +140,8 @@ class Layer(nn.Module):
     o = self.options
     self.attention = SelfAttention(o)
     self.attention_norm = Norm(o.layer_norm_eps)
-    self.intermediate = dense(o.intermediate_size, o)
-    self.output = dense(o.hidden_size, o)
+    self.intermediate = Dense((o.hidden_size,), (o.intermediate_size,), o)
+    self.output = Dense((o.intermediate_size,), (o.hidden_size,), o)
     self.output_norm = Norm(o.layer_norm_eps)
 
   def __call__(self, x_BLD, number, example_ids_BL, keys_B):
@@ -189,7 +191,7 @@ class Encoder(nn.Module):
     )(o)
     if o.norm_placement == "pre":
       self.final_norm = Norm(o.layer_norm_eps)
-    self.pooler = dense(o.hidden_size, o)
+    self.pooler = Dense((o.hidden_size,), (o.hidden_size,), o)
 
   def __call__(
       self,

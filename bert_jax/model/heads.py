@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.model.encoder import Bert, gather
-from bert_jax.model.layers import Norm, Site, activation, dense, dropout
+from bert_jax.model.layers import Dense, Norm, Site, activation, dropout
 
 
 class MlmHead(nn.Module):
@@ -29,13 +29,18 @@ class MlmHead(nn.Module):
     """
     o = self.options
     x_BPD = gather(sequence_output_BLD, masked_positions_BP)
-    x_BPD = dense(o.hidden_size, o, name="transform")(x_BPD)
+    width = (o.hidden_size,)
+    x_BPD = Dense(width, width, o, name="transform")(x_BPD)
     x_BPD = activation(o.hidden_act)(x_BPD)
     x_BPD = Norm(o.layer_norm_eps, name="norm")(x_BPD)
-    logits_BPV = jnp.einsum("BPD,VD->BPV", x_BPD, table_VD.astype(o.dtype),
-                            preferred_element_type=jnp.float32)
     bias_V = self.param("bias", nn.initializers.zeros, table_VD.shape[:1])
-    return logits_BPV + bias_V[None, None]
+    # One dimension T of all predictions, for the reason that Dense gives.
+    x_TD = x_BPD.reshape(-1, o.hidden_size)
+    logits_TV = jnp.einsum("TD,VD->TV", x_TD, table_VD.astype(o.dtype),
+                           preferred_element_type=jnp.float32)
+    # A product, whose gradient is one too: XLA's sum over T is slow on a CPU.
+    logits_TV += jnp.ones((x_TD.shape[0], 1)) @ bias_V[None]
+    return logits_TV.reshape(*x_BPD.shape[:2], -1)
 
 
 class ClassificationHead(nn.Module):
@@ -50,7 +55,8 @@ class ClassificationHead(nn.Module):
   dropout_rate: float
 
   def setup(self):
-    self.dense = dense(self.classes, self.options)
+    self.dense = Dense((self.options.hidden_size,), (self.classes,),
+                       self.options)
     nn.share_scope(self, self.dense)  # classifier/kernel, without /dense.
 
   def __call__(

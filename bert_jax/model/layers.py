@@ -1,8 +1,9 @@
 """Small pieces: activations, norms, dense layers, dropout keyed per row."""
 
 import enum
+import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -87,23 +88,31 @@ def _random_bytes(key: jax.Array, shape: Sequence[int]) -> jax.Array:
   return jnp.concatenate(parts, axis=-2)[..., :rows, :]
 
 
-def dense(
-    features: int | tuple[int, ...],
-    options,
-    axis: int | tuple[int, ...] = -1,
-    name: str | None = None,
-) -> nn.DenseGeneral:
-  """A linear layer over `axis`, initialised as Google's BERT is.
+class Dense(nn.Module):
+  """A linear layer, as one product of two matrices.
 
-  Args:
-    features: the new dimensions.
+  Attributes:
+    inputs: the trailing dimensions that are contracted.
+    outputs: the dimensions that take their place.
     options: the model's options (`initializer_range`, `dtype`).
-    axis: the dimensions of the input that are contracted.
-    name: the submodule's name, in a compact method.
   """
-  return nn.DenseGeneral(
-      features, axis=axis, dtype=options.dtype,
-      kernel_init=initializer(options), name=name)
+
+  inputs: tuple[int, ...]
+  outputs: tuple[int, ...]
+  options: Any
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    kernel = self.param("kernel", initializer(self.options),
+                        (*self.inputs, *self.outputs))
+    bias = self.param("bias", nn.initializers.zeros, self.outputs)
+    rows = x.shape[:x.ndim - len(self.inputs)]
+    x, kernel, bias = (a.astype(self.options.dtype) for a in (x, kernel, bias))
+    # Matrices, as the CPU's gradient of a product that contracts two
+    # dimensions goes by a transposed copy.
+    width = math.prod(self.inputs)
+    y = x.reshape(-1, width) @ kernel.reshape(width, -1) + bias.reshape(1, -1)
+    return y.reshape(*rows, *self.outputs)
 
 
 def initializer(options) -> nn.initializers.Initializer:

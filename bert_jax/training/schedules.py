@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import optax
 
 from bert_jax.config import Choice, UserError
@@ -30,9 +31,11 @@ class Schedule(Choice):
     rate n / w of the peak, so the first update changes nothing but moments.
     """
     warmup = round(self.warmup * steps)
-    return optax.join_schedules(
+    rate = optax.join_schedules(
         [optax.linear_schedule(0.0, self.learning_rate, warmup),
          self.decay(max(steps - warmup, 1))], [warmup])
+    # Optax counts in integers and then multiplies them with floats.
+    return lambda update: rate(jnp.asarray(update, jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)

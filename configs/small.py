@@ -1,0 +1,18 @@
+"""BERT-small: 4 layers of 512, 8 heads, 29.1M parameters.
+
+  python -m bert_jax pretrain small data.text=my/text/*.txt --workdir work/small
+
+The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
+tokens, a million steps, AdamW at 1e-4. Not measured.
+"""
+
+from bert_jax.data.datasets import TextData
+from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.experiment import Experiment
+from bert_jax.model.encoder import Bert
+
+experiment = Experiment(
+    model=Bert(hidden_size=512, num_hidden_layers=4, num_attention_heads=8,
+               intermediate_size=2048),
+    data=TextData(tokenizer=WordPieceTokenizer(vocab_size=30522)),
+)

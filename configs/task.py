@@ -1,0 +1,28 @@
+"""A labelled task of your own, from a pretrained network.
+
+  python -m bert_jax finetune task --workdir work/my-task \
+      init_from=work/pretraining data.train=train.tsv \
+      data.evaluation=dev.tsv data.columns.text=sentence
+
+Three passes at a small rate with warm-up and bias correction (Mosbach et al.
+2020). The rate is for networks of some size; small ones like 1e-4 to 1e-3.
+Not measured.
+"""
+
+from bert_jax.data.datasets import TableData
+from bert_jax.experiment import Experiment
+from bert_jax.objectives.tasks import Classification
+from bert_jax.training.optimizers import AdamW
+from bert_jax.training.schedules import LinearSchedule
+
+experiment = Experiment(
+    objective=Classification(),
+    data=TableData(),
+    optimizer=AdamW(bias_correction=True),
+    schedule=LinearSchedule(learning_rate=2e-5, warmup=0.1),
+    epochs=3.0,
+    batch_size=8,
+    evaluate_every=500,
+    save_every=1000,
+    log_every=25,
+)

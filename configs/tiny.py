@@ -1,0 +1,18 @@
+"""BERT-tiny: 2 layers of 128, 2 heads, 4.4M parameters.
+
+  python -m bert_jax pretrain tiny data.text=my/text/*.txt --workdir work/tiny
+
+The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
+tokens, a million steps, AdamW at 1e-4. Not measured.
+"""
+
+from bert_jax.data.datasets import TextData
+from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.experiment import Experiment
+from bert_jax.model.encoder import Bert
+
+experiment = Experiment(
+    model=Bert(hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
+               intermediate_size=512),
+    data=TextData(tokenizer=WordPieceTokenizer(vocab_size=30522)),
+)

@@ -1,0 +1,75 @@
+"""The commands, as a user calls them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bert_jax.__main__ import main
+
+SMALL = ["model.hidden_size=16", "model.num_hidden_layers=1",
+         "model.num_attention_heads=2", "model.intermediate_size=32",
+         "data.tokenizer=wordpiece", "data.tokenizer.vocab_size=60",
+         "data.held_out_percent=20", "steps=2", "batch_size=8"]
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+  monkeypatch.setenv("BERT_JAX_CACHE", str(tmp_path / "cache"))
+  path = tmp_path / "text.txt"
+  path.write_text("\n\n".join(
+      f"red green blue {i}.\ntall short old new {i}." for i in range(60)))
+  return path
+
+
+def test_from_text_to_vectors(text, tmp_path, capsys):
+  workdir = str(tmp_path / "run")
+  assert main(["corpus", "build", "quickstart", f"data.text={text}",
+               *SMALL]) == 0
+  assert "held out" in capsys.readouterr().out
+  assert main(["pretrain", "quickstart", f"data.text={text}", *SMALL,
+               "--workdir", workdir]) == 0
+  assert "differs from quickstart: steps=2" in capsys.readouterr().out
+  assert main(["evaluate", workdir]) == 0
+  assert "mlm_loss" in capsys.readouterr().out
+  assert main(["embed", workdir, "red green", "--pooling", "tokens"]) == 0
+  line = json.loads(capsys.readouterr().out)
+  assert line["text"] == "red green" and np.shape(line["vector"])[1] == 16
+  output = str(tmp_path / "vectors.npz")
+  assert main(["embed", workdir, "red", "old", "--output", output]) == 0
+  assert np.load(output)["vectors"].shape == (2, 16)
+
+
+@pytest.mark.parametrize("tokenizer, name", [
+    ("wordpiece", "vocab.txt"), ("sentencepiece", "spm.model")])
+def test_a_trained_tokenizer_can_be_loaded(text, tmp_path, tokenizer, name):
+  from bert_jax.data import tokenizers
+  path = tmp_path / name
+  assert main(["tokenizer", "train", "quickstart", f"data.text={text}",
+               f"data.tokenizer={tokenizer}", "data.tokenizer.vocab_size=60",
+               "--output", str(path)]) == 0
+  member = tokenizers.Tokenizer.members()[tokenizer]
+  loaded = member(path=str(path)).build([])
+  assert loaded.decode(loaded.encode(["red green"])[0]) == "red green"
+
+
+def test_show_tells_size_and_differences(capsys):
+  assert main(["show", "base", "objective.masking=whole_word"]) == 0
+  out = capsys.readouterr().out
+  assert "objective.masking=whole_word" in out
+  # BERT-base with its heads, as published: 110M.
+  assert "110,106,428" in out
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["show", "bse"], "did you mean 'base'"),
+    (["show", "base", "model.hiden_size=3"], "did you mean 'hidden_size'"),
+    (["show", "base", "model.hidden_size=100"], "num_attention_heads=12"),
+    (["finetune", "base", "--workdir", "w"], "bert-jax pretrain"),
+    (["evaluate", "nowhere"], "holds no checkpoints"),
+    (["finetune", "task", "--workdir", "w", "init_from=nowhere"], "nowhere"),
+    (["pretrain", "tiny", "--workdir", "w", "data.text=missing-*.txt"],
+     "missing-*.txt")])
+def test_mistakes_end_with_a_message(arguments, words, capsys):
+  assert main(arguments) == 1
+  assert words in capsys.readouterr().err

@@ -1,0 +1,221 @@
+"""Runs from beginning to end, in real work directories."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import checkpoint, config, embed, evaluate, loop, writers
+from bert_jax.config import UserError
+from bert_jax.data.datasets import TableData, TextData
+from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.experiment import Experiment
+from bert_jax.model.encoder import Bert
+from bert_jax.objectives.mlm import MlmNsp
+from bert_jax.objectives.tasks import Classification, Regression, Tagging
+from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.training.optimizers import AdamW
+from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
+
+WORDS = "red green blue tall short old new warm cold dark light soft".split()
+
+
+def sentence(rng: np.random.Generator) -> str:
+  return " ".join(rng.choice(WORDS, rng.integers(3, 8))) + "."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+  """Text, labelled tables, and the cache of the corpora made from them."""
+  folder = tmp_path_factory.mktemp("loop")
+  rng = np.random.default_rng(0)
+  (folder / "text.txt").write_text("\n\n".join(
+      "\n".join(sentence(rng) for _ in range(8)) for _ in range(120)) + "\n")
+  for name, count in (("train", 200), ("dev", 37)):
+    lines = ["sentence\tlabel\tscore"]
+    for _ in range(count):
+      text = sentence(rng)
+      lines.append(f"{text}\t{'warm' if 'warm' in text else 'other'}\t"
+                   f"{text.count('o') / 4}")
+    (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+  return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(folder, monkeypatch):
+  monkeypatch.setenv("BERT_JAX_CACHE", str(folder / "cache"))
+
+
+def pretraining(folder: pathlib.Path, **options) -> Experiment:
+  return dataclasses.replace(Experiment(
+      model=Bert(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                 intermediate_size=32, max_position_embeddings=32),
+      objective=MlmNsp(),
+      data=TextData(length=32, text=str(folder / "text.txt"),
+                    tokenizer=WordPieceTokenizer(vocab_size=60),
+                    held_out_percent=20.0),
+      optimizer=AdamW(), schedule=LinearSchedule(1e-2), steps=4, batch_size=8,
+      evaluate_every=2, save_every=2, log_every=1), **options)
+
+
+@pytest.fixture(scope="module")
+def pretrained(folder) -> pathlib.Path:
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("BERT_JAX_CACHE", str(folder / "cache"))
+    loop.train(pretraining(folder), folder / "pretrained")
+  return folder / "pretrained"
+
+
+def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
+          **options) -> Experiment:
+  return dataclasses.replace(Experiment(
+      model=checkpoint.read(pretrained).facts.experiment.model,
+      init_from=str(pretrained), objective=objective,
+      data=TableData(length=32, examples_per_row=4,
+                     train=str(folder / "train.tsv"),
+                     evaluation=str(folder / "dev.tsv")),
+      schedule=ConstantSchedule(3e-3, 0.1),
+      optimizer=AdamW(bias_correction=True), epochs=2.0, batch_size=8,
+      evaluate_every=1000, save_every=1000, log_every=1), **options)
+
+
+def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
+  return [{k: v for k, v in line.items() if "second" not in k}
+          for line in writers.read_jsonl(workdir / "metrics.jsonl")]
+
+
+@pytest.mark.parametrize("layout", [MeshLayout(), PmapLayout()],
+                         ids=["mesh", "pmap"])
+def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
+                                               pretrained):
+  """Bit for bit: parameters, optimizer and curve."""
+  four = dataclasses.replace(pretraining(folder), layout=layout)
+  whole = loop.train(four, tmp_path / "whole")
+
+  class Stopped(Exception):
+    pass
+
+  def stop(self, step, scores):
+    if step == 3:
+      raise Stopped
+
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+    patch.setattr(loop._Log, "hold", lambda self, step, *_: stop(
+        self, step, None))
+    loop.train(four, tmp_path / "parts")
+  parts = loop.train(four, tmp_path / "parts")
+  jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
+  assert parts.scores == whole.scores
+  states = [checkpoint.Checkpoints(tmp_path / name).restore(
+      whole.run.shape(), layout.build(
+          whole.run.recipe, whole.run.shape(), 8).shardings)
+      for name in ("whole", "parts")]
+  jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, states))
+  assert curve(tmp_path / "whole")[-2:] == curve(tmp_path / "parts")[-2:]
+
+
+def test_a_run_leaves_its_curves(pretrained):
+  steps = [line["step"] for line in curve(pretrained) if "train/loss" in line]
+  assert steps == [1, 2, 3, 4]
+  held_out = [line for line in curve(pretrained) if "held_out/loss" in line]
+  assert [line["step"] for line in held_out] == [2, 4]
+  assert {"held_out/perplexity", "held_out/bits_per_byte", "held_out/mlm_loss",
+          "held_out/nsp_loss", "held_out/nsp_accuracy"} < set(held_out[0])
+  last = held_out[-1]
+  assert last["held_out/loss"] == pytest.approx(
+      last["held_out/mlm_loss"] + last["held_out/nsp_loss"])
+  assert (pretrained / "curves.png").stat().st_size > 10_000
+
+
+def test_another_run_in_the_same_place_is_refused(folder, pretrained):
+  other = dataclasses.replace(pretraining(folder), seed=1)
+  with pytest.raises(UserError, match="seed=1"):
+    loop.train(other, pretrained)
+
+
+def test_held_out_scores_do_not_depend_on_the_batch_size(pretrained):
+  first, second = (evaluate.of_workdir(str(pretrained), [f"batch_size={n}"])
+                   for n in (8, 24))
+  for name, value in first.items():
+    assert second[name] == pytest.approx(value, rel=1e-5), name
+
+
+@pytest.mark.parametrize("objective, label, score, least", [
+    (Classification(), "label", "accuracy", 0.9),
+    (Regression(), "score", "pearson", 0.3)], ids=lambda x: str(x))
+def test_finetuning_learns_and_predicts(folder, tmp_path, pretrained,
+                                        objective, label, score, least):
+  experiment = table(folder, pretrained, objective, epochs=12.0)
+  experiment = config.override(experiment, [f"data.columns.label={label}"])
+  result = loop.train(experiment, tmp_path / "run")
+  assert result.scores[score] > least
+  assert evaluate.of_workdir(str(tmp_path / "run")) == pytest.approx(
+      result.scores)
+  count = evaluate.predict_file(
+      str(tmp_path / "run"), str(folder / "dev.tsv"),
+      str(tmp_path / "out.tsv"))
+  lines = (tmp_path / "out.tsv").read_text().splitlines()
+  read = (folder / "dev.tsv").read_text().splitlines()
+  assert count == 37 and len(lines) == len(read) == 38
+  assert all(out.startswith(line) for out, line in zip(lines, read))
+  if objective.label_kind == "class":
+    columns = [line.split("\t") for line in lines[1:]]
+    right = np.mean([c[1] == c[3] for c in columns])
+    assert right == pytest.approx(result.scores["accuracy"])
+    assert [float(c[4]) + float(c[5]) for c in columns] == pytest.approx(
+        [1.0] * 37, abs=1e-5)
+
+
+def test_finetuning_starts_from_the_pretrained_parameters(pretrained):
+  saved = checkpoint.read(pretrained)
+  fresh = jax.tree.map(np.zeros_like, saved.params) | {
+      "classifier": {"kernel": np.zeros((16, 2))}}
+  params, missing = checkpoint.start_from(saved, fresh)
+  assert missing == ["classifier/kernel"]
+  jax.tree.map(np.testing.assert_array_equal, params["encoder"],
+               saved.params["encoder"])
+  wider = {"encoder": {"pooler": {"kernel": np.zeros((16, 99))}}}
+  with pytest.raises(UserError, match=r"encoder/pooler/kernel .*\(16, 16\)"):
+    checkpoint.start_from(saved, wider)
+
+
+def test_tags_for_every_word(folder, tmp_path, pretrained):
+  rng = np.random.default_rng(1)
+  for name, count in (("train", 150), ("dev", 20)):
+    (folder / f"{name}.conll").write_text("\n\n".join("\n".join(
+        f"{word}\t{'B-HEAT' if word in ('warm', 'cold') else 'O'}"
+        for word in rng.choice(WORDS, 6)) for _ in range(count)) + "\n")
+  experiment = config.override(
+      table(folder, pretrained, Tagging(), epochs=8.0),
+      [f"data.train={folder}/train.conll", "data.columns.text=0",
+       f"data.evaluation={folder}/dev.conll", "data.columns.label=1"])
+  result = loop.train(experiment, tmp_path / "run")
+  assert result.scores["entity_f1"] > 0.9
+  evaluate.predict_file(str(tmp_path / "run"), f"{folder}/dev.conll",
+                        str(tmp_path / "out.jsonl"))
+  assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 20
+
+
+def test_embeddings_are_those_of_each_text_alone(pretrained):
+  saved = checkpoint.read(pretrained)
+  texts = ["red green", "old", "new warm cold dark light soft red"] * 4
+  for pooling in ("mean", "cls", "pooled", "tokens"):
+    together = embed.embed(saved, texts, pooling=pooling, layer=1)
+    alone = embed.embed(saved, texts[2:3], pooling=pooling, layer=-1)[0]
+    for copy in together[2::3]:
+      np.testing.assert_allclose(copy, alone, atol=1e-6)
+  with pytest.raises(UserError, match="layer 2"):
+    embed.embed(saved, texts, layer=2)
+
+
+def test_the_best_checkpoint_is_the_one_that_is_used(folder, tmp_path):
+  experiment = dataclasses.replace(
+      pretraining(folder), best="nsp_accuracy", keep=1, evaluate_every=1,
+      save_every=1, steps=4)
+  loop.train(experiment, tmp_path)
+  scores = {line["step"]: line["held_out/nsp_accuracy"]
+            for line in curve(tmp_path) if "held_out/loss" in line}
+  best = checkpoint.read(tmp_path).step
+  assert scores[best] == max(scores.values())
