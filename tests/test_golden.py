@@ -30,7 +30,8 @@ PATHS = {
        f"encoder/transformer/layerN/feed_forward/{path}/{theirs}"
        for name, path in [("intermediate", "linear1"), ("output", "linear2")]
        for ours, theirs in [("kernel", "weight"), ("bias", "bias")]},
-    **{f"encoder/layers/{name}/{p}": f"encoder/transformer/layerN/{path}/norm/{p}"
+    **{f"encoder/layers/{name}/{p}":
+       f"encoder/transformer/layerN/{path}/norm/{p}"
        for name, path in [("attention_norm", "self_attention"),
                           ("output_norm", "feed_forward")]
        for p in ("scale", "bias")},
