@@ -68,7 +68,8 @@ def versions() -> dict[str, str]:
 def documents() -> Iterator[tuple[str, list[str]]]:
   """(qualified name, sentences) of every documented object, without marks."""
   for name, paragraphs in _harvest():
-    found = [s for p in paragraphs for s in sentences.split(_unmarked(p))]
+    found = [s for text, is_prose in paragraphs for s in (
+        sentences.split(_unmarked(text)) if is_prose else [_unmarked(text)])]
     if found:
       yield name, found
 
@@ -81,8 +82,8 @@ def code_paragraphs() -> Iterator[tuple[str, list[str], list[str]]]:
   is `B-CODE` where a span begins and `I-CODE` where one goes on; others `O`.
   """
   for name, paragraphs in _harvest():
-    for paragraph in paragraphs:
-      if "`" not in paragraph:
+    for paragraph, is_prose in paragraphs:
+      if not is_prose or "`" not in paragraph:
         continue
       words, tags = _tagged(paragraph)
       if len(words) >= _LEAST_WORDS and 0 < tags.count("O") < len(words):
@@ -90,8 +91,11 @@ def code_paragraphs() -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 @functools.cache
-def _harvest() -> tuple[tuple[str, tuple[str, ...]], ...]:
-  """All objects and their paragraphs, duplicates dropped, sorted by name."""
+def _harvest() -> tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]:
+  """All objects and their `_paragraphs`, sorted by name.
+
+  Prose is kept once, under the first name that has it.
+  """
   found: dict[str, list[str]] = {}
   with _no_garbage_collection():
     for name, docstring in _docstrings():
@@ -100,12 +104,12 @@ def _harvest() -> tuple[tuple[str, tuple[str, ...]], ...]:
   for name in sorted(found):
     paragraphs = []
     for docstring in found[name]:
-      for paragraph in _paragraphs(docstring):
-        plain = _unmarked(paragraph)
-        if plain not in seen:
+      for text, is_prose in _paragraphs(docstring):
+        plain = _unmarked(text)
+        if not is_prose or plain not in seen:
           seen.add(plain)
-          paragraphs.append(paragraph)
-    if paragraphs:
+          paragraphs.append((text, is_prose))
+    if any(is_prose for _, is_prose in paragraphs):
       kept.append((name, tuple(paragraphs)))
   return tuple(kept)
 
@@ -195,26 +199,30 @@ def _topics() -> Iterator[tuple[str, str]]:
     yield f"pydoc_data.topics.{topic}", text
 
 
-def _paragraphs(docstring: str) -> Iterator[str]:
-  """Paragraphs, each on one line, with marks; no examples, rules or tables."""
+def _paragraphs(docstring: str) -> Iterator[tuple[str, bool]]:
+  """(text, whether it is prose): paragraphs, each on one line, with marks, and
+  every line of what is no prose: examples, directives, rules and tables."""
   lines, indent, skipping, fenced = [], 0, False, False
   for line in inspect.cleandoc(docstring).split("\n") + [""]:
     text = line.strip()
+    other = ""
     if text.startswith("```"):
-      fenced, text = not fenced, ""
+      fenced, other, text = not fenced, text, ""
     if text.startswith((">>>", ".. ")):
       skipping = True  # a doctest or a directive, up to the next blank line
     if fenced or skipping or not _is_prose(text):
       skipping = skipping and bool(text)
-      text = ""
+      other, text = other or text, ""
     deeper = len(line) - len(line.lstrip())
     # Another indentation begins a paragraph, as in tables of parameters.
     if lines and (not text or deeper != indent):
-      yield " ".join(" ".join(lines).split())
+      yield " ".join(" ".join(lines).split()), True
       lines = []
     if text:
       lines.append(text)
       indent = deeper
+    if other:
+      yield other, False
 
 
 def _is_prose(text: str) -> bool:
