@@ -31,10 +31,14 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
     The report, in Markdown.
   """
   begun = time.monotonic()
-  page = config.load_page("quickstart")
-  print("1. Pretraining on the documentation of the installed packages.")
-  pretrained = loop.train(page.experiment, workdir / "pretraining",
-                          page.source)
+  print("1. Pretraining on the documentation of the installed packages, in "
+        "short rows, then in longer ones.")
+  short, long = (config.load_page(name)
+                 for name in ("quickstart", "quickstart_long"))
+  loop.train(short.experiment, workdir / "short", short.source)
+  pretrained = loop.train(
+      dataclasses.replace(long.experiment, init_from=str(workdir / "short")),
+      workdir / "long", long.source)
   unigram = unigram_loss(pretrained.run.prepared.corpus)
   loss = pretrained.scores["mlm_loss"]
   print(f"Held-out masked-LM loss {loss:.3f} nats; of a unigram model "
@@ -45,12 +49,11 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
   for name, from_scratch in (("from scratch", True), ("pretrained", False)):
     results[name] = [_finetune(
         dataclasses.replace(
-            task, init_from=str(workdir / "pretraining"), seed=seed,
+            task, init_from=str(workdir / "long"), seed=seed,
             from_scratch=from_scratch),
         workdir / f"{name.replace(' ', '_')}_{seed}") for seed in range(seeds)]
   report = "\n\n".join([
-      "Held-out masked-LM loss after "
-      f"{pretrained.run.experiment.steps} steps: {loss:.3f} nats "
+      f"Held-out masked-LM loss of the pretrained network: {loss:.3f} nats "
       f"({pretrained.scores['bits_per_byte']:.3f} bits per byte); of a unigram "
       f"model: {unigram:.3f} nats.",
       _table(results),
@@ -58,8 +61,8 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
   (workdir / "report.md").write_text(report + "\n")
   writers.plot_table(results, workdir / "task.png",
                      "Which words are code? Held-out names", "entity F1")
-  print(f"{report}\nPictures: {workdir}/pretraining/curves.png, "
-        f"{workdir}/task.png")
+  print(f"{report}\nPictures: {workdir}/short/curves.png, "
+        f"{workdir}/long/curves.png, {workdir}/task.png")
   return report
 
 

@@ -1,6 +1,6 @@
 """Which words did the authors of the documentation mark as code?
 
-The task of the quickstart, on the network that configs/quickstart.py trains:
+The task of the quickstart, on the network that configs/quickstart_long.py trains:
 `python -m bert_jax quickstart` trains it with several seeds;
 the back-ticks are gone, and every word is to be tagged as code or not.
 """
@@ -12,14 +12,14 @@ from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 
 experiment = Experiment(
-    init_from="work/quickstart/pretraining",
+    init_from="work/quickstart/long",
     objective=Tagging(),
     data=CodeWordsData(length=64, examples_per_row=4, held_out_percent=15.0),
     optimizer=AdamW(bias_correction=True),
     schedule=LinearSchedule(learning_rate=1e-3, warmup=0.1),
-    steps=400,
+    steps=150,
     batch_size=32,
-    evaluate_every=400,
-    save_every=400,
+    evaluate_every=150,
+    save_every=150,
     log_every=25,
 )

@@ -10,8 +10,11 @@ os.environ.update(
     JAX_NUM_CPU_DEVICES="8",
     JAX_NUMPY_RANK_PROMOTION="raise",
     JAX_NUMPY_DTYPE_PROMOTION="strict",
-    # Tests compile much and compute little.
+    # Tests compile much and compute little, and the same things again.
     XLA_FLAGS="--xla_backend_optimization_level=0",
+    JAX_COMPILATION_CACHE_DIR=str(
+        pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.2",
 )
 
 import pytest

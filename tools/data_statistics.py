@@ -1,4 +1,4 @@
-"""Google's pair statistics on a million rows, each beside its sampling error.
+"""Google's pairs and masks on a million rows, each beside its sampling error.
 
   python tools/data_statistics.py --text embedded --rows 1000000
 
@@ -20,9 +20,12 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from bert_jax.data import corpus as corpus_lib
+from bert_jax.data import loader
 from bert_jax.data.formats import Examples, PairsFormat
 from bert_jax.data.rows import PretrainingRows
 from bert_jax.data.tokenizers import SentencePieceTokenizer
+from bert_jax.objectives.masking import TokenMasking
+from bert_jax.training.step import row_keys
 
 ALLOWED_DEVIATION = 4.5
 
@@ -120,6 +123,43 @@ def pair_checks(rows: PretrainingRows, count: int) -> Iterator[Check]:
               math.sqrt(((lengths - 1)**2 - 1) / 12), len(short))
 
 
+def masking_checks(rows: PretrainingRows, count: int) -> Iterator[Check]:
+  """What BERT's masking drew in `count` rows, batch after batch."""
+  import jax
+
+  masking, size = TokenMasking(), 4096
+  ordinary_V = np.zeros(rows.vocabulary.size, bool)
+  ordinary_V[rows.vocabulary.ordinary_ids] = True
+  apply = jax.jit(lambda step, batch: masking.apply(
+      batch, row_keys(jax.random.fold_in(jax.random.key(1), step),
+                      batch["row"]), rows.vocabulary))
+  labels, shown, right_number, tokens, chosen = [], [], [], 0, 0
+  steps = -(-count // size)
+  for step, batch in enumerate(loader.batches(rows, size, 0, steps)):
+    out = jax.device_get(apply(step, batch))
+    chosen_BP = out["masked_weights"] > 0
+    tokens_B = (batch["example_ids"] > 0).sum(-1)
+    labels.append(out["masked_labels"][chosen_BP])
+    shown.append(np.take_along_axis(out["input_ids"], out["masked_positions"],
+                                    axis=-1)[chosen_BP])
+    right_number.append(chosen_BP.sum(-1) == np.clip(
+        np.round(np.float32(0.15) * tokens_B.astype(np.float32)), 1,
+        masking.predictions_per_row(rows.length)))
+    tokens, chosen = tokens + tokens_B.sum(), chosen + chosen_BP.sum()
+  label, show = np.concatenate(labels), np.concatenate(shown)
+  kept = 0.1 + 0.1 / ordinary_V.sum()
+  yield Check("rows with 15% of their tokens chosen, rounded, at least one",
+              np.concatenate(right_number).mean(), 1, 0, steps * size)
+  yield Check("chosen tokens that are not special", ordinary_V[label].mean(),
+              1, 0, len(label))
+  yield share("chosen tokens shown as [MASK]", show == rows.vocabulary.mask_id,
+              0.8)
+  yield share("chosen tokens shown as they are", show == label, kept)
+  yield share("chosen tokens shown as another one",
+              (show != label) & (show != rows.vocabulary.mask_id), 0.2 - kept)
+  print(f"share of all tokens that were chosen: {chosen / tokens:.4f}")
+
+
 def describe(rows: PretrainingRows, count: int) -> str:
   """Figures that follow from the text rather than from the draws alone."""
   examples, _ = epochs_of(rows, count)
@@ -151,7 +191,8 @@ def main():
         examples_per_row=1, seed=options.seed)
     print(f"{'':58} {'measured':>9} {'expected':>9} {'error':>8} "
           f"{'dev.':>5} {'draws':>9}")
-    checks = list(pair_checks(rows, options.rows))
+    checks = [*pair_checks(rows, options.rows),
+              *masking_checks(rows, options.rows)]
     print(*checks, describe(rows, options.rows), sep="\n")
   sys.exit(not all(check.passed for check in checks))
 
