@@ -66,7 +66,10 @@ def versions() -> dict[str, str]:
 
 
 def documents() -> Iterator[tuple[str, list[str]]]:
-  """(qualified name, sentences) of every documented object, without marks."""
+  """(qualified name, sentences) of every documented object, without marks.
+
+  Examples, tables and rules are there as they stand, a line a sentence.
+  """
   for name, paragraphs in _harvest():
     found = [s for text, is_prose in paragraphs for s in (
         sentences.split(_unmarked(text)) if is_prose else [_unmarked(text)])]
