@@ -1,7 +1,6 @@
 """The commands: `python -m bert_jax COMMAND --help`."""
 
 import argparse
-import dataclasses
 import json
 import pathlib
 import sys
@@ -15,6 +14,7 @@ from bert_jax import (
 from bert_jax.config import UserError
 from bert_jax.data import documents
 from bert_jax.data.datasets import TextData, cache_directory
+from bert_jax.experiment import Experiment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,15 +117,9 @@ def _add_workdir(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("workdir", help="of a run that has saved a checkpoint")
 
 
-def _page(options: argparse.Namespace):
-  """(experiment, page): overrides applied, on the network to start from."""
+def _page(options: argparse.Namespace) -> tuple[Experiment, config.Page]:
   page = config.load_page(options.page)
-  experiment = config.override(page.experiment, options.overrides)
-  if experiment.init_from:
-    model = checkpoint.read(experiment.init_from).facts.experiment.model
-    experiment = config.override(
-        dataclasses.replace(page.experiment, model=model), options.overrides)
-  return experiment, page
+  return checkpoint.resolve(page.experiment, options.overrides), page
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ fingerprint of the data. Orbax writes in the background and never overwrites.
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -167,6 +168,20 @@ def read(directory: str | pathlib.Path) -> Saved:
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shape,
         is_leaf=lambda x: hasattr(x, "shape")))
   return Saved(params, Facts.from_json(facts[step]), step)
+
+
+def resolve(experiment: Experiment,
+            overrides: Sequence[str] = ()) -> Experiment:
+  """The overridden experiment, on the network of its `init_from`, if any.
+
+  Overrides of the network's options hold there too.
+  """
+  experiment = config.override(experiment, overrides)
+  if not experiment.init_from:
+    return experiment
+  model = read(experiment.init_from).facts.experiment.model
+  return config.override(dataclasses.replace(experiment, model=model),
+                         [o for o in overrides if o.startswith("model.")])
 
 
 def start_from(saved: Saved, params: Any) -> tuple[Any, list[str]]:

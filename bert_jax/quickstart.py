@@ -6,14 +6,13 @@ against the same network that never read anything and against a lexicon.
 """
 
 import collections
-import dataclasses
 import pathlib
 import statistics
 import time
 
 import numpy as np
 
-from bert_jax import config, loop, metrics, writers
+from bert_jax import checkpoint, config, loop, metrics, writers
 from bert_jax.data.corpus import Splits
 from bert_jax.data.datasets import CodeWordsData
 from bert_jax.data.tasks import Labelled
@@ -37,7 +36,7 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
                  for name in ("quickstart", "quickstart_long"))
   loop.train(short.experiment, workdir / "short", short.source)
   pretrained = loop.train(
-      dataclasses.replace(long.experiment, init_from=str(workdir / "short")),
+      checkpoint.resolve(long.experiment, [f"init_from={workdir}/short"]),
       workdir / "long", long.source)
   unigram = unigram_loss(pretrained.run.prepared.corpus)
   loss = pretrained.scores["mlm_loss"]
@@ -47,11 +46,12 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
   task = config.load_page("quickstart_task").experiment
   results = {"lexicon": [lexicon(task.data)]}
   for name, from_scratch in (("from scratch", True), ("pretrained", False)):
-    results[name] = [_finetune(
-        dataclasses.replace(
-            task, init_from=str(workdir / "long"), seed=seed,
-            from_scratch=from_scratch),
-        workdir / f"{name.replace(' ', '_')}_{seed}") for seed in range(seeds)]
+    results[name] = [loop.train(
+        checkpoint.resolve(task, [
+            f"init_from={workdir}/long", f"seed={seed}",
+            f"from_scratch={from_scratch}"]),
+        workdir / f"{name.replace(' ', '_')}_{seed}").scores[SCORE]
+                     for seed in range(seeds)]
   report = "\n\n".join([
       f"Held-out masked-LM loss of the pretrained network: {loss:.3f} nats "
       f"({pretrained.scores['bits_per_byte']:.3f} bits per byte); of a unigram "
@@ -64,10 +64,6 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
   print(f"{report}\nPictures: {workdir}/short/curves.png, "
         f"{workdir}/long/curves.png, {workdir}/task.png")
   return report
-
-
-def _finetune(experiment, workdir: pathlib.Path) -> float:
-  return loop.train(experiment, workdir).scores[SCORE]
 
 
 def _table(results: dict[str, list[float]]) -> str:
