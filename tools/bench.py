@@ -307,7 +307,7 @@ def main():
       "call makes in the cache folder"))
   parser.add_argument("--torch-requirement", default="torch==2.13.0")
   parser.add_argument("--torch-index", default="", metavar="URL", help=(
-      "where pip finds a CPU build, e.g. https://download.pytorch.org/whl/cpu"))
+      "where pip finds a CPU build, if not in its usual index"))
   parser.add_argument("--variant", action="append", default=[], metavar="'K=V'",
                       help="also a step with these overrides; repeatable")
   parser.add_argument("--rounds", type=int, default=9)
