@@ -29,6 +29,10 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
   Returns:
     The report, in Markdown.
   """
+  if (workdir / "report.md").exists():
+    report = (workdir / "report.md").read_text()
+    print(f"{report}\nThis was done before; remove {workdir} to do it again.")
+    return report
   begun = time.monotonic()
   print("1. Pretraining on the documentation of the installed packages, in "
         "short rows, then in longer ones.")
