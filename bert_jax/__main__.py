@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
                     "it differs from BERT-base as published."))
   quick = command("quickstart", _quickstart, "Pretrain on the documentation "
                   "that Python carries, then solve a task with it.")
-  quick.add_argument("--workdir", default="work/quickstart")
+  quick.add_argument("--workdir", default="runs/quickstart")
   quick.add_argument("--seeds", type=int, default=3)
   return parser
 

@@ -5,10 +5,10 @@ tokens for a long time, and an hour is over before; larger initial weights
 than BERT-base has shorten that further. Then rows of 64 tokens.
 
   python -m bert_jax pretrain cpu_hour data.text=books.txt.xz \
-      --workdir work/short
+      --workdir runs/short
   python -m bert_jax pretrain cpu_hour data.text=books.txt.xz \
-      init_from=work/short data.length=64 batch_size=64 steps=800 \
-      schedule=cosine schedule.learning_rate=1e-3 --workdir work/hour
+      init_from=runs/short data.length=64 batch_size=64 steps=800 \
+      schedule=cosine schedule.learning_rate=1e-3 --workdir runs/hour
 
 Cost and score: see the README.
 """

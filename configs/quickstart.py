@@ -5,7 +5,7 @@ The first half of what `bash tools/quickstart.sh` pretrains: two layers of
 its tokens before the quickstart is over, and with BERT-base's initial
 weights (0.02) not much sooner here: see LOG.md.
 
-  python -m bert_jax pretrain quickstart --workdir work/short
+  python -m bert_jax pretrain quickstart --workdir runs/short
 
 Cost and score: see the README's table, which the quickstart makes.
 """

@@ -2,8 +2,8 @@
 
 The second half of what `bash tools/quickstart.sh` pretrains.
 
-  python -m bert_jax pretrain quickstart_long init_from=work/short \
-      --workdir work/long
+  python -m bert_jax pretrain quickstart_long init_from=runs/short \
+      --workdir runs/long
 
 Cost and score: see the README's table, which the quickstart makes.
 """
@@ -11,7 +11,7 @@ Cost and score: see the README's table, which the quickstart makes.
 from bert_jax import config
 
 experiment = config.override(config.load_page("quickstart").experiment, [
-    "init_from=work/quickstart/short", "data.length=64",
+    "init_from=runs/quickstart/short", "data.length=64",
     "data.examples_per_row=4", "batch_size=32", "schedule=cosine",
     "schedule.learning_rate=1e-3", "schedule.warmup=0.02",
 ])

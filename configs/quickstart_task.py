@@ -12,7 +12,7 @@ from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 
 experiment = Experiment(
-    init_from="work/quickstart/long",
+    init_from="runs/quickstart/long",
     objective=Tagging(),
     data=CodeWordsData(length=64, examples_per_row=4, held_out_percent=15.0),
     optimizer=AdamW(bias_correction=True),

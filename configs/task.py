@@ -1,7 +1,7 @@
 """A labelled task of your own, from a pretrained network.
 
-  python -m bert_jax finetune task --workdir work/my-task \
-      init_from=work/pretraining data.train=train.tsv \
+  python -m bert_jax finetune task --workdir runs/my-task \
+      init_from=runs/pretraining data.train=train.tsv \
       data.evaluation=dev.tsv data.columns.text=sentence
 
 Three passes at a small rate with warm-up and bias correction (Mosbach et al.

@@ -15,6 +15,7 @@ from bert_jax.objectives.objective import Objective
 from bert_jax.training.optimizers import Optimizer, Sgd
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import Recipe
+from tests.memory_corpus import MemoryCorpus
 
 SIZE, LENGTH, BATCH = 48, 24, 16
 MODEL = Bert(vocab_size=SIZE, hidden_size=16, num_hidden_layers=2,
@@ -26,26 +27,16 @@ VOCABULARY = Vocabulary(
     ordinary_ids=np.arange(5, SIZE, dtype=np.int32))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Text:
-  """A corpus of random tokens in memory."""
-
-  tokens_T: np.ndarray
-  sentence_starts_S1: np.ndarray
-  document_starts_U1: np.ndarray
-  fingerprint: str = "tiny"
-  vocabulary_size: int = SIZE
-
-  @classmethod
-  def random(cls, sentences: int = 400) -> "Text":
-    rng = np.random.default_rng(0)
-    starts = np.cumsum([0, *rng.integers(1, 9, sentences)])
-    return cls(rng.integers(5, SIZE, starts[-1]).astype(np.uint16), starts,
-               np.arange(0, sentences + 1, 20))
+def text(sentences: int = 400) -> MemoryCorpus:
+  """Random tokens in documents of 20 short sentences."""
+  rng = np.random.default_rng(0)
+  starts = np.cumsum([0, *rng.integers(1, 9, sentences)])
+  return MemoryCorpus(rng.integers(5, SIZE, starts[-1]).astype(np.uint16),
+                      starts, np.arange(0, sentences + 1, 20), "tiny")
 
 
 def rows(seed: int = 0, examples_per_row: int = 2) -> PretrainingRows:
-  return PretrainingRows(Text.random(), VOCABULARY, PairsFormat(), LENGTH,
+  return PretrainingRows(text(), VOCABULARY, PairsFormat(), LENGTH,
                          examples_per_row, seed)
 
 

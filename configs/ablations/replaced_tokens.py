@@ -3,7 +3,7 @@
 ELECTRA's second half (Clark et al. 2020) with a generator that knows nothing:
 some tokens are replaced by random ones, and every token has to be judged.
 
-  python -m bert_jax pretrain ablations/replaced_tokens --workdir work/replaced
+  python -m bert_jax pretrain ablations/replaced_tokens --workdir runs/replaced
 
 Against `pretrain quickstart` by its task, on 2 CPU cores. Not measured.
 """

@@ -3,7 +3,7 @@
 As Longformer's local attention (Beltagy et al. 2020) without global tokens,
 but computed densely: it answers what is lost, not what is saved.
 
-  python -m bert_jax pretrain ablations/window_attention --workdir work/window
+  python -m bert_jax pretrain ablations/window_attention --workdir runs/window
 
 Against `pretrain quickstart`, on 2 CPU cores. Not measured.
 """
