@@ -21,7 +21,7 @@ class MemoryCorpus:
 
   @property
   def vocabulary_size(self) -> int:
-    return len(self.tokens_T) + SPECIAL
+    return int(self.tokens_T.max()) + 1
 
   def document_of(self, position: np.ndarray) -> np.ndarray:
     starts = self.sentence_starts_S1[self.document_starts_U1]

@@ -18,6 +18,7 @@ from bert_jax.objectives.tasks import Classification, Regression, Tagging
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
+from bert_jax.training.step import TrainState
 
 WORDS = "red green blue tall short old new warm cold dark light soft".split()
 
@@ -210,12 +211,19 @@ def test_embeddings_are_those_of_each_text_alone(pretrained):
     embed.embed(saved, texts, layer=2)
 
 
-def test_the_best_checkpoint_is_the_one_that_is_used(folder, tmp_path):
-  experiment = dataclasses.replace(
-      pretraining(folder), best="nsp_accuracy", keep=1, evaluate_every=1,
-      save_every=1, steps=4)
-  loop.train(experiment, tmp_path)
-  scores = {line["step"]: line["held_out/nsp_accuracy"]
-            for line in curve(tmp_path) if "held_out/loss" in line}
-  best = checkpoint.read(tmp_path).step
-  assert scores[best] == max(scores.values())
+def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
+  saved = checkpoint.read(pretrained)
+  with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+    for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4)):
+      out.save(TrainState(np.int32(step), np.int32(0),
+                          {"step": np.float32(step)}, {"m": np.zeros(1)}),
+               saved.facts, {"accuracy": accuracy})
+  found = checkpoint.read(tmp_path)
+  assert found.step == 2 and found.params == {"step": 2.0}
+  kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
+          if p.name.isdecimal()}
+  assert kept == {"2", "4"}
+  with (checkpoint.Checkpoints(tmp_path, best="acuracy") as out,
+        pytest.raises(UserError, match="did you mean 'accuracy'")):
+    out.save(TrainState(np.int32(5), np.int32(0), {}, {}), saved.facts,
+             {"accuracy": 0.5})

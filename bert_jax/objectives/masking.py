@@ -17,7 +17,7 @@ class Masking(Choice):
 
   Of each row, `rate` of the tokens (special ones count but are never chosen)
   are predicted; of these 80% are shown as [MASK], 10% as a random ordinary
-  token, 10% as they are. A member says by scores which tokens come first.
+  token, 10% as they are. A member says which tokens are chosen together.
   """
 
   rate: float = 0.15
@@ -35,10 +35,8 @@ class Masking(Choice):
     """P: Google's own choices, 20 of 128 and 80 of 512 tokens at 15%."""
     return min(length, 4 * math.ceil(length * self.rate / 4))
 
-  def order(self, candidate_BL: jax.Array, starts_word_BL: jax.Array,
-            keys_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Scores in [0, 1), smallest chosen first, and the size of the unit that
-    is chosen as a whole with each token, both `[B, L]`."""
+  def units(self, starts_word_BL: jax.Array) -> jax.Array:
+    """The unit each token belongs to, numbers below L: chosen whole or not."""
     raise NotImplementedError
 
   def apply(self, batch: Batch, keys_B: jax.Array,
@@ -54,7 +52,10 @@ class Masking(Choice):
                  | ~candidate_BL | ~after_BL)
     choose_B, show_B, draw_B = (
         jax.vmap(jax.random.fold_in, (0, None))(keys_B, i) for i in range(3))
-    score_BL, unit_BL = self.order(candidate_BL, starts_BL, choose_B)
+    unit_BL = self.units(starts_BL)
+    score_BL, size_BL = (
+        jnp.take_along_axis(x_BL, unit_BL, axis=-1)
+        for x_BL in (_uniform(choose_B, ids_BL.shape[-1]), _sizes(unit_BL)))
     predicted = self.predictions_per_row(ids_BL.shape[-1])
     tokens_B = real_BL.sum(-1, dtype=jnp.float32)
     wanted_B = jnp.clip(jnp.round(self.rate * tokens_B), 1, predicted
@@ -64,7 +65,7 @@ class Masking(Choice):
                            stable=True)
     positions_BP = order_BL[:, :predicted]
     at = lambda x_BL: jnp.take_along_axis(x_BL, positions_BP, axis=-1)
-    chosen_BP = at(candidate_BL) & _fits(at(score_BL), at(unit_BL), wanted_B)
+    chosen_BP = at(candidate_BL) & _fits(at(unit_BL), at(size_BL), wanted_B)
     # Unused slots point at position 0 and weigh nothing.
     positions_BP = jnp.where(chosen_BP, positions_BP, 0)
     labels_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=-1)
@@ -92,26 +93,35 @@ class Masking(Choice):
     return jnp.where(uniform_BP < self.mask_share, mask, kept_BP)
 
 
-def _fits(score_BP: jax.Array, unit_BP: jax.Array,
+def _fits(unit_BP: jax.Array, size_BP: jax.Array,
           wanted_B: jax.Array) -> jax.Array:
   """Whether the whole unit of each slot lies within the wanted number."""
-  slot_P = jnp.arange(score_BP.shape[-1])
+  slot_P = jnp.arange(unit_BP.shape[-1])
   first_BP = jnp.concatenate(
-      [jnp.ones_like(score_BP[:, :1], bool),
-       score_BP[:, 1:] != score_BP[:, :-1]], axis=-1)
+      [jnp.ones_like(unit_BP[:, :1], bool),
+       unit_BP[:, 1:] != unit_BP[:, :-1]], axis=-1)
   start_BP = jax.lax.cummax(
       jnp.where(first_BP, slot_P[None, :], 0), axis=1)
-  return start_BP + unit_BP <= wanted_B[:, None]
+  return start_BP + size_BP <= wanted_B[:, None]
+
+
+def _sizes(unit_BL: jax.Array) -> jax.Array:
+  """The number of tokens of unit 0, 1, ... of each row, `[B, L]`."""
+  length = unit_BL.shape[-1]
+  return jax.vmap(lambda unit_L: jnp.bincount(unit_L, length=length))(unit_BL)
+
+
+def _uniform(keys_B: jax.Array, length: int) -> jax.Array:
+  return jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys_B)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenMasking(Masking):
   """Every token for itself, as BERT was published."""
 
-  def order(self, candidate_BL: jax.Array, starts_word_BL: jax.Array,
-            keys_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    score_BL = _uniform(keys_B, candidate_BL.shape[-1])
-    return score_BL, jnp.ones_like(candidate_BL, jnp.int32)
+  def units(self, starts_word_BL: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(jnp.arange(starts_word_BL.shape[-1])[None],
+                            starts_word_BL.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,15 +132,5 @@ class WholeWordMasking(Masking):
   shorter ones are not tried in its stead.
   """
 
-  def order(self, candidate_BL: jax.Array, starts_word_BL: jax.Array,
-            keys_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    length = candidate_BL.shape[-1]
-    word_BL = jnp.cumsum(starts_word_BL, axis=-1) - 1
-    sizes_BL = jax.vmap(lambda word_L: jnp.bincount(word_L, length=length))(
-        word_BL)
-    take = lambda x_BL: jnp.take_along_axis(x_BL, word_BL, axis=-1)
-    return take(_uniform(keys_B, length)), take(sizes_BL).astype(jnp.int32)
-
-
-def _uniform(keys_B: jax.Array, length: int) -> jax.Array:
-  return jax.vmap(lambda key: jax.random.uniform(key, (length,)))(keys_B)
+  def units(self, starts_word_BL: jax.Array) -> jax.Array:
+    return jnp.cumsum(starts_word_BL, axis=-1) - 1
