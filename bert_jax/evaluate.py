@@ -106,8 +106,6 @@ def scores(objective: Objective, labelled: Labelled,
           for name in objective.scores}
 
 
-
-
 def load(saved: Saved, batch_size: int) -> tuple[Evaluator, Any]:
   """An evaluator on all devices, and the parameters there."""
   mesh = partition.make_mesh()
