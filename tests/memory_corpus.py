@@ -18,10 +18,11 @@ class MemoryCorpus:
   sentence_starts_S1: np.ndarray
   document_starts_U1: np.ndarray
   fingerprint: str = "memory"
+  types: int | None = None  # None: each token is of a type of its own
 
   @property
   def vocabulary_size(self) -> int:
-    return int(self.tokens_T.max()) + 1
+    return self.types or len(self.tokens_T) + SPECIAL
 
   def document_of(self, position: np.ndarray) -> np.ndarray:
     starts = self.sentence_starts_S1[self.document_starts_U1]

@@ -32,7 +32,7 @@ def text(sentences: int = 400) -> MemoryCorpus:
   rng = np.random.default_rng(0)
   starts = np.cumsum([0, *rng.integers(1, 9, sentences)])
   return MemoryCorpus(rng.integers(5, SIZE, starts[-1]).astype(np.uint16),
-                      starts, np.arange(0, sentences + 1, 20), "tiny")
+                      starts, np.arange(0, sentences + 1, 20), "tiny", SIZE)
 
 
 def rows(seed: int = 0, examples_per_row: int = 2) -> PretrainingRows:
