@@ -15,7 +15,7 @@ from bert_jax.config import UserError
 from bert_jax.data import loader, tables, tasks
 from bert_jax.data.datasets import TableData
 from bert_jax.data.rows import Rows
-from bert_jax.data.tasks import Labelled, TaskRows, tags_by_word
+from bert_jax.data.tasks import Labelled, TaskRows, by_word
 from bert_jax.experiment import recipe
 from bert_jax.objectives.objective import Batch, Objective
 from bert_jax.training import partition
@@ -80,12 +80,11 @@ def by_example(labelled: Labelled, predicted: list[tuple[Any, Any]]) -> Any:
   """Predictions in the order of the examples.
 
   Returns:
-    Probabilities (X, C), numbers (X,), or a tag (its number) for every word.
+    Probabilities (X, C), numbers (X,), or X times probabilities (words, C).
   """
   predicted = [(batch, np.asarray(p)) for batch, p in predicted]
   if labelled.kind == "tags":
-    return tags_by_word(labelled, ((batch, np.argmax(p, axis=-1))
-                                   for batch, p in predicted))
+    return by_word(labelled, predicted)
   found = np.zeros((len(labelled), *predicted[0][1].shape[2:]), np.float32)
   for batch, predictions in predicted:
     real_BE = batch["example_index"] >= 0
@@ -97,13 +96,20 @@ def scores(objective: Objective, labelled: Labelled,
            found: Any) -> dict[str, float]:
   """The objective's scores of what `by_example` found."""
   if labelled.kind == "tags":
-    names = lambda tags: [[labelled.label_names[t] if t >= 0 else ""
-                           for t in line] for line in tags]
-    return metrics.entity_scores(names(labelled.labels), names(found))
+    names = lambda tags: [labelled.label_names[t] for t in tags]
+    return metrics.entity_scores(
+        [names(tags) for tags in labelled.labels],
+        [tag_names(labelled, probabilities) for probabilities in found])
   if labelled.kind == "class":
     found = np.argmax(found, axis=-1)
   return {name: metrics.score(name, labelled.labels, found)
           for name in objective.scores}
+
+
+def tag_names(labelled: Labelled, probabilities: np.ndarray) -> list[str]:
+  """The likeliest tag of each word; "" where nothing is known of it."""
+  return [labelled.label_names[int(np.argmax(p))] if p.any() else ""
+          for p in probabilities]
 
 
 def load(saved: Saved, batch_size: int) -> tuple[Evaluator, Any]:
@@ -168,8 +174,9 @@ def _table(labelled: Labelled, found: Any
     case "number":
       columns, beside = ["predicted_value"], [[float(v)] for v in found]
     case "tags":
-      columns = ["predicted_tags"]
-      beside = [[[names[t] for t in tags]] for tags in found]
+      columns = ["predicted_tags", "probabilities"]
+      beside = [[tag_names(labelled, p),
+                 [f"{best:.4f}" for best in p.max(axis=-1)]] for p in found]
   if labelled.table is None:
     return (["words", *columns],
             [[words, *b] for words, b in zip(labelled.words, beside)])

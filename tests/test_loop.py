@@ -1,6 +1,7 @@
 """Runs from beginning to end, in real work directories."""
 
 import dataclasses
+import json
 import pathlib
 
 import jax
@@ -196,7 +197,12 @@ def test_tags_for_every_word(folder, tmp_path, pretrained):
   assert result.scores["entity_f1"] > 0.9
   evaluate.predict_file(str(tmp_path / "run"), f"{folder}/dev.conll",
                         str(tmp_path / "out.jsonl"))
-  assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 20
+  lines = [json.loads(line)
+           for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+  assert len(lines) == 20
+  for line in lines:
+    assert len(line["words"]) == len(line["predicted_tags"]) == 6
+    assert all(0.5 < float(p) <= 1 for p in line["probabilities"])
 
 
 def test_embeddings_are_those_of_each_text_alone(pretrained):

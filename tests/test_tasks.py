@@ -187,20 +187,24 @@ def test_a_word_is_labelled_at_its_first_piece():
 def test_every_word_gets_its_tag_back_or_none(examples_per_row):
   labelled = words_and_tags(40)
   rows = TaskRows(labelled, Letters(), 24, examples_per_row, 0, shuffle=False)
-  batches = [(b, b["labels"]) for b in loader.evaluation_batches(rows, 4)]
-  found = tasks.tags_by_word(labelled, batches)
+  batches = [(b, np.eye(3, dtype=np.float32)[b["labels"]])
+             for b in loader.evaluation_batches(rows, 4)]
+  found = tasks.by_word(labelled, batches)
   outside, lost = labelled.label_names.index("O"), 0
   for words, gold, tags in zip(labelled.words, labelled.labels, found):
     pieces = [len(p) for p in Letters().encode_words([words])[0]]
     begins = np.cumsum([0, *pieces[:-1]])[:len(words)]
     there = (begins < 22) & (np.array(pieces) > 0)
     lost += (~there).sum()
-    np.testing.assert_array_equal(tags, np.where(there, gold, outside))
+    np.testing.assert_array_equal(tags.argmax(-1),
+                                  np.where(there, gold, outside))
+    np.testing.assert_array_equal(tags.sum(-1), 1)
   assert lost > 10
-  # Without an O among the tags, a lost word is simply wrong.
+  # Without an O among the tags, nothing is said of a lost word.
   no_outside = Labelled("tags", labelled.names, [], None, labelled.words,
                         labelled.labels, ("B", "I"))
-  assert tasks.tags_by_word(no_outside, batches)[3].tolist()[0] == -1
+  two = [(b, p[..., :2]) for b, p in batches]
+  assert tasks.by_word(no_outside, two)[3][0].tolist() == [0, 0]
 
 
 def test_the_fingerprint_tells_content_and_tokenizer():

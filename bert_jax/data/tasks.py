@@ -327,18 +327,22 @@ def _single(start_X1: np.ndarray, maximum: int) -> Examples:
                   None)
 
 
-def tags_by_word(labelled: Labelled, batches: Iterable[
+def by_word(labelled: Labelled, batches: Iterable[
     tuple[Mapping[str, np.ndarray], np.ndarray]]) -> list[np.ndarray]:
-  """Predicted tags of every word, from (batch, tag_BL) pairs.
+  """Probabilities (words, C) of the tags of each example's words.
 
-  Words that fell off a row (or have no tokens) are predicted `O`, or -1, which
-  is always wrong, if there is no such tag.
+  Args:
+    labelled: X examples.
+    batches: (batch, probability_BLC) pairs.
+
+  Words that fell off a row (or have no tokens) are surely `O`, or nothing (all
+  zeros) if there is no such tag.
   """
-  missing = (labelled.label_names.index(OUTSIDE)
-             if OUTSIDE in labelled.label_names else -1)
-  tags = [np.full(len(words), missing, np.int32) for words in labelled.words]
-  for batch, tag_BL in batches:
+  tags = labelled.label_names
+  missing = np.array([tag == OUTSIDE for tag in tags], np.float32)
+  found = [np.tile(missing, (len(words), 1)) for words in labelled.words]
+  for batch, probability_BLC in batches:
     for b, l in zip(*np.nonzero(batch["word_index"] >= 0)):
       example = batch["example_index"][b, batch["example_ids"][b, l] - 1]
-      tags[example][batch["word_index"][b, l]] = tag_BL[b, l]
-  return tags
+      found[example][batch["word_index"][b, l]] = probability_BLC[b, l]
+  return found
