@@ -7,7 +7,7 @@ than BERT-base has shorten that further. Then rows of 64 tokens.
   python -m bert_jax pretrain cpu_hour data.text=books.txt.xz \
       --workdir runs/short
   python -m bert_jax pretrain cpu_hour data.text=books.txt.xz \
-      init_from=runs/short data.length=64 batch_size=64 steps=800 \
+      init_from=runs/short data.length=64 batch_size=64 steps=500 \
       schedule=cosine schedule.learning_rate=1e-3 --workdir runs/hour
 
 Cost and score: see the README.
@@ -34,8 +34,8 @@ experiment = Experiment(
         tokenizer=SentencePieceTokenizer(vocab_size=4096, lowercase=True),
         format=FullSentencesFormat(short_seq_prob=0.0)),
     optimizer=AdamW(b2=0.98, bias_correction=True),
-    schedule=ConstantSchedule(learning_rate=1e-3, warmup=0.1),
-    steps=1200,
+    schedule=ConstantSchedule(learning_rate=1e-3, warmup=0.15),
+    steps=800,
     batch_size=128,
     evaluate_every=200,
     evaluation_batches=20,
