@@ -22,9 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   parser = _parser()
   options, rest = parser.parse_known_args(arguments)
   # Overrides may also stand behind flags.
-  if not all("=" in word and word[0] != "-" for word in rest):
-    parser.error(f"unrecognized arguments: {' '.join(rest)}")
   if rest:
+    if not hasattr(options, "overrides") or not all(
+        "=" in word and word[0] != "-" for word in rest):
+      parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides += rest
   # What was compiled once starts at once from then on.
   jax.config.update("jax_compilation_cache_dir",
@@ -147,10 +148,6 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _embed(options: argparse.Namespace) -> None:
-  import json
-
-  import numpy as np
-
   texts = [line for text in options.texts for line in (
       sys.stdin.read().splitlines() if text == "-" else [text])]
   if not texts:

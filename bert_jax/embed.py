@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.checkpoint import Saved
-from bert_jax.config import UserError
+from bert_jax.config import UserError, nearest
 from bert_jax.data import loader
 from bert_jax.data.tasks import Labelled, TaskRows
 from bert_jax.model.encoder import Bert, Encoder
@@ -76,7 +76,8 @@ def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
     raise UserError(f"layer {layer}: this network has the layers 0 (the "
                     f"embeddings) to {layers}, or -1 for the last.")
   if pooling not in get_args(Pooling):
-    raise UserError(f"pooling {pooling}: one of {', '.join(get_args(Pooling))}.")
+    raise UserError(f"pooling {pooling}" + nearest(pooling,
+                                                   get_args(Pooling)))
   if pooling == "pooled" and "pooler" not in saved.params["encoder"]:
     raise UserError("This network was trained without a pooler (its objective "
                     "has no use for one); take the pooling mean or cls.")

@@ -158,7 +158,8 @@ class _Log:
     if step % self._every == 0 or step == self._steps:
       now = time.monotonic()
       self._out.write(step, {
-          **{f"train/{k}": v for k, v in metrics.summarize(self._window).items()},
+          **{f"train/{name}": value for name, value
+             in metrics.summarize(self._window).items()},
           "train/tokens_per_second": self._tokens / (now - self._since)})
       self._window, self._tokens, self._since = {}, 0, now
 

@@ -54,11 +54,13 @@ def test_json_lines_and_compression(tmp_path):
     ("a.csv", "text,label\none,1\ntwo\nthree,1,2\n", "line 3 has 1"),
     ("a.jsonl", '{"text": "one", "label": 1}\n{"text": "two"}\n{"label": 1}\n',
      "line 2 lacks label; line 3 lacks text")])
-def test_ragged_records_are_named_or_left_out(tmp_path, name, text, bad):
+def test_ragged_records_are_named_or_left_out(tmp_path, caplog, name, text,
+                                              bad):
   path = write(tmp_path, name, text)
   with pytest.raises(UserError, match=bad):
     tables.read_table(path, header=True)
   table = tables.read_table(path, header=True, ragged="skip")
+  assert "They are left out" in caplog.text
   assert len(table.records) == 1 and table.skipped == 2
 
 

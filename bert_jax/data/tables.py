@@ -13,6 +13,7 @@ import dataclasses
 import gzip
 import io
 import json
+import logging
 import lzma
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from bert_jax.config import UserError, nearest
 from bert_jax.data.documents import tfds_records
 
 Ragged = Literal["error", "skip"]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,11 +183,14 @@ def _json_table(source: str, text: str, ragged: Ragged) -> Table:
 
 def _check_ragged(source: str, ragged: Ragged, count: int, bad: list[str],
                   wanted: str):
-  if bad and ragged == "error":
-    shown = "; ".join(bad[:5]) + (" ..." if len(bad) > 5 else "")
-    raise UserError(f"{source}: {len(bad)} of {count} records have not {wanted}"
-                    f": {shown}. Mend them, or leave them out by "
-                    "ragged=skip.")
+  if not bad:
+    return
+  shown = "; ".join(bad[:5]) + (" ..." if len(bad) > 5 else "")
+  message = (f"{source}: {len(bad)} of {count} records have not {wanted}"
+             f": {shown}.")
+  if ragged == "error":
+    raise UserError(f"{message} Mend them, or leave them out by ragged=skip.")
+  _LOG.warning("%s They are left out.", message)
 
 
 def _tfds_table(spec: str) -> Table:
