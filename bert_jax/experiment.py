@@ -119,7 +119,7 @@ def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
   """The recipe of a complete experiment."""
   schedule = experiment.schedule.build(experiment.steps)
   return Recipe(Network(experiment.model, experiment.objective), vocabulary,
-                experiment.optimizer.build(schedule), schedule,
+                experiment.optimizer.build(), schedule,
                 experiment.microbatches)
 
 

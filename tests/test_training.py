@@ -6,7 +6,6 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from bert_jax.objectives.mlm import MlmNsp
@@ -55,14 +54,14 @@ def test_moments_lie_as_their_parameters():
                                        Optimizer.members().values()],
                          ids=Optimizer.members())
 def test_every_optimizer_goes_downhill(optimizer):
-  rule = optimizer.build(optax.constant_schedule(0.01))
+  rule = optimizer.build()
   loss = lambda p: jnp.sum(jnp.square(p["a"]["kernel"] - 1.0))
   params = {"a": {"kernel": jnp.zeros(3)}}
   state = rule.init(params)
   before = loss(params)
   for _ in range(5):
     updates, state = rule.update(jax.grad(loss)(params), state, params)
-    params = optax.apply_updates(params, updates)
+    params = jax.tree.map(lambda p, u: p - 0.01 * u, params, updates)
   assert loss(params) < before
 
 
@@ -73,8 +72,7 @@ def test_adamw_is_googles(correction):
   gradients = rng.normal(size=(4, 5)) * 0.01  # below the clipping norm
   kernel, bias = np.ones(5), np.ones(5)
   m, v = np.zeros(5), np.zeros(5)
-  optimizer = AdamW(bias_correction=correction).build(
-      optax.constant_schedule(0.1))
+  optimizer = AdamW(bias_correction=correction).build()
   params = {"kernel": jnp.ones(5), "bias": jnp.ones(5)}
   state = optimizer.init(params)
   for t, gradient in enumerate(gradients, 1):
@@ -85,7 +83,7 @@ def test_adamw_is_googles(correction):
     updates, state = optimizer.update(
         {name: jnp.asarray(gradient, jnp.float32) for name in params}, state,
         params)
-    params = optax.apply_updates(params, updates)
+    params = jax.tree.map(lambda p, u: p - 0.1 * u, params, updates)
   np.testing.assert_allclose(params["kernel"], kernel, rtol=1e-5)
   np.testing.assert_allclose(params["bias"], bias, rtol=1e-5)
 
@@ -96,7 +94,7 @@ def test_clipping_is_by_the_norm_of_all_gradients():
   updates, _ = optimizer.update({"a": jnp.full(1, 3.), "b": jnp.full(1, 4.)},
                                 optimizer.init(params), params)
   np.testing.assert_allclose([*updates["a"], *updates["b"]],
-                             [-.5 * .6, -.5 * .8], rtol=1e-6)
+                             [.6, .8], rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule, last", [

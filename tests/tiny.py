@@ -49,4 +49,4 @@ def recipe(objective: Objective = MlmNsp(), optimizer: Optimizer = Sgd(),
   schedule = ConstantSchedule(learning_rate=0.5, warmup=0.0).build(10)
   return Recipe(
       Network(dataclasses.replace(MODEL, **options), objective), VOCABULARY,
-      optimizer.build(schedule), schedule, microbatches)
+      optimizer.build(), schedule, microbatches)

@@ -28,14 +28,16 @@ class Optimizer(Choice):
   clip_norm: float = 1.0
 
   def rule(self) -> optax.GradientTransformation:
-    """From clipped gradients to updates before the learning rate."""
+    """From clipped gradients to what is taken from the parameters, times the
+    learning rate."""
     raise NotImplementedError
 
-  def build(self, schedule: optax.Schedule) -> optax.GradientTransformation:
+  def build(self) -> optax.GradientTransformation:
+    """The step multiplies with the learning rate, so that the rate follows
+    the steps even where one was left out."""
     clip = (optax.clip_by_global_norm(self.clip_norm) if self.clip_norm
             else optax.identity())
-    return _promoting(optax.chain(clip, self.rule(),
-                                  optax.scale_by_learning_rate(schedule)))
+    return _promoting(optax.chain(clip, self.rule()))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,6 +66,9 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
 
   Denominators are those of the whole global batch, taken before
   differentiation; gradients are summed over microbatches and devices.
+
+  Where the loss or the gradients are not finite, parameters and optimizer stay
+  as they are, and all pairs are zero but `skipped`.
   """
   objective = recipe.network.objective
   sum_all = lambda x: jax.lax.psum(x, axis) if axis else x
@@ -93,11 +96,22 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
       (batch, stream(keys_B, DROPOUT)), recipe.microbatches))
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state,
                                                state.params)
-  one = jnp.ones(())
-  pairs |= {"gradient_norm": (optax.tree.norm(gradients), one),
-            "learning_rate": (jnp.asarray(recipe.schedule(state.step)), one)}
-  params = optax.apply_updates(state.params, updates)
-  return TrainState(state.step + 1, state.seed, params, opt_state), pairs
+  rate = jnp.asarray(recipe.schedule(state.step), jnp.float32)
+  params = optax.apply_updates(
+      state.params, jax.tree.map(lambda update: -rate * update, updates))
+
+  one, norm = jnp.ones(()), optax.tree.norm(gradients)
+  pairs |= {"gradient_norm": (norm, one), "learning_rate": (rate, one)}
+  finite = jnp.isfinite(sum(
+      (total for name, (total, _) in pairs.items() if name.endswith("_loss")),
+      norm))
+  where_finite = lambda new, old: jax.tree.map(
+      functools.partial(jnp.where, finite), new, old)
+  pairs = where_finite(pairs, jax.tree.map(jnp.zeros_like, pairs))
+  pairs["skipped"] = (1.0 - finite.astype(jnp.float32), one)
+  return TrainState(state.step + 1, state.seed,
+                    where_finite(params, state.params),
+                    where_finite(opt_state, state.opt_state)), pairs
 
 
 def _accumulate(function: Callable[[Any], Any], rows: Any, parts: int) -> Any:
