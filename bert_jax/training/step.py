@@ -72,11 +72,7 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
   """
   objective = recipe.network.objective
   sum_all = lambda x: jax.lax.psum(x, axis) if axis else x
-  keys_B = row_keys(jax.random.fold_in(jax.random.key(state.seed),
-                                       state.step), batch["row"])
-  stream = jax.vmap(jax.random.fold_in, (0, None))
-  batch = objective.corrupt(batch, stream(keys_B, CORRUPTION),
-                            recipe.vocabulary)
+  batch, dropout_B = _drawn(recipe, state, batch)
   weights = sum_all(objective.weights(batch))
 
   def loss(params: Any, part: tuple[Batch, jax.Array]):
@@ -93,7 +89,7 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
   differentiate = jax.grad(loss, has_aux=True)
   gradients, pairs = sum_all(_accumulate(
       functools.partial(differentiate, state.params),
-      (batch, stream(keys_B, DROPOUT)), recipe.microbatches))
+      (batch, dropout_B), recipe.microbatches))
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state,
                                                state.params)
   rate = jnp.asarray(recipe.schedule(state.step), jnp.float32)
@@ -114,20 +110,35 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
                     where_finite(opt_state, state.opt_state)), pairs
 
 
+def _drawn(recipe: Recipe, state: TrainState,
+           batch: Batch) -> tuple[Batch, jax.Array]:
+  """The corrupted batch of the next step, and its keys for dropout, `[B]`."""
+  keys_B = row_keys(jax.random.fold_in(jax.random.key(state.seed),
+                                       state.step), batch["row"])
+  stream = jax.vmap(jax.random.fold_in, (0, None))
+  return recipe.network.objective.corrupt(
+      batch, stream(keys_B, CORRUPTION), recipe.vocabulary), stream(
+          keys_B, DROPOUT)
+
+
 def _accumulate(function: Callable[[Any], Any], rows: Any, parts: int) -> Any:
   """The sum of `function` over `parts` equal parts of the rows."""
   if parts == 1:
     return function(rows)
-  # Strided, so that rows that lie together on a device stay there.
-  split = lambda x: jnp.swapaxes(
-      x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
-  rows = jax.tree.map(split, rows)
+  rows = _split(rows, parts)
   first = jax.tree.map(lambda x: x[0], rows)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
                        jax.eval_shape(function, first))
   add = lambda total, part: (jax.tree.map(jnp.add, total, function(part)),
                              None)
   return jax.lax.scan(add, zeros, rows)[0]
+
+
+def _split(rows: Any, parts: int) -> Any:
+  """Arrays that lead with rows as arrays that lead with parts of them."""
+  # Strided, so that rows that lie together on a device stay there.
+  return jax.tree.map(lambda x: jnp.swapaxes(
+      x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1), rows)
 
 
 def evaluation_step(recipe: Recipe, params: Any, batch: Batch
@@ -169,3 +180,37 @@ def check_divisible(batch_size: int, microbatches: int, devices: int) -> None:
         f"batch_size={batch_size} cannot be split into {microbatches} "
         f"microbatches over {devices} devices; the nearest that can are "
         f"{batch_size // share * share} and {(batch_size // share + 1) * share}.")
+
+
+# The weights of a batch's positions and examples, in which losses are linear.
+WEIGHTS = ("masked_weights", "example_mask")
+
+
+def row_losses(recipe: Recipe, state: TrainState, batch: Batch
+               ) -> tuple[Batch, Pairs, dict[str, Batch]]:
+  """What the next step makes of each row, with the same masks and dropout.
+
+  Returns:
+    The corrupted batch; the (totals_B, weights_B) of every part of the loss,
+    whose sums are the step's pairs; and by part, each loss by itself: the
+    total's derivatives in the `WEIGHTS` that the batch has, which is the
+    same for a weighted sum.
+  """
+  objective = recipe.network.objective
+  batch, dropout_B = _drawn(recipe, state, batch)
+
+  def losses(row: tuple[Batch, jax.Array]) -> tuple[Pairs, dict[str, Batch]]:
+    rows, keys = jax.tree.map(lambda x: x[None], row)
+    logits = recipe.network.apply({"params": state.params}, rows, keys)
+    totals = lambda weights: objective.losses(logits, {**rows, **weights})
+    given = {key: rows[key] for key in WEIGHTS if key in rows}
+    weights = objective.weights(rows)
+    return ({name: (total, weights[name])
+             for name, total in totals(given).items()},
+            jax.tree.map(lambda x: x[0], jax.jacrev(totals)(given)))
+
+  # In turn, as in the step: a whole batch may be more than memory holds.
+  found = jax.lax.map(jax.vmap(losses), _split((batch, dropout_B),
+                                               recipe.microbatches))
+  join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+  return batch, *jax.tree.map(join, found)
