@@ -1,11 +1,18 @@
 """A corpus is complete or not there, and says what it holds."""
 
+import concurrent.futures
+import errno
+import fcntl
 import json
 import os
 import pathlib
+import pickle
 import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +20,8 @@ import pytest
 from bert_jax.config import UserError
 from bert_jax.data import corpus, documents
 from bert_jax.data.tokenizers import (
-    SPECIAL, SentencePieceTokenizer, WordPieceTokenizer)
+    SPECIAL, SentencePieceTokenizer, WordPieceTokenizer, deserialize)
+from tests import small_disk
 
 TOKENIZER = SentencePieceTokenizer(vocab_size=400)
 PERCENT = 20
@@ -28,6 +36,15 @@ def text(tmp_path) -> pathlib.Path:
       "\n".join(" ".join(rng.choice(words, 8)).capitalize() + "."
                 for _ in range(rng.integers(1, 6))) for _ in range(200)))
   return path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> pathlib.Path:
+  folder = tmp_path_factory.mktemp("built")
+  (folder / "text.txt").write_text("A few words, and no more of them.\n" * 9)
+  corpus.build(str(folder / "text.txt"), SentencePieceTokenizer(vocab_size=285),
+               folder / "c", 0)
+  return folder / "c"
 
 
 def _documents(split, tokenizer):
@@ -83,7 +100,7 @@ def test_a_second_run_reuses_and_a_change_rebuilds(text, tmp_path, monkeypatch):
     return corpus.prepare(str(text), tokenizer, tmp_path / "root", percent)
   first = prepare()
   with monkeypatch.context() as patch:
-    patch.setattr(corpus, "build", None)
+    patch.setattr(corpus, "_write", None)
     assert prepare().train.fingerprint == first.train.fingerprint
     for change in (lambda: prepare(1), lambda: os.utime(text, (0, 0)) or
                    prepare(), lambda: prepare(
@@ -93,22 +110,142 @@ def test_a_second_run_reuses_and_a_change_rebuilds(text, tmp_path, monkeypatch):
   assert len(list((tmp_path / "root").iterdir())) == 1
 
 
-def test_a_killed_build_leaves_nothing_that_looks_finished(text, tmp_path):
-  code = (
-      "import os, signal\n"
-      "from bert_jax.data import corpus, tokenizers\n"
-      "corpus._add = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
-      f"corpus.prepare({str(text)!r}, tokenizers.SentencePieceTokenizer("
-      f"vocab_size=400), {str(tmp_path / 'root')!r}, {PERCENT})\n")
-  ended = subprocess.run([sys.executable, "-c", code], timeout=60,
-                         cwd=pathlib.Path(__file__).parents[1])
-  assert ended.returncode == -signal.SIGKILL
-  left, = (tmp_path / "root").iterdir()
-  assert left.name.startswith(".")
-  splits = corpus.prepare(str(text), TOKENIZER, tmp_path / "root", PERCENT)
-  assert splits.train.counts["documents"] > 100
-  found, = (tmp_path / "root").iterdir()
-  assert not found.name.startswith(".")
+def test_a_tokenizer_at_hand_finds_the_corpus_it_came_from(
+    text, tmp_path, monkeypatch):
+  first = corpus.prepare(str(text), TOKENIZER, tmp_path, PERCENT)
+  other = SentencePieceTokenizer(vocab_size=399).build(["a few more words"] * 9
+                                                       + [text.read_text()])
+  find = lambda tokenizer, percent: corpus.prepare(
+      str(text), tokenizer, tmp_path, percent)
+  with monkeypatch.context() as patch:
+    patch.setattr(corpus, "_write", None)
+    same = deserialize(first.tokenizer.serialize())
+    assert find(same, PERCENT).train.directory == first.train.directory
+    for tokenizer, percent in ((other, PERCENT), (same, PERCENT + 1)):
+      with pytest.raises(TypeError):
+        find(tokenizer, percent)
+  assert find(other, PERCENT).tokenizer.fingerprint == other.fingerprint
+
+
+BUILD = """
+import os, signal, sys
+from bert_jax.config import UserError
+from bert_jax.data import building, corpus, tokenizers
+def build():
+  return corpus.prepare({text!r}, tokenizers.SentencePieceTokenizer(
+      vocab_size=400), {root!r}, {percent})
+"""
+
+
+def started(text: pathlib.Path, root: pathlib.Path, code: str,
+            prefix: Sequence[str] = ()) -> subprocess.Popen:
+  """Another process that knows how to `build()`."""
+  code = BUILD.format(text=str(text), root=str(root), percent=PERCENT) + code
+  return subprocess.Popen(
+      [*prefix, sys.executable, "-c", code, str(root)], text=True,
+      stdout=subprocess.PIPE, cwd=pathlib.Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize("moment", [
+    "tokenizers.SentencePieceTokenizer.build", "corpus._add", "building.place",
+    "building._remove"])
+def test_a_killed_build_leaves_nothing(text, tmp_path, moment):
+  root = tmp_path / "root"
+  with started(text, root, f"{moment} = lambda *a: os.kill(os.getpid(), "
+               "signal.SIGKILL)\nbuild()") as process:
+    assert process.wait(60) == -signal.SIGKILL
+  assert any(path.name.startswith(".") for path in root.iterdir())
+  found = corpus.prepare(str(text), TOKENIZER, root, PERCENT)
+  assert list(root.iterdir()) == [found.train.directory.parent]
+  expected = corpus.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
+  assert found.train.fingerprint == expected.train.fingerprint
+  assert not list((tmp_path).glob(".*"))
+
+
+def test_of_several_processes_one_builds_and_the_next_if_it_is_killed(
+    text, tmp_path, caplog, monkeypatch):
+  root = tmp_path / "root"
+  process = started(text, root, "import time\n"
+                    "corpus._write = lambda *a: print('begun', flush=True) or "
+                    "time.sleep(600)\nbuild()")
+  assert process.stdout.readline() == "begun\n"
+  write, written = corpus._write, []
+  monkeypatch.setattr(corpus, "_write",
+                      lambda *a: written.append(a) or write(*a))
+  with concurrent.futures.ThreadPoolExecutor(3) as threads:
+    found = [threads.submit(corpus.prepare, str(text), TOKENIZER, root, PERCENT)
+             for _ in range(3)]
+    while len(caplog.records) < 3:
+      time.sleep(.01)
+    assert not written and "waiting for it" in caplog.text
+    process.kill()
+    assert len({f.result(60).train.fingerprint for f in found}) == 1
+  assert len(written) == 1 and len(list(root.iterdir())) == 1
+  process.communicate()
+
+
+def test_hosts_build_apart_and_use_the_first_to_be_done(text, tmp_path,
+                                                        monkeypatch):
+  prepare = lambda: corpus.prepare(str(text), TOKENIZER, tmp_path / "root",
+                                   PERCENT)
+  monkeypatch.setattr(socket, "gethostname", lambda: "slow")
+  add, inner = corpus._add, []
+
+  def overtaken(*arguments):
+    if not inner:
+      inner.append(None)  # No second time.
+      with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "quick")
+        inner[0] = prepare()
+    return add(*arguments)
+
+  monkeypatch.setattr(corpus, "_add", overtaken)
+  found = prepare()
+  inode = lambda splits: (splits.train.directory / "tokens.bin").stat().st_ino
+  assert inode(found) == inode(inner[0])
+  assert len(list((tmp_path / "root").iterdir())) == 1
+
+
+def test_what_another_host_left_goes_after_a_day(text, tmp_path):
+  prepare = lambda: corpus.prepare(str(text), TOKENIZER, tmp_path, PERCENT)
+  name = prepare().train.directory.parent.name
+  rest = tmp_path / f".{name}.building-elsewhere" / "new"
+  rest.mkdir(parents=True)
+  (rest / "tokens.bin").write_bytes(b"\0" * 99)
+  prepare()
+  assert rest.exists()  # It may live.
+  for path in (rest / "tokens.bin", rest, rest.parent):
+    os.utime(path, (0, 0))
+  prepare()
+  assert not rest.parent.exists()
+
+
+def test_a_disk_without_locks_will_do(text, tmp_path, monkeypatch):
+  def flock(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(fcntl, "flock", flock)
+  corpus.prepare(str(text), TOKENIZER, tmp_path / "root", PERCENT)
+  assert len(list((tmp_path / "root").iterdir())) == 1
+
+
+@pytest.mark.parametrize("read_only, reason", [
+    (False, "No space left on device; 0.00 GB are free"),
+    (True, "Read-only file system")])
+def test_a_full_disk_is_told_and_stays_clean(text, tmp_path, read_only, reason):
+  disk = tmp_path / "disk"
+  text.write_text("\n".join([text.read_text()] * 40))
+  process = started(text, disk / "root", """
+try:
+  build()
+except UserError as error:
+  print(error)
+print([path for path, _, files in os.walk(sys.argv[1]) if files])
+""", small_disk.prefix(disk, 1, read_only))
+  said, _ = process.communicate(timeout=60)
+  told, left = said.splitlines()
+  assert f"{disk / 'root'} cannot be written: {reason}" in told
+  assert "BERT_JAX_CACHE=" in told and left == "[]"
 
 
 def test_a_failed_build_leaves_nothing(text, tmp_path):
@@ -129,13 +266,38 @@ def test_damage_is_found_on_opening(text, tmp_path):
                      match=f"tokens.bin has {size - 2:,} .* expected {size:,}"):
     corpus.Splits.open(folder)
   tokens.unlink()
-  with pytest.raises(UserError, match="tokens.bin: No such file"):
-    corpus.Splits.open(folder)
-  (folder / "corpus.json").write_text('{"spec"')
-  with pytest.raises(UserError, match="corpus.json is damaged"):
+  with pytest.raises(UserError, match=f"tokens.bin: No such file.* Delete the "
+                     f"folder {folder}"):
     corpus.Splits.open(folder)
   with pytest.raises(UserError, match="no complete corpus"):
     corpus.Splits.open(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("file", ["corpus.json", "tokenizer.json"])
+@pytest.mark.parametrize("damage", [
+    "", "{}", "[1]", '{"spec"', "\0\0", '{"kind": "sentencepiece"}', None])
+def test_damaged_descriptions_are_told(built, file, damage):
+  whole = (built / file).read_bytes()
+  if damage is None:
+    (built / file).write_bytes(whole[:len(whole) // 2])
+  else:
+    (built / file).write_text(damage)
+  with pytest.raises(UserError, match=f"{file} is .*Delete .* {built};"):
+    corpus.Splits.open(built)
+  (built / file).write_bytes(whole)
+
+
+def test_a_pickled_corpus_opens_the_same_files(text, tmp_path):
+  before = corpus.build(str(text), TOKENIZER, tmp_path / "c", PERCENT).train
+  pickled = pickle.dumps(before)
+  assert len(pickled) < 500 < before.tokens_T.nbytes
+  after = pickle.loads(pickled)
+  assert isinstance(after.tokens_T, np.memmap)
+  np.testing.assert_array_equal(after.tokens_T, before.tokens_T)
+  assert after.counts == before.counts
+  corpus.build(str(text), TOKENIZER, tmp_path / "c", PERCENT + 20)
+  with pytest.raises(UserError, match="replaced by another"):
+    pickle.loads(pickled)
 
 
 def test_nothing_else_is_overwritten(text, tmp_path):

@@ -125,5 +125,7 @@ def test_tfds_values_are_as_in_files(monkeypatch):
   table = tables.read_table("tfds:glue/sst2:1.0.0:train", header=True)
   assert asked == [("glue/sst2:1.0.0", "train")]
   assert table.records == [["é", 2.5, "yes", ["a", "b"]], ["", 0.0, "", []]]
+  tables.read_table("tfds:reviews:train[:100]", header=True)
+  assert asked[1] == ("reviews", "train[:100]")
   with pytest.raises(UserError, match="name the split too"):
     tables.read_table("tfds:glue", header=True)

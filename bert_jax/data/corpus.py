@@ -10,21 +10,19 @@ Flat arrays and not ArrayRecord: decoding a record costs 0.2 ms, and a sentence
 of a mapped array costs nothing until it is touched. Which token begins a word
 is known from its id (`Vocabulary.word_start_V`).
 
-A directory is written under another name and renamed when it is complete, so
-an interrupted build never looks finished. Memory is bounded by a constant.
+A directory is built under another name and renamed when it is complete, so an
+interrupted build never looks finished (`building`). Memory is bounded by a
+constant.
 """
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -33,16 +31,17 @@ import numpy as np
 import tqdm
 
 from bert_jax.config import UserError
-from bert_jax.data import docstrings, documents
+from bert_jax.data import building, docstrings, documents
 from bert_jax.data.documents import Document
-from bert_jax.data.tokenizers import LoadedTokenizer, Tokenizer, deserialize
+from bert_jax.data.tokenizers import (
+    LoadedTokenizer, Tokenizer, deserialize, fingerprint)
 
 _VERSION = 1
 _SPLITS = ("train", "heldout")
 # Text up to this size is read once and kept for the second pass.
 _KEPT_CHARACTERS = 1 << 26
 _BATCH_CHARACTERS = 1 << 21
-_BUILDING = ".building-"
+_MEND = "Delete the folder {}; it is built again when it is needed."
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,6 +53,7 @@ class Corpus:
   including) `document_starts_U1[u + 1]`, at least one.
   """
 
+  directory: pathlib.Path
   tokens_T: np.ndarray
   sentence_starts_S1: np.ndarray
   document_starts_U1: np.ndarray
@@ -68,8 +68,8 @@ class Corpus:
     Raises:
       UserError: not a corpus, or a file of it is truncated.
     """
-    directory = pathlib.Path(directory)
-    about = _read_json(directory.parent / "corpus.json")
+    directory = pathlib.Path(directory).absolute()
+    about = _about(directory.parent)
     if directory.name not in about["splits"]:
       raise UserError(f"{directory} is no split of a corpus; there are "
                       f"{', '.join(about['splits'])}.")
@@ -79,7 +79,20 @@ class Corpus:
                   ("tokens", about["dtype"], counts["tokens"]),
                   ("sentence_starts", "int64", counts["sentences"] + 1),
                   ("document_starts", "int64", counts["documents"] + 1))]
-    return cls(*arrays, counts["fingerprint"], about["vocabulary_size"], counts)
+    return cls(directory, *arrays, counts["fingerprint"],
+               about["vocabulary_size"], counts)
+
+  def __reduce__(self) -> Any:
+    """A copy in another process maps the same files."""
+    return _reopened, (self.directory, self.fingerprint)
+
+
+def _reopened(directory: pathlib.Path, expected: str) -> Corpus:
+  found = Corpus.open(directory)
+  if found.fingerprint != expected:
+    raise UserError(f"{directory} was replaced by another corpus while it was "
+                    "used; start again.")
+  return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,64 +106,80 @@ class Splits:
   @classmethod
   def open(cls, directory: str | os.PathLike) -> "Splits":
     """Opens what `build` made; a UserError if it is no complete corpus."""
-    directory = pathlib.Path(directory)
+    directory = pathlib.Path(directory).absolute()
     splits = [Corpus.open(directory / name) for name in _SPLITS]
-    tokenizer = deserialize(_read_json(directory / "tokenizer.json"))
-    about = _read_json(directory / "corpus.json")
-    if about["tokenizer"] != tokenizer.fingerprint:
-      raise UserError(f"{directory}/tokenizer.json is not the tokenizer that "
-                      "the corpus was built with.")
-    return cls(*splits, tokenizer)
+    state = _read_json(directory / "tokenizer.json")
+    if fingerprint(state) != _about(directory)["tokenizer"]:
+      raise UserError(f"{directory / 'tokenizer.json'} is not the tokenizer "
+                      "that the corpus was built with. "
+                      + _MEND.format(directory))
+    return cls(*splits, deserialize(state))
 
 
-def prepare(spec: str, tokenizer: Tokenizer, root: str | os.PathLike,
-            held_out_percent: float) -> Splits:
+def prepare(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
+            root: str | os.PathLike, held_out_percent: float) -> Splits:
   """The corpus of a spec in a folder of its own under `root`.
 
   Built at the first call; reused as long as the spec, the files' sizes and
-  dates, the tokenizer's options and the held-out share are the same.
+  dates, the tokenizer and the held-out share are the same. Another process of
+  this host that builds it is waited for.
   """
   key = _key(spec, tokenizer, held_out_percent)
-  name = re.sub(r"\W+", "-", spec).strip("-")[:40]
-  directory = pathlib.Path(root) / f"{name}-{_digest(key)}"
-  if not (directory / "corpus.json").exists():
-    return build(spec, tokenizer, directory, held_out_percent)
+  stem = re.sub(r"\W+", "-", spec).strip("-")[:40]
+  directory = pathlib.Path(root).absolute() / f"{stem}-{_digest(key)}"
+  if isinstance(tokenizer, LoadedTokenizer):
+    directory = _same(directory.parent, stem, key) or directory
+  if not _is_complete(directory):
+    with building.building(directory) as folder:
+      if not _is_complete(directory):  # Nor while this one waited.
+        _write(spec, tokenizer, folder / "new", held_out_percent, key)
+        building.place(folder / "new", directory)
+  building.remove_rests(directory)
   return Splits.open(directory)
 
 
-def build(spec: str, tokenizer: Tokenizer, directory: str | os.PathLike,
-          held_out_percent: float) -> Splits:
+def _same(root: pathlib.Path, stem: str,
+          key: dict[str, Any]) -> pathlib.Path | None:
+  """A corpus of the same text whose own tokenizer turned out to be this one."""
+  for path in sorted(root.glob(f"{stem}-*/corpus.json")):
+    # One that is damaged is told of when it is its turn.
+    with contextlib.suppress(UserError):
+      about = _about(path.parent)
+      if (about["tokenizer"] == key["tokenizer"]["fingerprint"] and
+          about["key"] | {"tokenizer": None} == key | {"tokenizer": None}):
+        return path.parent
+  return None
+
+
+def build(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
+          directory: str | os.PathLike, held_out_percent: float) -> Splits:
   """Reads, splits, tokenizes and writes; replaces an older corpus there.
 
   Raises:
-    UserError: unreadable text, no text, nothing left to train on, or
-      `directory` holds something else.
+    UserError: unreadable text, no text, nothing left to train on, no room or
+      no right to write, or `directory` holds something else.
   """
-  if not 0 <= held_out_percent < 100:
-    raise UserError(f"The held-out share is {held_out_percent} percent; it "
-                    "must be at least 0 and below 100.")
   directory = pathlib.Path(directory).absolute()
-  if directory.exists() and not (directory / "corpus.json").exists() and (
-      not directory.is_dir() or any(directory.iterdir())):
-    raise UserError(f"{directory} is there and holds no corpus; choose another "
-                    "folder.")
   key = _key(spec, tokenizer, held_out_percent)
-  with _unfinished(directory) as unfinished:
-    _write(spec, tokenizer, unfinished, held_out_percent, key)
-    _replace(unfinished, directory)
+  _is_complete(directory)
+  with building.building(directory) as folder:
+    _write(spec, tokenizer, folder / "new", held_out_percent, key)
+    if _is_complete(directory):
+      directory.rename(folder / "old")
+    building.place(folder / "new", directory)
   return Splits.open(directory)
 
 
-def _write(spec: str, tokenizer: Tokenizer, directory: pathlib.Path,
-           held_out_percent: float, key: dict[str, Any]) -> None:
+def _write(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
+           directory: pathlib.Path, held_out_percent: float,
+           key: dict[str, Any]) -> None:
+  if not 0 <= held_out_percent < 100:
+    raise UserError(f"The held-out share is {held_out_percent} percent; it "
+                    "must be at least 0 and below 100.")
   start = time.perf_counter()
   source = _Source(spec)
-  with tqdm.tqdm(source, "Tokenizer", unit=" documents", unit_scale=True,
-                 disable=None) as bar:
-    loaded = tokenizer.build(
-        sentence for document in bar
-        if not documents.held_out(document.name, held_out_percent)
-        for sentence in document.sentences)
+  loaded = (tokenizer if isinstance(tokenizer, LoadedTokenizer)
+            else _trained(tokenizer, source, held_out_percent))
   tokenizer_seconds = time.perf_counter() - start
   dtype = np.dtype("uint16" if loaded.vocabulary.size <= 1 << 16 else "uint32")
   with contextlib.ExitStack() as stack:
@@ -164,7 +193,7 @@ def _write(spec: str, tokenizer: Tokenizer, directory: pathlib.Path,
     raise UserError(f"{spec}: no document is left to train on with "
                     f"{held_out_percent} percent held out.")
   seconds = time.perf_counter() - start
-  (directory / "tokenizer.json").write_text(json.dumps(loaded.serialize()))
+  _write_json(directory / "tokenizer.json", loaded.serialize())
   _write_json(directory / "corpus.json", {
       "spec": spec, "splits": {n: w.counts(loaded.fingerprint)
                                for n, w in zip(_SPLITS, writers)},
@@ -173,6 +202,17 @@ def _write(spec: str, tokenizer: Tokenizer, directory: pathlib.Path,
       "tokens_per_second": round(sum(w.tokens for w in writers) / seconds),
       "vocabulary_size": loaded.vocabulary.size, "dtype": dtype.name,
       "tokenizer": loaded.fingerprint, "key": key})
+
+
+def _trained(tokenizer: Tokenizer, source: Iterable[Document],
+             held_out_percent: float) -> LoadedTokenizer:
+  """The tokenizer of the training split."""
+  with tqdm.tqdm(source, "Tokenizer", unit=" documents", unit_scale=True,
+                 disable=None) as bar:
+    return tokenizer.build(
+        sentence for document in bar
+        if not documents.held_out(document.name, held_out_percent)
+        for sentence in document.sentences)
 
 
 class _Source:
@@ -235,11 +275,10 @@ class _Writer:
   """Appends documents to the files of one split."""
 
   def __init__(self, directory: pathlib.Path, dtype: np.dtype):
-    directory.mkdir()
     self._dtype = dtype
-    self._stack = contextlib.ExitStack()
+    directory.mkdir(parents=True)
     self._files = [
-        self._stack.enter_context(open(directory / f"{name}.bin", "wb"))
+        open(directory / f"{name}.bin", "wb")
         for name in ("tokens", "sentence_starts", "document_starts")]
     self._hashes = [hashlib.blake2b(digest_size=16) for _ in self._files]
     self.tokens = self.sentences = self.documents = self.bytes = 0
@@ -249,9 +288,11 @@ class _Writer:
   def __enter__(self) -> "_Writer":
     return self
 
-  def __exit__(self, *exception: Any) -> None:
-    with self._stack:
+  def __exit__(self, kind: Any, *_: Any) -> None:
+    with contextlib.ExitStack() as stack:
       for file in self._files:
+        stack.enter_context(file)
+      for file in self._files if kind is None else ():
         file.flush()
         os.fsync(file.fileno())
 
@@ -280,31 +321,33 @@ class _Writer:
     self._hashes[i].update(data)
 
 
-def _key(spec: str, tokenizer: Tokenizer,
+def _key(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
          held_out_percent: float) -> dict[str, Any]:
   """Everything cheap to know that decides what a build gives."""
   versions = {name: importlib.metadata.version(name)
               for name in ("sentencepiece", "tokenizers")}
   if "embedded" in spec:
     versions |= docstrings.versions()
-  paths = documents.files(spec)
-  if getattr(tokenizer, "path", ""):
-    paths.append(pathlib.Path(tokenizer.path).expanduser())
   return {
       "version": _VERSION, "spec": spec, "held_out_percent": held_out_percent,
-      "tokenizer": tokenizer.choice_name,
-      "tokenizer_options": dataclasses.asdict(tokenizer),
-      "files": [[str(path.resolve()), *_size_and_date(path)]
-                for path in paths],
-      "versions": versions}
+      "tokenizer": _key_of(tokenizer), "versions": versions,
+      "files": [_name_size_and_date(path) for path in documents.files(spec)]}
 
 
-def _size_and_date(path: pathlib.Path) -> tuple[int, int]:
+def _key_of(tokenizer: Tokenizer | LoadedTokenizer) -> dict[str, Any]:
+  if isinstance(tokenizer, LoadedTokenizer):
+    return {"fingerprint": tokenizer.fingerprint}
+  path = getattr(tokenizer, "path", "")
+  return {"name": tokenizer.choice_name, **dataclasses.asdict(tokenizer),
+          "file": path and _name_size_and_date(pathlib.Path(path).expanduser())}
+
+
+def _name_size_and_date(path: pathlib.Path) -> list[Any]:
   try:
     status = path.stat()
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}.") from None
-  return status.st_size, status.st_mtime_ns
+  return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
 def _digest(key: dict[str, Any]) -> str:
@@ -312,40 +355,18 @@ def _digest(key: dict[str, Any]) -> str:
   return hashlib.blake2b(text, digest_size=6).hexdigest()
 
 
-@contextlib.contextmanager
-def _unfinished(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder beside `directory` to build in; gone afterwards.
-
-  Its builder holds a lock, which ends with the process however it ends: what
-  is found unlocked is the rest of an interrupted build.
+def _is_complete(directory: pathlib.Path) -> bool:
   """
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  prefix = f".{directory.name}{_BUILDING}"
-  for rest in directory.parent.glob(f"{prefix}*"):
-    with contextlib.suppress(OSError), open(rest / "lock", "w") as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      shutil.rmtree(rest)
-  folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
-  try:
-    with open(folder / "lock", "w") as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX)
-      yield folder
-  finally:
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _replace(folder: pathlib.Path, directory: pathlib.Path) -> None:
-  """Renames a complete build to its place; an older corpus there goes."""
-  (folder / "lock").unlink()
-  folder.chmod(0o755)
-  if directory.exists():
-    older = pathlib.Path(tempfile.mkdtemp(
-        prefix=f".{directory.name}{_BUILDING}", dir=directory.parent))
-    directory.rename(older / "older")
-    folder.rename(directory)
-    shutil.rmtree(older)
-  else:
-    folder.rename(directory)
+  Raises:
+    UserError: something else is there.
+  """
+  if (directory / "corpus.json").exists():
+    return True
+  if directory.exists() and (
+      not directory.is_dir() or any(directory.iterdir())):
+    raise UserError(f"{directory} is there and holds no corpus; choose another "
+                    "folder, or delete this one if a corpus is what it was.")
+  return False
 
 
 def _map(path: pathlib.Path, dtype: str, length: int) -> np.ndarray:
@@ -354,24 +375,47 @@ def _map(path: pathlib.Path, dtype: str, length: int) -> np.ndarray:
   try:
     actual = path.stat().st_size
   except OSError as error:
-    raise UserError(f"{path}: {error.strerror}.") from None
+    raise UserError(f"{path}: {error.strerror}. "
+                    + _MEND.format(path.parents[1])) from None
   if actual != expected:
     raise UserError(f"{path} has {actual:,} bytes, expected {expected:,}: it "
-                    "is damaged. Delete the folder to have it built again.")
+                    f"is damaged. {_MEND.format(path.parents[1])}")
   if not length:
     return np.zeros(0, dtype)  # an empty file cannot be mapped
   return np.memmap(path, dtype, "r")
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _about(directory: pathlib.Path) -> dict[str, Any]:
+  """What corpus.json says, which has all that it should have."""
+  about = _read_json(directory / "corpus.json")
+  wanted = {"splits": dict, "dtype": str, "tokenizer": str, "key": dict,
+            "vocabulary_size": int}
+  split = {"fingerprint": str, "tokens": int, "sentences": int,
+           "documents": int}
+  whole = _has(about, wanted) and all(
+      _has(about["splits"].get(name), split) for name in _SPLITS)
+  if not whole:
+    raise UserError(f"{directory / 'corpus.json'} is damaged: it lacks what it "
+                    f"should say. {_MEND.format(directory)}")
+  return about
+
+
+def _has(found: Any, wanted: dict[str, type]) -> bool:
+  return isinstance(found, dict) and all(
+      isinstance(found.get(name), kind) for name, kind in wanted.items())
+
+
+def _read_json(path: pathlib.Path) -> Any:
   try:
     return json.loads(path.read_text())
   except OSError as error:
-    raise UserError(f"{path}: {error.strerror}; that is no complete corpus."
-                    ) from None
+    mend = _MEND.format(path.parent) if path.parent.is_dir() else ""
+    raise UserError(f"{path}: {error.strerror}; that is no complete corpus. "
+                    + mend) from None
   except ValueError as error:
-    raise UserError(f"{path} is damaged: {error}.") from None
+    raise UserError(f"{path} is damaged: {error}. "
+                    + _MEND.format(path.parent)) from None
 
 
-def _write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-  path.write_text(json.dumps(content, indent=2) + "\n")
+def _write_json(path: pathlib.Path, content: Any) -> None:
+  building.write_text(path, json.dumps(content, indent=2) + "\n")

@@ -3,8 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data import corpus, docstrings, tasks
@@ -58,23 +57,6 @@ class Data(Choice):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Given(Tokenizer):
-  """A tokenizer that exists: that of the network to start from."""
-
-  fingerprint: str
-  loaded: ClassVar[LoadedTokenizer]
-
-  @classmethod
-  def of(cls, loaded: LoadedTokenizer) -> "_Given":
-    given = cls(loaded.fingerprint)
-    object.__setattr__(given, "loaded", loaded)
-    return given
-
-  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
-    return self.loaded
-
-
-@dataclasses.dataclass(frozen=True)
 class TextData(Data):
   """Running text, tokenized once into a corpus that later runs reuse.
 
@@ -92,7 +74,7 @@ class TextData(Data):
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
               kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
     splits = corpus.prepare(
-        self.text, _Given.of(tokenizer) if tokenizer else self.tokenizer,
+        self.text, tokenizer or self.tokenizer,
         cache_directory() / "corpora", self.held_out_percent)
 
     def rows(split: Any, shuffle: bool) -> PretrainingRows:

@@ -335,6 +335,9 @@ def tfds_records(name: str, split: str = "train") -> Sequence[dict]:
     raise UserError(
         f"tfds:{name} was prepared in a format that needs TensorFlow; prepare "
         f"it again with file_format='array_record' ({error}).") from None
+  except OSError as error:
+    raise UserError(f"tfds:{name} cannot be fetched or read: {error}"
+                    ) from None
 
 
 def _tfds_builder(tfds: Any, name: str) -> Any:

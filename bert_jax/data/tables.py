@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from bert_jax.config import UserError, nearest
-from bert_jax.data.documents import tfds_records
+from bert_jax.data.documents import tfds_name, tfds_records
 
 Ragged = Literal["error", "skip"]
 _LOG = logging.getLogger(__name__)
@@ -194,8 +194,8 @@ def _check_ragged(source: str, ragged: Ragged, count: int, bad: list[str],
 
 
 def _tfds_table(spec: str) -> Table:
-  name, _, split = spec.removeprefix("tfds:").rpartition(":")
-  if not name:
+  name, split = tfds_name(spec)
+  if not split:
     raise UserError(f"{spec}: name the split too, as in tfds:glue/sst2:train.")
   found = tfds_records(name, split)
   features = found.dataset_info.features

@@ -63,7 +63,7 @@ class LoadedTokenizer(abc.ABC):
 
   def __init__(self, pieces: Sequence[str]):
     self.pieces = tuple(pieces)
-    self.fingerprint = _fingerprint(self.serialize())
+    self.fingerprint = fingerprint(self.serialize())
     self._forget()
 
   @abc.abstractmethod
@@ -419,7 +419,8 @@ def _in_base64(data: bytes) -> str:
   return base64.b64encode(data).decode()
 
 
-def _fingerprint(state: dict[str, Any]) -> str:
+def fingerprint(state: dict[str, Any]) -> str:
+  """Of what `serialize` gives."""
   text = json.dumps(state, sort_keys=True).encode()
   return hashlib.blake2b(text, digest_size=16).hexdigest()
 
