@@ -1,13 +1,13 @@
 """Scores, predictions and embeddings of given parameters."""
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import checkpoint, config, metrics
 from bert_jax.checkpoint import Saved
@@ -21,35 +21,39 @@ from bert_jax.objectives.objective import Batch, Objective
 from bert_jax.training import partition
 from bert_jax.training.step import Recipe, evaluation_step
 
+# What of a batch says where in the set its predictions belong.
+PLACES = ("example_index", "example_ids", "word_index")
+
 
 class Evaluator:
   """Evaluates parameters under one recipe; compiled once.
 
   Every example counts once, masks are fixed, the last batch is filled up with
-  rows that weigh nothing.
+  rows that weigh nothing. Every process gets all that is found.
   """
 
-  def __init__(self, recipe: Recipe, batch_size: int,
-               share: Callable[[Mapping[str, np.ndarray]], Batch]):
+  def __init__(self, recipe: Recipe, batch_size: int, mesh: Mesh):
     self._objective = recipe.network.objective
     self._batch_size = batch_size
-    self._share = share
+    self._mesh = mesh
 
     def step(params: Any, batch: Batch):
       pairs, logits = evaluation_step(recipe, params, batch)
-      labelled = self._objective.label_kind is not None
-      return pairs, self._objective.predictions(logits) if labelled else None
+      if self._objective.label_kind is None:
+        return pairs, None, None
+      places = {key: batch[key] for key in PLACES if key in batch}
+      return pairs, places, self._objective.predictions(logits)
 
-    self._step = jax.jit(step)
+    self._step = jax.jit(step, out_shardings=NamedSharding(mesh, P()))
 
   def outputs(self, params: Any, rows: Rows, batches: int | None = None
-              ) -> Iterator[tuple[Mapping[str, np.ndarray], Any, Any]]:
-    """(batch, pairs, predictions) of each batch of the set."""
+              ) -> Iterator[tuple[Any, Any, Any]]:
+    """(pairs, places, predictions) of each batch of the set."""
     read = loader.evaluation_batches(
-        rows, self._batch_size, process_index=jax.process_index(),
-        process_count=jax.process_count())
+        rows, self._batch_size,
+        partition.local_rows(self._mesh, self._batch_size))
     for batch in itertools.islice(read, batches):
-      yield batch, *self._step(params, self._share(batch))
+      yield self._step(params, partition.share(self._mesh, batch))
 
   def evaluate(self, params: Any, rows: Rows, labelled: Labelled | None = None,
                batches: int | None = None) -> dict[str, float]:
@@ -60,9 +64,9 @@ class Evaluator:
       batches: at most so many; None: the whole set, which scores need.
     """
     counted, predicted = [], []
-    for batch, pairs, predictions in self.outputs(params, rows, batches):
+    for pairs, *found in self.outputs(params, rows, batches):
       counted.append(pairs)
-      predicted.append((batch, predictions))
+      predicted.append(found)
     means = metrics.summarize(metrics.merge(jax.device_get(counted)))
     if labelled is None or labelled.labels is None or batches is not None:
       return means
@@ -72,23 +76,26 @@ class Evaluator:
   def predict(self, params: Any, rows: Rows, labelled: Labelled) -> Any:
     """`by_example` of the whole set."""
     return by_example(labelled, [
-        (batch, predictions)
-        for batch, _, predictions in self.outputs(params, rows)])
+        found for _, *found in self.outputs(params, rows)])
 
 
-def by_example(labelled: Labelled, predicted: list[tuple[Any, Any]]) -> Any:
+def by_example(labelled: Labelled, predicted: Sequence[Sequence[Any]]) -> Any:
   """Predictions in the order of the examples.
+
+  Args:
+    labelled: the examples.
+    predicted: of each batch its keys of PLACES, and the predictions.
 
   Returns:
     Probabilities (X, C), numbers (X,), or X times probabilities (words, C).
   """
-  predicted = [(batch, np.asarray(p)) for batch, p in predicted]
+  predicted = jax.device_get(predicted)
   if labelled.kind == "tags":
     return by_word(labelled, predicted)
   found = np.zeros((len(labelled), *predicted[0][1].shape[2:]), np.float32)
-  for batch, predictions in predicted:
-    real_BE = batch["example_index"] >= 0
-    found[batch["example_index"][real_BE]] = predictions[real_BE]
+  for places, predictions in predicted:
+    real_BE = places["example_index"] >= 0
+    found[places["example_index"][real_BE]] = predictions[real_BE]
   return found
 
 
@@ -118,9 +125,8 @@ def load(saved: Saved, batch_size: int) -> tuple[Evaluator, Any]:
   devices = partition.row_devices(mesh)
   evaluator = Evaluator(
       recipe(saved.facts.experiment, saved.facts.tokenizer.vocabulary),
-      -(-batch_size // devices) * devices,
-      functools.partial(partition.share, mesh))
-  return evaluator, jax.device_put(
+      -(-batch_size // devices) * devices, mesh)
+  return evaluator, partition.place(
       saved.params, partition.shardings(saved.params, mesh))
 
 

@@ -15,6 +15,7 @@ from bert_jax.config import UserError
 from bert_jax.data import loader
 from bert_jax.evaluate import Evaluator
 from bert_jax.experiment import Composition, Experiment, compose
+from bert_jax.training import partition
 from bert_jax.training.layouts import Runner
 from bert_jax.training.step import TrainState
 
@@ -51,7 +52,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
   experiment = run.experiment
   runner = experiment.layout.build(run.recipe, run.shape(),
                                    experiment.batch_size)
-  evaluator = Evaluator(run.recipe, experiment.batch_size, runner.share)
+  evaluator = Evaluator(run.recipe, experiment.batch_size, runner.mesh)
   facts = Facts(experiment, page, run.prepared.tokenizer,
                 run.prepared.fingerprint)
 
@@ -66,7 +67,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
     step, scores = int(state.step), {}
     with _Log(workdir, experiment, step) as log:
       state = runner.spread(state)
-      for batch in _batches(run, step):
+      for batch in _batches(run, runner, step):
         state, pairs = runner.step(state, runner.feed(batch))
         # The metrics of a step are fetched when the next is on its way.
         log.flush()
@@ -88,12 +89,12 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
   return Result(scores or evaluate(whole), whole.params, run)
 
 
-def _batches(run: Composition, start: int) -> Iterator[Mapping[str, Any]]:
+def _batches(run: Composition, runner: Runner,
+             start: int) -> Iterator[Mapping[str, Any]]:
   """This process's rows of the steps that are left."""
-  return loader.batches(
-      run.prepared.train, run.experiment.batch_size, start,
-      run.experiment.steps, process_index=jax.process_index(),
-      process_count=jax.process_count())
+  size = run.experiment.batch_size
+  return loader.batches(run.prepared.train, size, start, run.experiment.steps,
+                        runner.rows(size))
 
 
 def _begin(run: Composition, runner: Runner, checkpoints: Checkpoints,
@@ -102,12 +103,20 @@ def _begin(run: Composition, runner: Runner, checkpoints: Checkpoints,
   if checkpoints.latest() is not None:
     _check_same(checkpoints.facts(), facts)
     return checkpoints.restore(run.shape(), runner.shardings)
+  return first_state(run, runner, source)
+
+
+def first_state(run: Composition, runner: Runner,
+                source: Saved | None) -> TrainState:
+  """The state before the first step, over a mesh; `source` is `init_from`."""
   state = jax.jit(run.recipe.init, out_shardings=runner.shardings)(
       run.seed(), run.row())
   if source is None or run.experiment.from_scratch:
     return state
-  params, _ = checkpoint.start_from(source, jax.device_get(state.params))
-  return state.replace(params=jax.device_put(params, runner.shardings.params))
+  params, _ = checkpoint.start_from(source, partition.collect(
+      state.params, runner.mesh))
+  return state.replace(params=partition.place(
+      params, runner.shardings.params))
 
 
 def _check_same(old: Facts, new: Facts) -> None:

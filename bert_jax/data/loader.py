@@ -6,66 +6,55 @@ an iterator is started at any step.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from bert_jax.config import UserError
 from bert_jax.data.rows import Rows
 
 Batch = dict[str, np.ndarray]
 
 
-def batch(rows: Rows, batch_size: int, step: int, *, process_index: int = 0,
-          process_count: int = 1) -> Batch:
-  """This process's slice of the global batch of a step.
+def batch(rows: Rows, batch_size: int, step: int,
+          positions: np.ndarray | None = None) -> Batch:
+  """The rows at `positions` of the global batch of a step; None: all of them.
 
   Rows are counted through all epochs. Beside the keys of a row there is `row`,
   the position in the global batch, which keys masks and dropout.
   """
-  positions = _positions(batch_size, process_index, process_count)
+  positions = _positions(batch_size, positions)
   return _stack([rows.row(*divmod(step * batch_size + p, len(rows)))
-                 for p in positions], positions)
+                 for p in positions.tolist()], positions)
 
 
-def batches(rows: Rows, batch_size: int, start_step: int, stop_step: int, *,
-            process_index: int = 0, process_count: int = 1,
+def batches(rows: Rows, batch_size: int, start_step: int, stop_step: int,
+            positions: np.ndarray | None = None, *,
             threads: int = 2) -> Iterator[Batch]:
   """The batches of the steps `start_step` to `stop_step` (exclusive)."""
-  _positions(batch_size, process_index, process_count)
-  return _read_ahead(
-      _Steps(rows, batch_size, start_step, stop_step, process_index,
-             process_count), threads)
+  return _read_ahead(_Steps(rows, batch_size, start_step, stop_step,
+                            _positions(batch_size, positions)), threads)
 
 
-def evaluation_batches(rows: Rows, batch_size: int, *, process_index: int = 0,
-                       process_count: int = 1,
+def evaluation_batches(rows: Rows, batch_size: int,
+                       positions: np.ndarray | None = None, *,
                        threads: int = 2) -> Iterator[Batch]:
   """Every row of epoch 0 once; the last batch is filled with empty rows.
 
   `row` counts over the whole set, so that a row's masks stay the same whatever
   the batch size. Rows made with `shuffle=False` keep the order of the data.
   """
-  _positions(batch_size, process_index, process_count)
   return _read_ahead(
       _EvaluationSteps(rows, batch_size, 0, -(-len(rows) // batch_size),
-                       process_index, process_count), threads)
+                       _positions(batch_size, positions)), threads)
 
 
-def _positions(batch_size: int, process_index: int,
-               process_count: int) -> range:
-  if batch_size < 1 or batch_size % process_count:
-    raise UserError(
-        f"batch_size={batch_size} is not divisible by {process_count} "
-        f"processes; the nearest that is: "
-        f"{max(1, round(batch_size / process_count)) * process_count}.")
-  local = batch_size // process_count
-  return range(process_index * local, (process_index + 1) * local)
+def _positions(batch_size: int, positions: np.ndarray | None) -> np.ndarray:
+  return np.arange(batch_size) if positions is None else positions
 
 
-def _stack(rows: list[Batch], positions: Sequence[int]) -> Batch:
+def _stack(rows: list[Batch], numbers: np.ndarray) -> Batch:
   return {key: np.stack([row[key] for row in rows]) for key in rows[0]} | dict(
-      row=np.array(positions, np.int32))
+      row=numbers.astype(np.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,26 +65,23 @@ class _Steps:
   batch_size: int
   start: int
   stop: int
-  process_index: int
-  process_count: int
+  positions: np.ndarray
 
   def __len__(self) -> int:
     return max(0, self.stop - self.start)
 
   def __getitem__(self, index: int) -> Batch:
     return batch(self.rows, self.batch_size, self.start + index,
-                 process_index=self.process_index,
-                 process_count=self.process_count)
+                 self.positions)
 
 
 class _EvaluationSteps(_Steps):
 
   def __getitem__(self, index: int) -> Batch:
-    numbers = [index * self.batch_size + p for p in _positions(
-        self.batch_size, self.process_index, self.process_count)]
+    numbers = index * self.batch_size + self.positions
     return _stack([
         self.rows.row(0, n) if n < len(self.rows) else self.rows.empty()
-        for n in numbers], numbers)
+        for n in numbers.tolist()], numbers)
 
 
 def _read_ahead(steps: _Steps, threads: int) -> Iterator[Batch]:

@@ -22,7 +22,7 @@ class Runner:
 
   `shardings` are those of a state as it is saved and evaluated, always over
   a mesh; `spread` turns it into the state that `step` takes, `gather` back.
-  `feed` puts this process's rows of a batch on its devices.
+  `feed` puts this process's `rows` of a batch on its devices.
   """
 
   mesh: Mesh
@@ -33,9 +33,9 @@ class Runner:
   feed: Callable[[Mapping[str, np.ndarray]], Batch]
   fetch: Callable[[Pairs], Mapping[str, Any]]
 
-  def share(self, batch: Mapping[str, np.ndarray]) -> Batch:
-    """This process's rows of a batch as a part of the global one."""
-    return partition.share(self.mesh, batch)
+  def rows(self, batch_size: int) -> np.ndarray:
+    """Positions in the global batch of the rows that this process reads."""
+    return partition.local_rows(self.mesh, batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +93,8 @@ class PmapLayout(Layout):
         mesh, jax.tree.map(lambda _: NamedSharding(mesh, P()), shape),
         on_pmap(recipe),
         spread=functools.partial(_copies, len(devices)),
-        gather=lambda state: jax.device_put(one(state),
-                                            NamedSharding(mesh, P())),
+        gather=lambda state: partition.place(one(state),
+                                             NamedSharding(mesh, P())),
         feed=lambda batch: jax.tree.map(split, dict(batch)), fetch=one)
 
 

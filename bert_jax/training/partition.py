@@ -57,11 +57,56 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P(("data", "fsdp")))
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+  """Positions of the global batch that this process's devices hold, ascending.
+
+  Two processes hold the same ones where the tensor axis goes over both.
+  """
+  parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,))
+  return np.unique(np.concatenate([
+      np.arange(batch_size)[part] for part in parts.values()]))
+
+
 def share(mesh: Mesh, batch: Mapping[str, np.ndarray]
           ) -> dict[str, jax.Array]:
-  """This process's rows of a batch as its part of the global one."""
-  return {key: jax.make_array_from_process_local_data(batch_sharding(mesh), x)
-          for key, x in batch.items()}
+  """The global batch, from this process's `local_rows` of it."""
+  sharding, parts = batch_sharding(mesh), row_devices(mesh)
+  local = local_rows(mesh, parts)  # as if each part were one row
+
+  def spread(rows: np.ndarray) -> jax.Array:
+    size = len(rows) // len(local)
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+      start = size * np.searchsorted(local, (index[0].start or 0) // size)
+      return rows[start:start + size]
+
+    return jax.make_array_from_callback((parts * size, *rows.shape[1:]),
+                                        sharding, part)
+
+  return {key: spread(rows) for key, rows in batch.items()}
+
+
+def place(tree: Any, placed: Any) -> Any:
+  """Arrays that every process has whole, as global ones.
+
+  Args:
+    tree: arrays on the host.
+    placed: a sharding for each, or one for all.
+  """
+  if isinstance(placed, NamedSharding):
+    placed = jax.tree.map(lambda _: placed, tree)
+  return jax.tree.map(
+      lambda x, sharding: jax.make_array_from_callback(
+          np.shape(x), sharding, lambda index: np.asarray(x)[index]),
+      tree, placed)
+
+
+def collect(tree: Any, mesh: Mesh) -> Any:
+  """Global arrays, whole and on the host of every process."""
+  if jax.process_count() > 1:
+    everywhere = NamedSharding(mesh, P())
+    tree = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+  return jax.device_get(tree)
 
 
 def row_devices(mesh: Mesh) -> int:

@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax.config import UserError
 from bert_jax.data.tokenizers import Vocabulary
@@ -157,9 +158,10 @@ def evaluation_step(recipe: Recipe, params: Any, batch: Batch
 def on_mesh(recipe: Recipe, state_shardings: Any, batch_sharding: Any
             ) -> Callable[[TrainState, Batch], tuple[TrainState, Pairs]]:
   """The step as one program over a mesh: jit with NamedShardings."""
+  everywhere = NamedSharding(batch_sharding.mesh, PartitionSpec())
   return jax.jit(functools.partial(train_step, recipe),
                  in_shardings=(state_shardings, batch_sharding),
-                 out_shardings=(state_shardings, None), donate_argnums=0)
+                 out_shardings=(state_shardings, everywhere), donate_argnums=0)
 
 
 def on_pmap(recipe: Recipe) -> Callable[[TrainState, Batch],
