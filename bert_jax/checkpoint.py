@@ -5,10 +5,17 @@ page's source and its differences from the defaults), the tokenizer, the
 fingerprint of the data. Orbax writes in the background and never overwrites.
 """
 
+import contextlib
 import dataclasses
+import errno
+import hashlib
+import json
 import logging
+import os
 import pathlib
-from collections.abc import Sequence
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +23,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bert_jax import config
+from bert_jax import config, hosts
 from bert_jax.config import UserError, nearest
-from bert_jax.data.tokenizers import LoadedTokenizer, deserialize
 from bert_jax.experiment import Experiment
+from bert_jax.facts import Facts, check_same
+from bert_jax.training.checksum import checksums
 from bert_jax.training.paths import leaves, path_of
 from bert_jax.training.step import TrainState
 
@@ -28,33 +36,19 @@ logging.getLogger("absl").setLevel(logging.ERROR)
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-  """What a checkpoint holds beside its arrays."""
+class Restored:
+  """A checkpoint that a run goes on from."""
 
-  experiment: Experiment
-  page: str  # the source of the config page; it may define choices
-  tokenizer: LoadedTokenizer
-  data_fingerprint: str
-
-  def to_json(self) -> dict[str, Any]:
-    return {"page": self.page,
-            "changes": config.changes(Experiment(), self.experiment),
-            "tokenizer": self.tokenizer.serialize(),
-            "data_fingerprint": self.data_fingerprint}
-
-  @classmethod
-  def from_json(cls, facts: dict[str, Any]) -> "Facts":
-    if facts["page"]:
-      config.run_page(facts["page"], "the page in the checkpoint")
-    return cls(config.override(Experiment(), facts["changes"]), facts["page"],
-               deserialize(facts["tokenizer"]), facts["data_fingerprint"])
+  state: TrainState
+  progress: dict[str, Any]  # what `save` was given
 
 
 class Checkpoints:
   """The checkpoints of one work directory.
 
   Keeps the latest `keep` and, where `best` names a metric, the one in which
-  it was largest (smallest for a loss).
+  it was largest (smallest for a loss). Every array and the facts carry a
+  checksum; what does not agree with it is put aside and the one before used.
   """
 
   def __init__(self, workdir: pathlib.Path, keep: int = 3, best: str = ""):
@@ -64,24 +58,38 @@ class Checkpoints:
           get_metric_fn=lambda metrics: metrics["rank"], n=1,
           keep_checkpoints_without_metrics=False))
     self._best = best
-    self._manager = ocp.CheckpointManager(
-        (workdir / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(kept),
-            cleanup_tmp_directories=True))
+    self._folder = (workdir / "checkpoints").absolute()
+    with _explained(self._folder):
+      self._manager = ocp.CheckpointManager(
+          self._folder, options=ocp.CheckpointManagerOptions(
+              preservation_policy=policies.AnyPreservationPolicy(kept),
+              cleanup_tmp_directories=True))
 
-  def save(self, state: TrainState, facts: Facts,
-           metrics: dict[str, float]) -> None:
-    """Starts to save; returns when the arrays are copied."""
+  def save(self, state: TrainState, facts: Facts, metrics: dict[str, float],
+           progress: dict[str, Any]) -> None:
+    """Starts to save; returns when the arrays are copied.
+
+    Args:
+      state: over a mesh.
+      facts: the same throughout a run.
+      metrics: of an evaluation of this state, or none.
+      progress: what else the run needs to go on, as JSON.
+
+    Raises:
+      UserError: this or the save before it failed.
+    """
     step = int(state.step)
     if step in self._manager.all_steps():
       return
     rank = self._rank(metrics)
-    self._manager.save(step, args=ocp.args.Composite(
-        params=ocp.args.PyTreeSave(state.params),
-        optimizer=ocp.args.PyTreeSave(_without_params(state)),
-        facts=ocp.args.JsonSave(facts.to_json() | {"rank": rank})),
-        metrics={"rank": rank} if self._best else None)
+    about = facts.to_json() | {"rank": rank, "progress": progress,
+                               "checksums": checksums(state)}
+    with _explained(self._folder, self._manager.all_steps()):
+      self._manager.save(step, args=ocp.args.Composite(
+          params=ocp.args.PyTreeSave(state.params),
+          optimizer=ocp.args.PyTreeSave(_without_params(state)),
+          facts=ocp.args.JsonSave(about | {"digest": _digest(about)})),
+          metrics={"rank": rank} if self._best else None)
 
   def _rank(self, metrics: dict[str, float]) -> float:
     """How good a checkpoint is; one that was not evaluated comes last."""
@@ -96,30 +104,159 @@ class Checkpoints:
   def latest(self) -> int | None:
     return self._manager.latest_step()
 
-  def facts(self) -> Facts:
-    """The facts beside the latest state."""
-    return Facts.from_json(self._manager.restore(
-        self.latest(), args=ocp.args.Composite(
-            facts=ocp.args.JsonRestore()))["facts"])
+  def restore(self, shape: TrainState, shardings: TrainState, facts: Facts,
+              say: Callable[[str], None]) -> Restored | None:
+    """The latest whole state, on the devices that `shardings` name.
 
-  def restore(self, shape: TrainState, shardings: TrainState) -> TrainState:
-    """The latest state, on the devices that `shardings` name."""
-    found = self._manager.restore(self.latest(), args=ocp.args.Composite(
-        params=_wanted(shape.params, shardings.params),
-        optimizer=_wanted(_without_params(shape),
-                          _without_params(shardings))))
-    return TrainState(params=found["params"], **found["optimizer"])
+    Args:
+      shape: of the state.
+      shardings: of the state; any mesh will do.
+      facts: of the run that goes on.
+      say: is told of checkpoints that had to be put aside.
+
+    Returns:
+      None where nothing was saved yet.
+
+    Raises:
+      UserError: all are damaged, or they are another run's.
+    """
+    self.wait()
+    damaged = []
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      found = self._read(step, shape, shardings, facts)
+      if hosts.any_of([found is None])()[0]:
+        damaged.append(self._put_aside(step))
+        continue
+      if damaged:
+        say(f"Damaged: {', '.join(damaged)}; going on from step {step}.")
+      return found
+    if damaged:
+      raise UserError("All checkpoints are damaged; they were moved to "
+                      f"{', '.join(damaged)}. Give another workdir to start "
+                      "again, or bring them back from a copy.")
+    return None
+
+  def _read(self, step: int, shape: TrainState, shardings: TrainState,
+            facts: Facts) -> Restored | None:
+    """None if it is damaged; a UserError if it is another run's."""
+    try:
+      about = _about(self._folder / str(step))
+      check_same(about, facts)
+      _check_shapes(self._folder / str(step), shape)
+      found = self._manager.restore(step, args=ocp.args.Composite(
+          params=_wanted(shape.params, shardings.params),
+          optimizer=_wanted(_without_params(shape),
+                            _without_params(shardings))))
+      state = TrainState(params=found["params"], **found["optimizer"])
+      _check_sums(checksums(state), about)
+      return Restored(state, about["progress"])
+    except UserError:
+      raise
+    except Exception as error:  # Whatever Orbax meets in damaged files.
+      logging.getLogger(__name__).debug("checkpoint %d", step, exc_info=error)
+      return None
+
+  def _put_aside(self, step: int) -> str:
+    """Moves a damaged checkpoint away, so that its step can be saved again."""
+    place = self._folder.parent / "damaged" / str(step)
+    if hosts.first():
+      place.parent.mkdir(exist_ok=True)
+      shutil.rmtree(place, ignore_errors=True)
+      (self._folder / str(step)).rename(place)
+    hosts.any_of([True])()  # Nobody looks before it is gone.
+    self._manager.reload()
+    return str(place)
+
+  def wait(self) -> None:
+    """Until what was saved is on disk."""
+    with _explained(self._folder, self._manager.all_steps()):
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
     """Waits for what is being saved."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
 
   def __enter__(self) -> "Checkpoints":
     return self
 
   def __exit__(self, *_: Any) -> None:
     self.close()
+
+
+class _Damaged(Exception):
+  """What was read is not what was written."""
+
+
+def _digest(about: dict[str, Any]) -> str:
+  return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(),
+                         digest_size=16).hexdigest()
+
+
+def _about(checkpoint: pathlib.Path) -> dict[str, Any]:
+  """The facts of a step's folder, with rank, progress and checksums."""
+  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+    about = reader.restore(checkpoint / "facts")
+  if "digest" not in about:
+    raise UserError(f"{checkpoint} was written by another version of this "
+                    "code.")
+  if about.pop("digest") != _digest(about):
+    raise _Damaged("facts")
+  return about
+
+
+def _check_sums(found: dict[str, int], about: dict[str, Any]) -> None:
+  wrong = [path for path, value in found.items()
+           if about["checksums"][path] != value]
+  if wrong:
+    raise _Damaged(", ".join(wrong))
+
+
+def _check_shapes(checkpoint: pathlib.Path, shape: TrainState) -> None:
+  """
+  Raises:
+    UserError: the parameters there are another network's; names them.
+  """
+  with ocp.PyTreeCheckpointer() as reader:
+    saved = leaves(reader.metadata(checkpoint / "params").item_metadata.tree)
+  old = {path: tuple(x.shape) for path, x in saved.items()}
+  new = {path: x.shape for path, x in leaves(shape.params).items()}
+  differing = [
+      f"{path}: {old[path] if path in old else 'nothing'} there, "
+      f"{new[path] if path in new else 'nothing'} here"
+      for path in sorted(old | new)
+      if path not in old or path not in new or old[path] != new[path]]
+  if differing:
+    raise UserError(
+        "The checkpoints here are of another architecture:\n  "
+        + "\n  ".join(differing[:20]) + "\nGive another workdir.")
+
+
+@contextlib.contextmanager
+def _explained(folder: pathlib.Path,
+               kept: Sequence[int] = ()) -> Iterator[None]:
+  """Turns what a disk refuses into a UserError.
+
+  Orbax and TensorStore pass on the words of the operating system, but in
+  exceptions of many types.
+  """
+  try:
+    yield
+  except Exception as error:
+    causes = [os.strerror(code) for code in (
+        errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM,
+        errno.EIO)]
+    cause = next((c for c in causes if c in str(error)), None)
+    if cause is None:
+      raise
+    there = next(f for f in (folder, *folder.parents) if f.exists())
+    free = shutil.disk_usage(there).free
+    whole = (f"The checkpoints of the steps {', '.join(map(str, kept))} are "
+             "whole; the same command goes on from the last. " if kept else "")
+    raise UserError(f"{folder} could not be written: {cause} ({free / 1e6:,.0f}"
+                    f" MB are free). {whole}") from error
 
 
 def _without_params(state: TrainState) -> dict[str, Any]:
@@ -147,27 +284,87 @@ class Saved:
 def read(directory: str | pathlib.Path) -> Saved:
   """The checkpoint that a run is used by: its best, or else its latest.
 
+  A damaged one is passed over, with a warning.
+
   Raises:
     UserError: there is none.
   """
-  path = pathlib.Path(directory).absolute() / "checkpoints"
+  found = history(directory)
+  for step in sorted(found, key=lambda s: (found[s]["rank"], s), reverse=True):
+    params = _unless_damaged(_read_params, _place(directory, step),
+                             found[step])
+    if params is not None:
+      return Saved(params, Facts.from_json(found[step]), step)
+  raise UserError(f"{directory} holds no finished checkpoint that is whole.")
+
+
+def history(directory: str | pathlib.Path) -> dict[int, dict[str, Any]]:
+  """What lies beside the arrays of each finished checkpoint, by step.
+
+  Nothing is changed there, so that a run may go on at the same time.
+
+  Raises:
+    UserError: there is none.
+  """
+  path = _place(directory)
   if not path.is_dir():
     raise UserError(f"{directory} holds no checkpoints; give the work "
                     "directory of a run.")
   with ocp.CheckpointManager(path) as manager:
     steps = sorted(manager.all_steps())
-    if not steps:
-      raise UserError(f"{directory} holds no finished checkpoint.")
-    facts = {step: manager.restore(step, args=ocp.args.Composite(
-        facts=ocp.args.JsonRestore()))["facts"] for step in steps}
-  step = max(steps, key=lambda s: (facts[s]["rank"], s))
+  found = {step: about for step in steps
+           if (about := _unless_damaged(_about, path / str(step)))}
+  if not found:
+    raise UserError(f"{directory} holds no finished checkpoint"
+                    + (" that is whole." if steps else "."))
+  return found
+
+
+def state_at(directory: str | pathlib.Path, step: int, shape: TrainState,
+             shardings: TrainState) -> TrainState | None:
+  """The state that was saved at a step, or None, and a warning, where it is
+  damaged."""
+
+  def read_state(checkpoint: pathlib.Path) -> TrainState:
+    with ocp.PyTreeCheckpointer() as reader:
+      params = reader.restore(checkpoint / "params", args=_wanted(
+          shape.params, shardings.params))
+      rest = reader.restore(checkpoint / "optimizer", args=_wanted(
+          _without_params(shape), _without_params(shardings)))
+    state = TrainState(params=params, **rest)
+    _check_sums(checksums(state), _about(checkpoint))
+    return state
+
+  return _unless_damaged(read_state, _place(directory, step))
+
+
+def _place(directory: str | pathlib.Path, *step: int) -> pathlib.Path:
+  return (pathlib.Path(directory).absolute() / "checkpoints").joinpath(
+      *map(str, step))
+
+
+def _unless_damaged(reader: Callable[..., Any], checkpoint: pathlib.Path,
+                    *arguments: Any) -> Any:
+  """What `reader` finds; None, and a warning, where it is damaged."""
+  try:
+    return reader(checkpoint, *arguments)
+  except UserError:
+    raise
+  except Exception as error:  # Whatever Orbax meets in damaged files.
+    warnings.warn(f"{checkpoint} is damaged and was passed over: "
+                  f"{str(error)[:200]}", stacklevel=3)
+    return None
+
+
+def _read_params(checkpoint: pathlib.Path, about: dict[str, Any]) -> Any:
   with ocp.PyTreeCheckpointer() as reader:
-    params_path = path / str(step) / "params"
-    shape = reader.metadata(params_path).item_metadata.tree
-    params = reader.restore(params_path, restore_args=jax.tree.map(
+    shape = reader.metadata(checkpoint / "params").item_metadata.tree
+    params = reader.restore(checkpoint / "params", restore_args=jax.tree.map(
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shape,
         is_leaf=lambda x: hasattr(x, "shape")))
-  return Saved(params, Facts.from_json(facts[step]), step)
+  _check_sums({f"params/{path}": value
+               for path, value in checksums(params).items()}, about)
+  return params
 
 
 def resolve(experiment: Experiment,

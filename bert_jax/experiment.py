@@ -5,8 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 
+from bert_jax.budget import Budget
 from bert_jax.config import UserError
 from bert_jax.data.datasets import Data, Prepared, TextData
+from bert_jax.data.rows import Rows
 from bert_jax.data.tokenizers import LoadedTokenizer, Vocabulary
 from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import MlmNsp
@@ -23,13 +25,21 @@ class Experiment:
   """All that a run is. Defaults: BERT-base as published, on embedded text.
 
   Attributes:
-    steps: updates of a run, unless `epochs` is set.
+    steps: updates of a run, unless `epochs` or `budget` is set.
     epochs: passes over the training rows; None: as `steps` says.
+    budget: what the run may take, as 20min, 2h, 3e15flops or 2e6tokens;
+      schedule, evaluations and saves fit inside.
     batch_size: rows of the global batch.
     microbatches: parts of a batch that go through the network in turn.
     evaluate_every, save_every: in steps; both also happen at the end.
+    save_minutes: saves also after so much time, None: by steps alone.
     evaluation_batches: of the held-out set at most; None: all of it.
     keep: checkpoints kept, the latest.
+    max_skipped: so many steps in a row whose loss or gradients are not finite
+      end the run; fewer are skipped.
+    spike_deviations: where the loss is so many standard deviations above its
+      running mean, the run goes back to the last checkpoint and leaves that
+      batch out; 0: never.
     best: the metric whose best checkpoint is kept and used too, as
       "accuracy" or "loss"; "": the last one is used.
     init_from: work directory of a run whose network, tokenizer and parameters
@@ -46,23 +56,32 @@ class Experiment:
   layout: Layout = MeshLayout()
   steps: int = 1_000_000
   epochs: float | None = None
+  budget: str = ""
   batch_size: int = 256
   microbatches: int = 1
   seed: int = 0
   evaluate_every: int = 10_000
   evaluation_batches: int | None = None
   save_every: int = 10_000
+  save_minutes: float | None = None
   log_every: int = 100
   keep: int = 3
+  max_skipped: int = 10
+  spike_deviations: float = 0.0
   best: str = ""
   init_from: str = ""
   from_scratch: bool = False
 
   def __post_init__(self):
     for name in ("steps", "batch_size", "microbatches", "evaluate_every",
-                 "save_every", "log_every", "keep"):
+                 "save_every", "log_every", "keep", "max_skipped"):
       if getattr(self, name) < 1:
         raise UserError(f"{name}={getattr(self, name)}: at least 1.")
+    if self.budget:
+      Budget.parse(self.budget)
+      if self.epochs is not None:
+        raise UserError(f"budget={self.budget} and epochs={self.epochs}: the "
+                        "length of a run is given by one of them.")
     if self.data.length > self.model.max_position_embeddings:
       raise UserError(
           f"data.length={self.data.length} is more than the network's "
@@ -72,7 +91,10 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Composition:
-  """An experiment put together; its own options are complete now."""
+  """An experiment put together; its own options are complete now.
+
+  But for the steps of a budget of time, which only the machine can tell.
+  """
 
   experiment: Experiment
   prepared: Prepared
@@ -90,6 +112,11 @@ class Composition:
     row = self.prepared.train.empty()
     return {key: value[None] for key, value in row.items()} | {
         "row": np.zeros(1, np.int32)}
+
+  def with_steps(self, steps: int) -> "Composition":
+    experiment = dataclasses.replace(self.experiment, steps=steps)
+    return Composition(experiment, self.prepared, recipe(
+        experiment, self.recipe.vocabulary))
 
 
 def compose(experiment: Experiment,
@@ -110,8 +137,9 @@ def compose(experiment: Experiment,
   vocabulary = prepared.tokenizer.vocabulary
   complete = dataclasses.replace(
       experiment, objective=objective,
-      model=_with_vocabulary(experiment.model, vocabulary),
-      steps=_steps(experiment, len(prepared.train)))
+      model=_with_vocabulary(experiment.model, vocabulary))
+  complete = dataclasses.replace(complete,
+                                 steps=_steps(complete, prepared.train))
   return Composition(complete, prepared, recipe(complete, vocabulary))
 
 
@@ -132,9 +160,13 @@ def _with_vocabulary(model: Bert, vocabulary: Vocabulary) -> Bert:
   return dataclasses.replace(model, vocab_size=size)
 
 
-def _steps(experiment: Experiment, rows: int) -> int:
-  if experiment.epochs is None:
-    return experiment.steps
-  return max(1, round(experiment.epochs * rows / experiment.batch_size))
-
-
+def _steps(experiment: Experiment, rows: Rows) -> int:
+  if experiment.epochs is not None:
+    return max(1, round(experiment.epochs * len(rows) / experiment.batch_size))
+  if experiment.budget:
+    budget = Budget.parse(experiment.budget)
+    if budget.unit != "seconds":
+      from bert_jax.training.plan import flops_per_token
+      return budget.steps(rows, experiment.batch_size,
+                          flops_per_token(experiment))
+  return experiment.steps

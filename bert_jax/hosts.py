@@ -16,10 +16,12 @@ import os
 import pathlib
 import platform
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -226,17 +228,43 @@ def _names(hosts: Sequence[str]) -> str:
   return f"{hosts[0]} and {len(hosts) - 1} more"
 
 
-def _exchange(words: dict) -> list[dict]:
-  """What every process says, in their order."""
-  # Collectives may run into limits of time (gloo's do); this barrier does not.
-  ocp.multihost.get_barrier_sync_fn()(
-      key=f"bert_jax_{next(_meetings)}", timeout_ms=_PATIENCE_MS)
+def _wait_for_all(name: str, milliseconds: int) -> None:
+  ocp.multihost.get_barrier_sync_fn()(key=f"bert_jax_{name}",
+                                      timeout_ms=milliseconds)
+
+
+def _exchange(words: Any) -> list[Any]:
+  """What every process says, in their order; JSON."""
+  # The first collective gives up after 30 seconds where gloo is in use, on
+  # CPUs; this does not.
+  _wait_for_all(str(next(_meetings)), _PATIENCE_MS)
   data = np.frombuffer(json.dumps(words).encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.int32(len(data)))
   padded = np.zeros(sizes.max(), np.uint8)
   padded[:len(data)] = data
   return [json.loads(row[:size].tobytes()) for row, size in zip(
       multihost_utils.process_allgather(padded), sizes)]
+
+
+def from_first(value: Any) -> Any:
+  """What process 0 calls this with, on every process; JSON."""
+  return value if jax.process_count() == 1 else _exchange(value)[0]
+
+
+def part(seconds: int = 20) -> None:
+  """After a failure: ends this process unless the others fail too.
+
+  They may be in the middle of a program over all devices, and would wait for
+  this process for ever. The end of process 0 ends them at once, that of another
+  one after some missing signs of life.
+  """
+  if jax.distributed.is_initialized() and jax.process_count() > 1:
+    try:
+      _wait_for_all("part", seconds * 1000)
+    except Exception:  # Whatever a meeting that nobody comes to ends in.
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(1)
 
 
 def any_of(flags: Sequence[bool]) -> Callable[[], list[bool]]:

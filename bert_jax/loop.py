@@ -1,27 +1,36 @@
 """The training loop: one story, top to bottom."""
 
+import contextlib
 import dataclasses
+import json
 import pathlib
+import shutil
+import signal
+import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config, metrics, writers
-from bert_jax.checkpoint import Checkpoints, Facts, Saved
+from bert_jax import checkpoint, config, hosts, metrics, watch, writers
+from bert_jax.budget import Budget, Clock
+from bert_jax.checkpoint import Checkpoints, Saved
 from bert_jax.config import UserError
 from bert_jax.data import loader
 from bert_jax.evaluate import Evaluator
 from bert_jax.experiment import Composition, Experiment, compose
+from bert_jax.facts import Facts
 from bert_jax.training import partition
 from bert_jax.training.layouts import Runner
 from bert_jax.training.step import TrainState
+from bert_jax.watch import NotFinite, Spike, Watch, write_whole
 
-# What may differ between the start of a run and its resumption.
-RESUMABLE = ("layout", "log_every", "keep", "evaluate_every", "save_every",
-             "evaluation_batches")
+# Of a budget of time, what the steps may take: machines are not even.
+_SHARE_OF_TIME = 0.97
+_MEASURED_SECONDS = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +40,10 @@ class Result:
   scores: dict[str, float]  # of the last evaluation
   params: Any
   run: Composition
+
+
+class Stopped(Exception):
+  """The process was asked to end; all is saved."""
 
 
 def train(experiment: Experiment, workdir: str | pathlib.Path,
@@ -44,66 +57,193 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
 
   Raises:
     UserError: what is asked for cannot be run, or is not what was begun here.
+    Stopped: after SIGTERM.
   """
-  workdir = pathlib.Path(workdir)
-  source = (checkpoint.read(experiment.init_from) if experiment.init_from
-            else None)
-  run = compose(experiment, source and source.facts.tokenizer)
-  experiment = run.experiment
-  runner = experiment.layout.build(run.recipe, run.shape(),
-                                   experiment.batch_size)
-  evaluator = Evaluator(run.recipe, experiment.batch_size, runner.mesh)
-  facts = Facts(experiment, page, run.prepared.tokenizer,
+  workdir, clock = pathlib.Path(workdir), Clock(experiment.save_minutes)
+  try:
+    _make(workdir)
+    source = (checkpoint.read(experiment.init_from) if experiment.init_from
+              else None)
+    run = compose(experiment, source and source.facts.tokenizer)
+  except UserError as error:
+    hosts.agree({}, str(error))
+    raise
+  hosts.agree({**config.options(run.experiment), **hosts.code_facts(),
+               "data": run.prepared.fingerprint,
+               "left out": str(sorted(watch.left_out(workdir)))})
+  if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
+    run = _within_budget(run, workdir, clock)
+  facts = Facts(run.experiment, page, run.prepared.tokenizer,
                 run.prepared.fingerprint)
-
-  def evaluate(state: TrainState) -> dict[str, float]:
-    return evaluator.evaluate(
-        state.params, run.prepared.evaluation, run.prepared.labelled,
-        experiment.evaluation_batches)
-
-  workdir.mkdir(parents=True, exist_ok=True)
   with Checkpoints(workdir, experiment.keep, experiment.best) as checkpoints:
-    state = _begin(run, runner, checkpoints, facts, source)
-    step, scores = int(state.step), {}
-    with _Log(workdir, experiment, step) as log:
-      state = runner.spread(state)
-      for batch in _batches(run, runner, step):
-        state, pairs = runner.step(state, runner.feed(batch))
-        # The metrics of a step are fetched when the next is on its way.
-        log.flush()
-        step += 1
-        log.hold(step, batch, lambda pairs=pairs: runner.fetch(pairs))
-        last = step == experiment.steps
-        evaluates = last or step % experiment.evaluate_every == 0
-        saves = last or step % experiment.save_every == 0
-        if not (evaluates or saves):
-          continue
-        log.flush()
+    while True:
+      try:
+        result = _Leg(workdir, run, facts, source, checkpoints, clock).run()
+        break
+      except Spike as spike:
+        _roll_back(workdir, checkpoints, spike, experiment.max_skipped)
+  if hosts.first():
+    writers.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
+  return result
+
+
+def _make(workdir: pathlib.Path) -> None:
+  """
+  Raises:
+    UserError: it cannot be written to.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=workdir):
+      pass
+  except OSError as error:
+    raise UserError(f"The work directory {workdir} cannot be written to: "
+                    f"{error.strerror}.") from error
+
+
+def _roll_back(workdir: pathlib.Path, checkpoints: Checkpoints, spike: Spike,
+               at_most: int) -> None:
+  """Has the batch of a spike left out from now on.
+
+  Raises:
+    NotFinite: that was done `at_most` times since the last checkpoint.
+  """
+  since = [s for s in watch.left_out(workdir)
+           if s > (checkpoints.latest() or 0)]
+  if len(since) >= at_most:
+    raise NotFinite(
+        f"A {spike}; {len(since)} batches since step "
+        f"{checkpoints.latest() or 0} were left out already (max_skipped="
+        f"{at_most}): {', '.join(map(str, sorted(since)))}.", spike.step)
+  if hosts.first():
+    watch.leave_out(workdir, spike.step)
+  hosts.any_of([True])()  # Nobody reads before it is written.
+
+
+class _Leg:
+  """A run from its latest checkpoint to its end, or to what stops it."""
+
+  def __init__(self, workdir: pathlib.Path, run: Composition, facts: Facts,
+               source: Saved | None, checkpoints: Checkpoints, clock: Clock):
+    self._run, self._experiment = run, run.experiment
+    self._workdir, self._facts, self._source = workdir, facts, source
+    self._checkpoints, self._clock = checkpoints, clock
+    self._left_out = watch.left_out(workdir)
+    self._watch = Watch(self._experiment.max_skipped,
+                        self._experiment.spike_deviations)
+    self.runner = self._experiment.layout.build(
+        run.recipe, run.shape(), self._experiment.batch_size)
+    self._evaluator = Evaluator(run.recipe, self._experiment.batch_size,
+                                self.runner.mesh)
+
+  def run(self) -> Result:
+    with _stop_requests() as stop_requested:
+      return self._go(stop_requested)
+
+  def _go(self, stop_requested: Callable[[], bool]) -> Result:
+    experiment, runner, clock = self._experiment, self.runner, self._clock
+    messages = []
+    whole, progress = self._begin(messages.append)
+    step, scores = int(whole.step), {}
+    log = _Log(self._workdir, experiment, step, self._watch,
+               progress["window"])
+    with log:
+      for message in messages:
+        log.note(message)
+      if step and not progress["evaluated"] and self._evaluates(step):
+        log.held_out(step, self.evaluate(whole))
+      state = runner.spread(whole)
+      for batch in self.batches(step):
+        # Asked before the step, so that the answer is there during it.
+        wishes = hosts.any_of([stop_requested(),
+                               hosts.first() and clock.save_due(),
+                               hosts.first() and clock.over()])
+        state, pairs = self.step(state, step + 1, batch)
+        try:
+          # The metrics of a step are fetched when the next is on its way.
+          log.flush()
+          step += 1
+          log.hold(step, batch, pairs)
+          stops, saves, over = wishes()
+          last = over or step == experiment.steps
+          evaluates = last or self._evaluates(step) and not stops
+          saves |= last or stops or step % experiment.save_every == 0
+          if not (evaluates or saves):
+            continue
+          log.flush()
+        except NotFinite as error:
+          self._give_up(runner.gather(state), log, error)
         whole = runner.gather(state)
-        scores = evaluate(whole) if evaluates else {}
+        scores = self.evaluate(whole) if evaluates else {}
         log.held_out(step, scores)
         if saves:
-          checkpoints.save(whole, facts, scores)
-      whole = runner.gather(state)
-  writers.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
-  return Result(scores or evaluate(whole), whole.params, run)
+          self._save(whole, log, scores)
+        if last:
+          if over and step < experiment.steps:
+            log.note(f"The budget ended at step {step} of {experiment.steps}: "
+                     "the machine was slower than measured.")
+          break
+        if stops:
+          self._checkpoints.wait()
+          raise Stopped(f"Asked to end; saved at step {step} of "
+                        f"{experiment.steps}. The same command goes on.")
+    return Result(scores or self.evaluate(whole), whole.params, self._run)
 
+  def _begin(self, say: Callable[[str], None]
+             ) -> tuple[TrainState, dict[str, Any]]:
+    """The latest state here, or else the first one."""
+    found = self._checkpoints.restore(
+        self._run.shape(), self.runner.shardings, self._facts, say)
+    if found is None:
+      return (first_state(self._run, self.runner, self._source),
+              {"window": {}, "evaluated": True})
+    self._clock.go_on(found.progress["seconds"])
+    self._watch.go_on(found.progress["watch"])
+    return found.state, found.progress
 
-def _batches(run: Composition, runner: Runner,
-             start: int) -> Iterator[Mapping[str, Any]]:
-  """This process's rows of the steps that are left."""
-  size = run.experiment.batch_size
-  return loader.batches(run.prepared.train, size, start, run.experiment.steps,
-                        runner.rows(size))
+  def batches(self, start: int) -> Iterator[Mapping[str, Any]]:
+    """This process's rows of the steps that are left."""
+    size = self._experiment.batch_size
+    return loader.batches(self._run.prepared.train, size, start,
+                          self._experiment.steps, self.runner.rows(size))
 
+  def step(self, state: TrainState, step: int, batch: Mapping[str, Any]
+            ) -> tuple[TrainState, Any]:
+    """The state after it, and its pairs, if its batch is not left out."""
+    if step in self._left_out:
+      return state.replace(step=state.step + 1), None
+    state, pairs = self.runner.step(state, self.runner.feed(batch))
+    return state, lambda: self.runner.fetch(pairs)
 
-def _begin(run: Composition, runner: Runner, checkpoints: Checkpoints,
-           facts: Facts, source: Saved | None) -> TrainState:
-  """The latest state here, or else the first one."""
-  if checkpoints.latest() is not None:
-    _check_same(checkpoints.facts(), facts)
-    return checkpoints.restore(run.shape(), runner.shardings)
-  return first_state(run, runner, source)
+  def _evaluates(self, step: int) -> bool:
+    return step % self._experiment.evaluate_every == 0
+
+  def evaluate(self, state: TrainState) -> dict[str, float]:
+    return self._evaluator.evaluate(
+        state.params, self._run.prepared.evaluation,
+        self._run.prepared.labelled, self._experiment.evaluation_batches)
+
+  def _save(self, state: TrainState, log: "_Log",
+            scores: dict[str, float]) -> None:
+    self._checkpoints.save(state, self._facts, scores, {
+        "seconds": self._clock.used(), "evaluated": bool(scores),
+        "watch": self._watch.state(), "window": log.window()})
+    self._clock.saved()
+
+  def _give_up(self, state: TrainState, log: "_Log", error: NotFinite) -> None:
+    """Saves the last good parameters.
+
+    Raises:
+      NotFinite: always; says what is there and what to do.
+    """
+    self._watch.in_row = 0  # The next start may try as many again.
+    self._save(state, log, {})
+    self._checkpoints.wait()
+    raise NotFinite(
+        f"{error} The parameters from before them are saved as step "
+        f"{int(state.step)}, and the same command goes on behind them. "
+        f"`bert-jax replay {self._workdir} --step {error.first}` shows the "
+        "first of their batches.", error.first) from error
 
 
 def first_state(run: Composition, runner: Runner,
@@ -119,30 +259,102 @@ def first_state(run: Composition, runner: Runner,
       params, runner.shardings.params))
 
 
-def _check_same(old: Facts, new: Facts) -> None:
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+  """Whether SIGTERM has come, which until then ends nothing.
+
+  Preempted machines, Kubernetes and SLURM send it some time before they end a
+  process. Only a main thread can listen.
   """
-  Raises:
-    UserError: the run here was begun as another one.
+  came = threading.Event()
+  if threading.current_thread() is not threading.main_thread():
+    yield came.is_set
+    return
+  before = signal.signal(signal.SIGTERM, lambda *_: came.set())
+  try:
+    yield came.is_set
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _within_budget(run: Composition, workdir: pathlib.Path,
+                   clock: Clock) -> Composition:
+  """The run with as many steps as its budget of time is enough for.
+
+  They are measured once and written down, so that the schedule is the same
+  after an interruption.
   """
-  differing = [c for c in config.changes(old.experiment, new.experiment)
-               if c.split("=")[0].split(".")[0] not in RESUMABLE]
-  if differing:
-    raise UserError(
-        "This work directory holds another run, which the following would "
-        f"change:\n  {chr(10).join(differing)}\nGive another workdir, or "
-        "leave these as they were.")
-  if old.data_fingerprint != new.data_fingerprint:
-    raise UserError("This work directory holds a run over other data (the "
-                    "fingerprints differ); give another workdir.")
+  path, budget = workdir / "budget.json", Budget.parse(run.experiment.budget)
+  plan = json.loads(path.read_text()) if path.exists() else {"budget": ""}
+  if plan["budget"] != run.experiment.budget:
+    costs = _measure(run, workdir / "measured")
+    steps = budget.enough(costs.step / _SHARE_OF_TIME,
+                          clock.used() + costs.start + costs.end)
+    plan = {"budget": run.experiment.budget,
+            "steps": int(hosts.from_first(steps)),
+            "end": hosts.from_first(costs.end)}
+    if hosts.first():
+      write_whole(path, json.dumps(plan))
+  clock.limit(budget.amount - plan["end"])
+  return run.with_steps(plan["steps"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Costs:
+  """In seconds."""
+
+  start: float  # until the step is compiled
+  step: float  # with its share of the evaluations
+  end: float  # the last evaluation and save
+
+
+def _measure(run: Composition, folder: pathlib.Path) -> _Costs:
+  """Some steps, an evaluation and a save, all thrown away."""
+  experiment, times, now = run.experiment, [], time.monotonic
+  facts = Facts(experiment, "", run.prepared.tokenizer, "")
+  with Checkpoints(folder) as checkpoints:
+    leg = _Leg(folder, run, facts, None, checkpoints, Clock())
+    state = leg.runner.spread(first_state(run, leg.runner, None))
+    for batch in leg.batches(0):
+      start = now()
+      state, pairs = leg.step(state, 1, batch)
+      pairs()
+      times.append(now() - start)
+      if len(times) > 2 and sum(times[1:]) > _MEASURED_SECONDS:
+        break
+    whole, start = leg.runner.gather(state), now()
+    leg.evaluate(whole)
+    first, again = now() - start, now()
+    leg.evaluate(whole)
+    evaluation, saving = now() - again, now()
+    checkpoints.save(whole, facts, {}, {})
+    checkpoints.wait()
+    saving = now() - saving
+  if hosts.first():
+    shutil.rmtree(folder)
+  step = float(np.median(times[1:] or times))
+  return _Costs(times[0] + first, step + evaluation / experiment.evaluate_every,
+                evaluation + saving)
 
 
 class _Log:
-  """Means over windows of steps, held-out scores, and the time left."""
+  """Means over windows of steps, held-out scores, and the time left.
 
-  def __init__(self, workdir: pathlib.Path, experiment: Experiment, step: int):
+  Args:
+    workdir: of the run.
+    experiment: that runs.
+    step: that it goes on from.
+    watcher: sees the metrics of every step.
+    window: the sums since the last line, of a process before this one.
+  """
+
+  def __init__(self, workdir: pathlib.Path, experiment: Experiment, step: int,
+               watcher: Watch, window: Mapping[str, Any]):
     self._every, self._steps = experiment.log_every, experiment.steps
-    self._out = writers.Writers(workdir, experiment.steps, step)
-    self._held, self._window, self._tokens = None, {}, 0
+    self._out = (writers.Writers(workdir, experiment.steps, step)
+                 if hosts.first() else writers.Silent())
+    self._batch_size, self._watch = experiment.batch_size, watcher
+    self._held, self._window, self._tokens = None, dict(window), 0.0
     self._since = time.monotonic()
 
   def __enter__(self) -> "_Log":
@@ -151,26 +363,49 @@ class _Log:
   def __exit__(self, *_: Any) -> None:
     self._out.close()
 
-  def hold(self, step: int, batch: Mapping[str, np.ndarray], fetch: Any):
+  def note(self, text: str) -> None:
+    self._out.note(text)
+
+  def window(self) -> dict[str, Any]:
+    """The sums since the last line, as JSON."""
+    return self._window
+
+  def hold(self, step: int, batch: Mapping[str, np.ndarray],
+           fetch: Callable[[], Any] | None) -> None:
     """Keeps the metrics of a step that has only been dispatched."""
-    self._held = step, np.count_nonzero(batch["example_ids"]), fetch
+    # Each process counts its own rows; they are alike.
+    rows = batch["example_ids"]
+    tokens = np.count_nonzero(rows) * self._batch_size / len(rows)
+    self._held = step, tokens, fetch
 
   def flush(self) -> None:
-    """Fetches what is held; at the end of a window writes its means."""
+    """Fetches what is held; at the end of a window writes its means.
+
+    Raises:
+      NotFinite, Spike: as the Watch.
+    """
     if self._held is None:
       return
     step, tokens, fetch = self._held
     self._held = None
-    self._window = metrics.merge([self._window, fetch()])
+    if fetch is not None:
+      pairs = metrics.merge([fetch()])
+      self._watch.see(step, pairs)
+      self._window = metrics.merge([self._window, pairs])
     self._tokens += tokens
     self._out.advance(step)
     if step % self._every == 0 or step == self._steps:
-      now = time.monotonic()
-      self._out.write(step, {
-          **{f"train/{name}": value for name, value
-             in metrics.summarize(self._window).items()},
-          "train/tokens_per_second": self._tokens / (now - self._since)})
-      self._window, self._tokens, self._since = {}, 0, now
+      self._write(step)
+
+  def _write(self, step: int) -> None:
+    now, window = time.monotonic(), dict(self._window)
+    skipped, _ = window.pop("skipped", (0.0, 0.0))
+    self._out.write(step, {
+        **{f"train/{name}": value
+           for name, value in metrics.summarize(window).items()},
+        **({"train/skipped": skipped} if skipped else {}),
+        "train/tokens_per_second": self._tokens / (now - self._since)})
+    self._window, self._tokens, self._since = {}, 0.0, now
 
   def held_out(self, step: int, scores: Mapping[str, float]) -> None:
     """Writes scores; their time is not the steps' time."""

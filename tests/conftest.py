@@ -19,6 +19,17 @@ os.environ.update(
 
 import pytest
 
+from tests import small_run
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> pathlib.Path:
+  """What small_run writes, and the cache of the corpora made from it."""
+  folder = tmp_path_factory.mktemp("runs")
+  small_run.write(folder)
+  os.environ["BERT_JAX_CACHE"] = str(folder / "cache")
+  return folder
+
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:

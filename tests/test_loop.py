@@ -8,65 +8,21 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config, embed, evaluate, loop, writers
+from bert_jax import checkpoint, config, embed, evaluate, loop
 from bert_jax.config import UserError
-from bert_jax.data.datasets import TableData, TextData
-from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.data.datasets import TableData
 from bert_jax.experiment import Experiment
-from bert_jax.model.encoder import Bert
-from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.tasks import Classification, Regression, Tagging
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW
-from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
+from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import TrainState
-
-WORDS = "red green blue tall short old new warm cold dark light soft".split()
-
-
-def sentence(rng: np.random.Generator) -> str:
-  return " ".join(rng.choice(WORDS, rng.integers(3, 8))) + "."
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> pathlib.Path:
-  """Text, labelled tables, and the cache of the corpora made from them."""
-  folder = tmp_path_factory.mktemp("loop")
-  rng = np.random.default_rng(0)
-  (folder / "text.txt").write_text("\n\n".join(
-      "\n".join(sentence(rng) for _ in range(8)) for _ in range(120)) + "\n")
-  for name, count in (("train", 200), ("dev", 37)):
-    lines = ["sentence\tlabel\tscore"]
-    for _ in range(count):
-      text = sentence(rng)
-      lines.append(f"{text}\t{'warm' if 'warm' in text else 'other'}\t"
-                   f"{text.count('o') / 4}")
-    (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
-  return folder
-
-
-@pytest.fixture(autouse=True)
-def cache(folder, monkeypatch):
-  monkeypatch.setenv("BERT_JAX_CACHE", str(folder / "cache"))
-
-
-def pretraining(folder: pathlib.Path, **options) -> Experiment:
-  return dataclasses.replace(Experiment(
-      model=Bert(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                 intermediate_size=32, max_position_embeddings=32),
-      objective=MlmNsp(),
-      data=TextData(length=32, text=str(folder / "text.txt"),
-                    tokenizer=WordPieceTokenizer(vocab_size=60),
-                    held_out_percent=20.0),
-      optimizer=AdamW(), schedule=LinearSchedule(1e-2), steps=4, batch_size=8,
-      evaluate_every=2, save_every=2, log_every=1), **options)
+from tests.small_run import WORDS, curve, pretraining, stored
 
 
 @pytest.fixture(scope="module")
 def pretrained(folder) -> pathlib.Path:
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("BERT_JAX_CACHE", str(folder / "cache"))
-    loop.train(pretraining(folder), folder / "pretrained")
+  loop.train(pretraining(folder), folder / "pretrained")
   return folder / "pretrained"
 
 
@@ -83,11 +39,6 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
       evaluate_every=1000, save_every=1000, log_every=1), **options)
 
 
-def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
-  return [{k: v for k, v in line.items() if "second" not in k}
-          for line in writers.read_jsonl(workdir / "metrics.jsonl")]
-
-
 @pytest.mark.parametrize("layout", [MeshLayout(), PmapLayout()],
                          ids=["mesh", "pmap"])
 def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
@@ -99,23 +50,22 @@ def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
   class Stopped(Exception):
     pass
 
-  def stop(self, step, scores):
+  hold = loop._Log.hold
+
+  def stop(self, step, *arguments):
     if step == 3:
       raise Stopped
+    hold(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-    patch.setattr(loop._Log, "hold", lambda self, step, *_: stop(
-        self, step, None))
+    patch.setattr(loop._Log, "hold", stop)
     loop.train(four, tmp_path / "parts")
   parts = loop.train(four, tmp_path / "parts")
   jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
   assert parts.scores == whole.scores
-  states = [checkpoint.Checkpoints(tmp_path / name).restore(
-      whole.run.shape(), layout.build(
-          whole.run.recipe, whole.run.shape(), 8).shardings)
-      for name in ("whole", "parts")]
-  jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, states))
-  assert curve(tmp_path / "whole")[-2:] == curve(tmp_path / "parts")[-2:]
+  states = [stored(tmp_path / name, whole.run) for name in ("whole", "parts")]
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
 
 
 def test_a_run_leaves_its_curves(pretrained):
@@ -223,7 +173,7 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
     for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4)):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
-               saved.facts, {"accuracy": accuracy})
+               saved.facts, {"accuracy": accuracy}, {})
   found = checkpoint.read(tmp_path)
   assert found.step == 2 and found.params == {"step": 2.0}
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
@@ -232,4 +182,4 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
   with (checkpoint.Checkpoints(tmp_path, best="acuracy") as out,
         pytest.raises(UserError, match="did you mean 'accuracy'")):
     out.save(TrainState(np.int32(5), np.int32(0), {}, {}), saved.facts,
-             {"accuracy": 0.5})
+             {"accuracy": 0.5}, {})

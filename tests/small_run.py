@@ -1,0 +1,68 @@
+"""A run so small that it takes seconds, and the text and tables it reads."""
+
+import dataclasses
+import pathlib
+
+import jax
+import numpy as np
+
+from bert_jax import checkpoint, writers
+from bert_jax.data.datasets import TextData
+from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.experiment import Composition, Experiment
+from bert_jax.facts import Facts
+from bert_jax.model.encoder import Bert
+from bert_jax.objectives.mlm import MlmNsp
+from bert_jax.training.optimizers import AdamW
+from bert_jax.training.schedules import LinearSchedule
+from bert_jax.training.step import TrainState
+
+WORDS = "red green blue tall short old new warm cold dark light soft".split()
+
+
+def sentence(rng: np.random.Generator) -> str:
+  return " ".join(rng.choice(WORDS, rng.integers(3, 8))) + "."
+
+
+def write(folder: pathlib.Path) -> None:
+  """text.txt, train.tsv and dev.tsv, with a label and a number."""
+  rng = np.random.default_rng(0)
+  (folder / "text.txt").write_text("\n\n".join(
+      "\n".join(sentence(rng) for _ in range(8)) for _ in range(120)) + "\n")
+  for name, count in (("train", 200), ("dev", 37)):
+    lines = ["sentence\tlabel\tscore"]
+    for _ in range(count):
+      text = sentence(rng)
+      lines.append(f"{text}\t{'warm' if 'warm' in text else 'other'}\t"
+                   f"{text.count('o') / 4}")
+    (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def pretraining(folder: pathlib.Path, **options) -> Experiment:
+  return dataclasses.replace(Experiment(
+      model=Bert(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                 intermediate_size=32, max_position_embeddings=32),
+      objective=MlmNsp(),
+      data=TextData(length=32, text=str(folder / "text.txt"),
+                    tokenizer=WordPieceTokenizer(vocab_size=60),
+                    held_out_percent=20.0),
+      optimizer=AdamW(), schedule=LinearSchedule(1e-2), steps=4, batch_size=8,
+      evaluate_every=2, save_every=2, log_every=1), **options)
+
+
+def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
+  """Lines of metrics.jsonl without what a clock measured."""
+  return [{k: v for k, v in line.items() if "second" not in k}
+          for line in writers.read_jsonl(workdir / "metrics.jsonl")]
+
+
+def stored(workdir: pathlib.Path, run: Composition, page: str = ""
+           ) -> TrainState:
+  """The latest state that a run saved."""
+  shape = run.shape()
+  here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  with checkpoint.Checkpoints(workdir) as checkpoints:
+    return checkpoints.restore(
+        shape, jax.tree.map(lambda _: here, shape),
+        Facts(run.experiment, page, run.prepared.tokenizer,
+              run.prepared.fingerprint), print).state
