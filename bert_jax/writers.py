@@ -1,15 +1,19 @@
 """Where numbers go: the terminal, JSON lines, TensorBoard, pictures, tables.
 
 Writers share one face: `write(step, scalars)` and `close()`. Names of scalars
-say where they come from: `train/loss`, `held_out/loss`.
+say where they come from: `train/loss`, `held_out/loss`. What cannot be written
+is a UserError that names the file.
 """
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import socket
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import rich.console
@@ -32,22 +36,53 @@ class Writers:
   """
 
   def __init__(self, workdir: pathlib.Path, steps: int, start: int = 0):
+    lines = JsonLines(workdir / "metrics.jsonl", start)
+    board = TensorBoard(workdir / "tensorboard",
+                        read_jsonl(workdir / "metrics.jsonl"))
     self._progress = Progress(steps, start)
-    self._writers = (self._progress,
-                     JsonLines(workdir / "metrics.jsonl", start),
-                     TensorBoard(workdir / "tensorboard", start))
+    self._writers = (self._progress, lines, board)
 
   def advance(self, step: int) -> None:
     """Says that a step was completed, of which there may be no numbers."""
     self._progress.advance(step)
+
+  def note(self, text: str) -> None:
+    """Says what happened, on the terminal only."""
+    self._progress.note(text)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     for writer in self._writers:
       writer.write(step, scalars)
 
   def close(self) -> None:
-    for writer in self._writers:
-      writer.close()
+    with contextlib.ExitStack() as stack:  # All, also when one fails.
+      for writer in self._writers:
+        stack.callback(writer.close)
+
+
+class Silent:
+  """`Writers` that write nothing: of all processes of a run but the first."""
+
+  def advance(self, step: int) -> None:
+    pass
+
+  def note(self, text: str) -> None:
+    pass
+
+  def write(self, step: int, scalars: Mapping[str, float]) -> None:
+    pass
+
+  def close(self) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _writing(path: str | os.PathLike) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    raise UserError(f"{path} cannot be written: {error.strerror or error}."
+                    ) from None
 
 
 class Progress:
@@ -80,6 +115,10 @@ class Progress:
   def advance(self, step: int) -> None:
     self._step = step
     self._bar.update(self._task, completed=step, description=self._status())
+
+  def note(self, text: str) -> None:
+    """A line of its own, beside the bar."""
+    self._print(text)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     groups = _by_source(scalars)
@@ -123,19 +162,23 @@ class JsonLines:
   """
 
   def __init__(self, path: pathlib.Path, start: int = 0):
-    if path.exists():
-      kept = [line for line in read_jsonl(path) if line["step"] <= start]
-      part = path.with_suffix(".part")
+    self._path = path
+    kept = ([line for line in read_jsonl(path) if line["step"] <= start]
+            if path.exists() else [])
+    part = path.with_suffix(".part")
+    with _writing(path):
       part.write_text("".join(map(_json, kept)))
       os.replace(part, path)
-    self._file = path.open("a")
+      self._file = path.open("a")
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    self._file.write(_json({"step": int(step), **scalars}))
-    self._file.flush()
+    with _writing(self._path):
+      self._file.write(_json({"step": int(step), **scalars}))
+      self._file.flush()
 
   def close(self) -> None:
-    self._file.close()
+    with _writing(self._path):
+      self._file.close()
 
 
 def _json(line: Mapping[str, float]) -> str:
@@ -168,19 +211,59 @@ def read_jsonl(path: str | pathlib.Path) -> list[dict[str, float]]:
 
 
 class TensorBoard:
-  """Event files, with the steps after `start` of earlier ones hidden."""
+  """One event file, written anew at every start.
 
-  def __init__(self, folder: pathlib.Path, start: int = 0):
-    import tensorboardX  # Not needed by most commands.
-    self._writer = tensorboardX.SummaryWriter(
-        str(folder), purge_step=start + 1)
+  A file for every start of a run that is often stopped would be many, each
+  with steps that were taken back. (Not tensorboardX's own writer: its thread
+  dies of a full disk, and then it waits for that thread forever.)
+
+  Args:
+    folder: gets the file; older event files there go.
+    lines: what a JsonLines holds already; their time becomes that of this
+      start.
+  """
+
+  def __init__(self, folder: pathlib.Path,
+               lines: Sequence[Mapping[str, float]] = ()):
+    from tensorboardX.proto import event_pb2  # Not needed by most commands.
+    self._events = event_pb2
+    self._path = folder / (f"events.out.tfevents.{time.time():017.6f}."
+                           f"{socket.gethostname()}")
+    with _writing(self._path):
+      folder.mkdir(exist_ok=True)
+      self._file = open(folder / "part", "wb")
+      self._add(file_version="brain.Event:2")
+      # A TensorBoard that looks on drops what it has read of older files.
+      self._add(step=0, session_log=event_pb2.SessionLog(
+          status=event_pb2.SessionLog.START))
+      for line in lines:
+        self.write(line["step"],
+                   {name: v for name, v in line.items() if name != "step"})
+      os.replace(folder / "part", self._path)
+      for path in folder.glob("events.out.tfevents.*"):
+        if path != self._path:
+          path.unlink()
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
-    for name, value in scalars.items():
-      self._writer.add_scalar(name, float(value), step)
+    from tensorboardX.proto import summary_pb2
+    values = [summary_pb2.Summary.Value(tag=name, simple_value=float(value))
+              for name, value in scalars.items()]
+    with _writing(self._path):
+      self._add(step=int(step), summary=summary_pb2.Summary(value=values))
+      self._file.flush()
+
+  def _add(self, **fields: Any) -> None:
+    """Appends an event, framed as TFRecord frames it."""
+    from tensorboardX.record_writer import masked_crc32c
+    data = self._events.Event(wall_time=time.time(),
+                              **fields).SerializeToString()
+    length = struct.pack("<Q", len(data))
+    for part in (length, data):
+      self._file.write(part + struct.pack("<I", masked_crc32c(part)))
 
   def close(self) -> None:
-    self._writer.close()
+    with _writing(self._path):
+      self._file.close()
 
 
 def plot_curves(jsonl: str | pathlib.Path, png: str | pathlib.Path) -> None:
@@ -206,7 +289,7 @@ def plot_curves(jsonl: str | pathlib.Path, png: str | pathlib.Path) -> None:
     axis.set(title=title, xlabel="step", ylabel=title)
     axis.legend()
   figure.suptitle(pathlib.Path(jsonl).absolute().parent.name)
-  figure.savefig(png)
+  _save(figure, png)
 
 
 def _curves(lines: Sequence[Mapping[str, float]]
@@ -240,7 +323,7 @@ def plot_table(results: Mapping[str, Sequence[float]],
     axis.annotate(f"{mean:.3f}", (i + .32, mean), va="center")
   axis.set_xticks(range(len(results)), list(results))
   axis.set(title=title, ylabel=measure, xlim=(-.6, len(results) - .2))
-  figure.savefig(png)
+  _save(figure, png)
 
 
 def _figure(panels: int) -> Any:
@@ -253,6 +336,13 @@ def _figure(panels: int) -> Any:
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_axisbelow(True)
   return figure, axes
+
+
+def _save(figure: Any, png: str | pathlib.Path) -> None:
+  part = pathlib.Path(png).with_suffix(".part")
+  with _writing(png):
+    figure.savefig(part, format="png")
+    os.replace(part, png)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

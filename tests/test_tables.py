@@ -129,3 +129,12 @@ def test_tfds_values_are_as_in_files(monkeypatch):
   assert asked[1] == ("reviews", "train[:100]")
   with pytest.raises(UserError, match="name the split too"):
     tables.read_table("tfds:glue", header=True)
+
+
+def test_a_table_that_cannot_be_written_is_told(tmp_path):
+  with pytest.raises(UserError, match="a.csv cannot be written: No such file"):
+    tables.write_table(str(tmp_path / "absent" / "a.csv"), ["a"], [["1"]])
+  (tmp_path / "a.csv").mkdir()
+  with pytest.raises(UserError, match="a.csv cannot be written: Is a dir"):
+    tables.write_table(str(tmp_path / "a.csv"), ["a"], [["1"]])
+  assert len(list(tmp_path.iterdir())) == 1

@@ -1,6 +1,10 @@
+import inspect
 import io
 import json
 import math
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from tensorboardX.proto import event_pb2
 
 from bert_jax import writers
 from bert_jax.config import UserError
+from tests import small_disk
 
 
 def console(**options):
@@ -99,10 +104,96 @@ def test_writers_write_everywhere(tmp_path):
   out.close()
   assert writers.read_jsonl(tmp_path / "metrics.jsonl")[0]["train/loss"] == 1.5
   found = list(events(tmp_path / "tensorboard"))
-  assert [event.step for event in found if event.HasField("session_log")] == [4]
   assert {(event.step, value.tag, value.simple_value)
           for event in found for value in event.summary.value} == {
               (4, "train/loss", 1.5), (4, "train/tokens_per_second", 10.0)}
+
+
+def test_a_run_has_one_event_file_with_all_that_holds(tmp_path):
+  (tmp_path / "tensorboard").mkdir()
+  other = tmp_path / "tensorboard" / "profile"
+  other.touch()
+  for start in (0, 2, 2):
+    out = writers.Writers(tmp_path, steps=8, start=start)
+    for step in (start + 1, start + 2):
+      out.write(step, {"train/loss": step + start / 10})
+    out.close()
+  other.unlink()
+  assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+  first, restart, *found = events(tmp_path / "tensorboard")
+  assert first.file_version == "brain.Event:2"
+  assert restart.step == 0 and restart.session_log.status == 1  # START
+  assert [(event.step, value.tag, round(value.simple_value, 4))
+          for event in found for value in event.summary.value] == [
+              (step, "train/loss", value)
+              for step, value in ((1, 1), (2, 2), (3, 3.2), (4, 4.2))]
+
+
+def test_notes_stand_beside_the_numbers(tmp_path, capsys):
+  out = writers.Writers(tmp_path, steps=8)
+  out.note("[b] checkpoint 40 is damaged, using 20")
+  out.close()
+  assert "[b] checkpoint 40 is damaged, using 20\n" in capsys.readouterr().err
+
+
+def test_the_silent_have_the_same_face_and_write_nothing(tmp_path, capfd):
+  silent = writers.Silent()
+  names = lambda kind: {n: inspect.signature(getattr(kind, n))
+                        for n in vars(kind) if n[0] != "_"}
+  assert names(writers.Silent) == names(writers.Writers)
+  silent.note("x")
+  silent.advance(1)
+  silent.write(1, {"train/loss": 1.0})
+  silent.close()
+  assert capfd.readouterr() == ("", "") and not list(tmp_path.iterdir())
+
+
+FILL = """
+import pathlib, sys
+from bert_jax import writers
+from bert_jax.config import UserError
+disk = pathlib.Path({disk!r})
+
+def until_full(name, writer, write):
+  rest = open(disk / "rest", "wb", buffering=0)
+  try:
+    while rest.write(bytes(4096)):
+      pass
+  except OSError:
+    pass
+  for action in (lambda: [write(writer) for _ in range(4000)], writer.close):
+    try:
+      action()
+    except UserError as error:
+      print(name, error)
+  rest.truncate(0)
+
+row = lambda writer: writer.write(1, {{"train/loss": 1.0}})
+until_full("lines:", writers.JsonLines(disk / "metrics.jsonl"), row)
+until_full("board:", writers.TensorBoard(disk / "board"), row)
+until_full("both:", writers.Writers(disk, 3), row)
+lines = writers.JsonLines(disk / "metrics.jsonl")
+row(lines)
+until_full("picture:", lines, lambda _: writers.plot_curves(
+    disk / "metrics.jsonl", disk / "curves.png"))
+"""
+
+
+def test_a_full_disk_is_told(tmp_path):
+  disk = tmp_path / "disk"
+  ended = subprocess.run(
+      [*small_disk.prefix(disk, 1), sys.executable, "-c",
+       FILL.format(disk=str(disk))], cwd=pathlib.Path(__file__).parents[1],
+      capture_output=True, text=True, timeout=60)
+  assert ended.returncode == 0, ended.stderr
+  assert "Traceback" not in ended.stderr and "ignored" not in ended.stderr
+  why = "cannot be written: No space left on device."
+  for name, file in (("lines", f"{disk}/metrics.jsonl"),
+                     ("board", f"{disk}/board/events.out"),
+                     ("both", f"{disk}/"), ("picture", f"{disk}/curves.png")):
+    told = [line for line in ended.stdout.splitlines()
+            if line.startswith(f"{name}: {file}")]
+    assert told and all(line.endswith(why) for line in told), ended.stdout
 
 
 def test_pictures_are_drawn(tmp_path):

@@ -8,6 +8,7 @@
 A file may be compressed (.gz, .xz); a byte-order mark is dropped.
 """
 
+import contextlib
 import csv
 import dataclasses
 import gzip
@@ -86,7 +87,8 @@ def write_table(path: str, columns: Sequence[str],
   """Writes a .tsv, .csv or .jsonl file, whole or not at all.
 
   Raises:
-    UserError: another ending, or a field that a TSV file cannot hold.
+    UserError: another ending, a field that a TSV file cannot hold, or no room
+      or right to write.
   """
   suffix, text = pathlib.Path(path).suffix, io.StringIO(newline="")
   if suffix == ".jsonl":
@@ -106,8 +108,13 @@ def write_table(path: str, columns: Sequence[str],
     raise UserError(f"{path}: a table is written to a .tsv, .csv or .jsonl "
                     f"file, not {suffix!r}.")
   part = pathlib.Path(f"{path}.part")
-  part.write_text(text.getvalue(), newline="")
-  part.replace(path)
+  try:
+    part.write_text(text.getvalue(), newline="")
+    part.replace(path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      part.unlink(missing_ok=True)
+    raise UserError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def read_text(spec: str) -> tuple[str, str]:
