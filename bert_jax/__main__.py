@@ -4,13 +4,16 @@ import argparse
 import json
 import pathlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+import rich.console
 
 from bert_jax import (
-    checkpoint, config, embed, evaluate, loop, quickstart, show, writers)
+    checkpoint, config, embed, evaluate, hosts, loop, quickstart, replay, show,
+    writers)
 from bert_jax.config import UserError
 from bert_jax.data import documents
 from bert_jax.data.datasets import TextData, cache_directory
@@ -32,14 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     str(cache_directory() / "compiled"))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
   try:
+    if hasattr(options, "coordinator"):
+      hosts.start(options.coordinator, options.processes, options.process)
     options.run(options)
   except UserError as error:
-    print(f"bert-jax {options.command}: {error}", file=sys.stderr)
+    print(f"bert-jax {options.command}: {hosts.part(str(error))}",
+          file=sys.stderr)
     return 1
   except KeyboardInterrupt:
-    print("Stopped; the same command goes on from the last checkpoint.",
-          file=sys.stderr)
+    print(hosts.part("Stopped; the same command goes on from the last "
+                     "checkpoint."), file=sys.stderr)
     return 130
+  except Exception:
+    hosts.part(traceback.format_exc())
+    raise
   return 0
 
 
@@ -62,10 +71,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_page(training)
     training.add_argument("--workdir", required=True, help="for checkpoints, "
                           "metrics and pictures; a run there goes on")
+    _add_hosts(training)
   evaluation = command("evaluate", _evaluate, "Scores on held-out data.")
   _add_workdir(evaluation)
   evaluation.add_argument("overrides", nargs="*", metavar="key=value",
                           help="as in data.evaluation=test.tsv")
+  _add_hosts(evaluation)
+  replaying = command("replay", _replay, "The batch of a step as text: what "
+                      "was masked, and the loss of each row.")
+  _add_workdir(replaying)
+  replaying.add_argument("--step", type=int, required=True,
+                         help="as the logs number it, from 1")
+  replaying.add_argument("--rows", type=int, default=8, help="shown at most, "
+                         "those of the largest loss first; default 8")
+  replaying.add_argument("--nearest", action="store_true", help="take the "
+                         "parameters of the latest checkpoint before the step "
+                         "rather than run the steps between them again")
+  replaying.add_argument("overrides", nargs="*", metavar="key=value",
+                         help="of the layout, as in layout.data=1")
   prediction = command("predict", _predict, "Labels and probabilities beside "
                        "the rows of a file.")
   _add_workdir(prediction)
@@ -76,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
                           help="a .tsv, .csv or .jsonl file")
   prediction.add_argument("overrides", nargs="*", metavar="key=value",
                           help="as in data.columns.text=review")
+  _add_hosts(prediction)
   embedding = command("embed", _embed, "Hidden states or pooled output of "
                       "texts.")
   _add_workdir(embedding)
@@ -118,6 +142,23 @@ def _add_workdir(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("workdir", help="of a run that has saved a checkpoint")
 
 
+def _add_hosts(parser: argparse.ArgumentParser) -> None:
+  group = parser.add_argument_group(
+      "several hosts", "Each runs the same command. On a TPU slice, on TPUs of "
+      "GKE and under srun they find each other; elsewhere, give all three.")
+  group.add_argument("--coordinator", default="", metavar="HOST:PORT",
+                     help="of process 0: a free port there")
+  group.add_argument("--processes", type=int, metavar="N",
+                     help="how many there are; 1: this one is alone")
+  group.add_argument("--process", type=int, metavar="I",
+                     help="which one this is, from 0")
+
+
+def _say(text: str) -> None:
+  if hosts.first():
+    print(text)
+
+
 def _page(options: argparse.Namespace) -> tuple[Experiment, config.Page]:
   page = config.load_page(options.page)
   return checkpoint.resolve(page.experiment, options.overrides), page
@@ -131,20 +172,29 @@ def _train(options: argparse.Namespace) -> None:
     raise UserError(f"objective={experiment.objective.choice_name} is a matter "
                     f"for `bert-jax {other}`.")
   for change in config.changes(page.experiment, experiment):
-    print(f"differs from {options.page}: {change}")
+    _say(f"differs from {options.page}: {change}")
   result = loop.train(experiment, options.workdir, page.source)
-  print(writers.table(["held out", "value"], list(result.scores.items())))
+  _say(writers.table(["held out", "value"], list(result.scores.items())))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
   scores = evaluate.of_workdir(options.workdir, options.overrides)
-  print(writers.table(["held out", "value"], list(scores.items())))
+  _say(writers.table(["held out", "value"], list(scores.items())))
+
+
+def _replay(options: argparse.Namespace) -> None:
+  if options.rows < 1:
+    raise UserError(f"--rows {options.rows}: at least 1.")
+  found = replay.replay(options.workdir, options.step, options.nearest,
+                        options.overrides)
+  rich.console.Console().print(replay.text(found, options.rows),
+                               soft_wrap=True, highlight=False)
 
 
 def _predict(options: argparse.Namespace) -> None:
   count = evaluate.predict_file(options.workdir, options.input, options.output,
                                 options.overrides)
-  print(f"{count} predictions in {options.output}")
+  _say(f"{count} predictions in {options.output}")
 
 
 def _embed(options: argparse.Namespace) -> None:
