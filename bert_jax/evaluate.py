@@ -9,14 +9,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax import checkpoint, config, metrics
+from bert_jax import checkpoint, config, hosts, metrics
 from bert_jax.checkpoint import Saved
 from bert_jax.config import UserError
 from bert_jax.data import loader, tables, tasks
 from bert_jax.data.datasets import TableData
 from bert_jax.data.rows import Rows
 from bert_jax.data.tasks import Labelled, TaskRows, by_word
-from bert_jax.experiment import recipe
+from bert_jax.experiment import Experiment, recipe
 from bert_jax.objectives.objective import Batch, Objective
 from bert_jax.training import partition
 from bert_jax.training.step import Recipe, evaluation_step
@@ -140,6 +140,7 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
   prepared = experiment.data.prepare(
       experiment.seed, saved.facts.tokenizer, objective.label_kind,
       objective.labels)
+  _agree(saved, experiment, prepared.evaluation)
   evaluator, params = load(saved, experiment.batch_size)
   return evaluator.evaluate(params, prepared.evaluation, prepared.labelled,
                             experiment.evaluation_batches)
@@ -163,10 +164,17 @@ def predict_file(workdir: str, source: str, output: str,
       experiment.objective.label_kind, experiment.objective.labels)
   rows = TaskRows(labelled, saved.facts.tokenizer, experiment.data.length,
                   experiment.data.examples_per_row, seed=0, shuffle=False)
+  _agree(saved, experiment, rows)
   evaluator, params = load(saved, experiment.batch_size)
   found = evaluator.predict(params, rows, labelled)
-  tables.write_table(output, *_table(labelled, found))
+  if hosts.first():
+    tables.write_table(output, *_table(labelled, found))
   return len(labelled)
+
+
+def _agree(saved: Saved, experiment: Experiment, rows: Rows) -> None:
+  hosts.agree({**config.options(experiment), **hosts.code_facts(),
+               "checkpoint": str(saved.step), "data": rows.fingerprint})
 
 
 def _table(labelled: Labelled, found: Any

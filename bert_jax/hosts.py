@@ -34,7 +34,7 @@ from bert_jax.config import UserError
 
 # One host may build a corpus for hours while the others have theirs.
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
-_meetings = itertools.count()
+_meetings: list[str] = []
 
 
 def start(coordinator: str = "", processes: int | None = None,
@@ -229,7 +229,8 @@ def _names(hosts: Sequence[str]) -> str:
 
 
 def _wait_for_all(name: str, milliseconds: int) -> None:
-  ocp.multihost.get_barrier_sync_fn()(key=f"bert_jax_{name}",
+  _meetings.append(f"bert_jax_{name}_{len(_meetings)}")
+  ocp.multihost.get_barrier_sync_fn()(key=_meetings[-1],
                                       timeout_ms=milliseconds)
 
 
@@ -237,7 +238,7 @@ def _exchange(words: Any) -> list[Any]:
   """What every process says, in their order; JSON."""
   # The first collective gives up after 30 seconds where gloo is in use, on
   # CPUs; this does not.
-  _wait_for_all(str(next(_meetings)), _PATIENCE_MS)
+  _wait_for_all("exchange", _PATIENCE_MS)
   data = np.frombuffer(json.dumps(words).encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.int32(len(data)))
   padded = np.zeros(sizes.max(), np.uint8)
@@ -251,20 +252,31 @@ def from_first(value: Any) -> Any:
   return value if jax.process_count() == 1 else _exchange(value)[0]
 
 
-def part(seconds: int = 20) -> None:
-  """After a failure: ends this process unless the others fail too.
+def part(error: str, seconds: int = 20) -> str:
+  """What this process shall say at its end, when it failed.
 
-  They may be in the middle of a program over all devices, and would wait for
-  this process for ever. The end of process 0 ends them at once, that of another
-  one after some missing signs of life.
+  The others may be in the middle of a program over all devices, and would wait
+  for this one for ever. So unless they fail too, this process is ended hard:
+  that of process 0 ends the others at once, that of another one as soon as it
+  is missed, in less than two minutes.
+
+  Args:
+    error: why it failed, which it has not said yet.
+    seconds: that others may take to fail too.
   """
-  if jax.distributed.is_initialized() and jax.process_count() > 1:
-    try:
-      _wait_for_all("part", seconds * 1000)
-    except Exception:  # Whatever a meeting that nobody comes to ends in.
-      sys.stdout.flush()
-      sys.stderr.flush()
-      os._exit(1)
+  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    return error
+  try:
+    if not _meetings:  # It failed early, and the others wait where all agree.
+      agree({}, error)
+    _wait_for_all("part", seconds * 1000)
+  except UserError as common:
+    return str(common)
+  except Exception:  # Whatever a meeting that nobody comes to ends in.
+    print(error, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(1)
+  return error
 
 
 def any_of(flags: Sequence[bool]) -> Callable[[], list[bool]]:
@@ -288,10 +300,3 @@ def _over_all_devices() -> tuple[NamedSharding, Callable]:
   mesh = Mesh(np.asarray(jax.devices()), ("device",))
   return NamedSharding(mesh, P("device")), jax.jit(
       lambda flags: flags.max(axis=0), out_shardings=NamedSharding(mesh, P()))
-
-
-def from_first(number: float) -> float:
-  """What process 0 says, on all of them."""
-  if jax.process_count() == 1:
-    return number
-  return float(multihost_utils.broadcast_one_to_all(np.float32(number)))
