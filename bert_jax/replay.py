@@ -93,7 +93,7 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
         "fingerprints differ), so that its batches cannot be had again; bring "
         "the text or the tables back as they were.")
   runner = experiment.layout.build(run.recipe, run.shape(),
-                                   experiment.batch_size)
+                                   experiment.batch_size, run.row())
   left_out = watch.left_out(workdir)
   state, origin = _before(workdir, run, runner, step,
                           sorted(s for s in history if s < step), left_out,

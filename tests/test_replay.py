@@ -21,7 +21,6 @@ from bert_jax.experiment import Experiment, compose
 from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.tasks import Classification, Regression, Tagging
-from bert_jax.training import partition
 from bert_jax.training.layouts import MeshLayout
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule
@@ -172,8 +171,8 @@ def task(folder: pathlib.Path, objective, **columns) -> Experiment:
 
 class OneDevice(MeshLayout):
 
-  def mesh(self):
-    return partition.make_mesh(devices=jax.devices()[:1])
+  def devices(self):
+    return jax.devices()[:1]
 
 
 @pytest.mark.parametrize("objective, columns, pattern", [
@@ -189,7 +188,7 @@ def test_every_objective_has_a_text(folder, objective, columns, pattern):
     objective = config.load_page(f"ablations/{objective}").experiment.objective
   run = compose(task(folder, objective, **columns) if columns else
                 dataclasses.replace(pretraining(folder), objective=objective))
-  runner = OneDevice().build(run.recipe, run.shape(), 8)
+  runner = OneDevice().build(run.recipe, run.shape(), 8, run.row())
   text = str(replay.text(replay.look(
       run, runner, loop.first_state(run, runner, None), 1), 8))
   assert re.search(pattern, text), text

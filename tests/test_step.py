@@ -8,7 +8,6 @@ import pytest
 
 from bert_jax import metrics
 from bert_jax.config import UserError
-from bert_jax.training import partition
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.step import evaluation_step, train_step
@@ -20,7 +19,7 @@ def run(layout, microbatches: int = 1, steps: int = 2):
   recipe = tiny.recipe(microbatches=microbatches)
   batch = tiny.batch()
   shape = jax.eval_shape(recipe.init, np.int32(3), batch)
-  runner = layout.build(recipe, shape, tiny.BATCH)
+  runner = layout.build(recipe, shape, tiny.BATCH, batch)
   state = runner.spread(jax.jit(
       recipe.init, out_shardings=runner.shardings)(np.int32(3), batch))
   for step in range(steps):
@@ -31,8 +30,8 @@ def run(layout, microbatches: int = 1, steps: int = 2):
 
 class OneDevice(MeshLayout):
 
-  def mesh(self):
-    return partition.make_mesh(devices=jax.devices()[:1])
+  def devices(self):
+    return jax.devices()[:1]
 
 
 @functools.cache
@@ -41,7 +40,7 @@ def one_device():
 
 
 @pytest.mark.parametrize("layout, microbatches", [
-    (OneDevice(), 4), (MeshLayout(), 1), (MeshLayout(1, 8, 1), 1),
+    (OneDevice(), 4), (MeshLayout(8, 1, 1), 1), (MeshLayout(1, 8, 1), 1),
     (MeshLayout(2, 2, 2), 2), (PmapLayout(), 1), (PmapLayout(), 2)],
     ids=["accumulation 4", "data 8", "fsdp 8", "2 x 2 x 2, accumulation 2",
          "pmap 8", "pmap 8, accumulation 2"])
@@ -99,5 +98,5 @@ def test_evaluation_masks_a_row_always_alike_and_ignores_empty_ones():
 
 def test_a_batch_that_cannot_be_split_is_refused():
   with pytest.raises(UserError, match="batch_size=12 .* nearest .* 8 and 16"):
-    MeshLayout().build(tiny.recipe(), jax.eval_shape(
-        tiny.recipe().init, np.int32(0), tiny.batch()), 12)
+    MeshLayout(data=8).build(tiny.recipe(), jax.eval_shape(
+        tiny.recipe().init, np.int32(0), tiny.batch()), 12, tiny.batch())

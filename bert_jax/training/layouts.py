@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import Choice
 from bert_jax.objectives.objective import Batch, Pairs
-from bert_jax.training import partition
+from bert_jax.training import partition, plan
+from bert_jax.training.plan import Workload
 from bert_jax.training.step import (
     Recipe, TrainState, check_divisible, on_mesh, on_pmap)
 
@@ -42,49 +43,65 @@ class Runner:
 class Layout(Choice):
   """Builds a Runner for a recipe."""
 
-  def mesh(self) -> Mesh:
-    raise NotImplementedError
-
-  def build(self, recipe: Recipe, shape: TrainState,
-            batch_size: int) -> Runner:
-    """`shape` is the state's, as jax.eval_shape gives it."""
+  def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
+            row: Batch) -> Runner:
+    """`shape` is the state's, as jax.eval_shape gives it; `row` is a batch of
+    one row."""
     raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshLayout(Layout):
-  """One program over data x fsdp x tensor devices; -1 takes what is left."""
+  """One program over data x fsdp x tensor devices.
 
-  data: int = -1
-  fsdp: int = 1
-  tensor: int = 1
+  What is None is chosen, for the least traffic that fits in memory.
+  """
 
-  def mesh(self) -> Mesh:
-    return partition.make_mesh(self.data, self.fsdp, self.tensor)
+  data: int | None = None
+  fsdp: int | None = None
+  tensor: int | None = None
 
-  def build(self, recipe: Recipe, shape: TrainState,
-            batch_size: int) -> Runner:
-    mesh = self.mesh()
-    check_divisible(batch_size, recipe.microbatches,
-                    partition.row_devices(mesh))
+  def shapes(self, work: Workload, devices: int,
+             slices: int = 1) -> list[tuple[int, int, int]]:
+    """What the given sizes leave to choose from."""
+    return plan.layouts(work, devices, self.data, self.fsdp, self.tensor,
+                        slices)
+
+  def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
+            row: Batch) -> Runner:
+    devices = self.devices()
+    work = Workload(recipe, shape, row, batch_size)
+    shapes = self.shapes(work, len(devices), partition.slices(devices))
+    mesh = partition.make_mesh(
+        *plan.choose(work, shapes, memory_limit(devices)), devices)
     shardings = partition.shardings(shape, mesh)
+    placed = dataclasses.replace(
+        recipe, network=partition.PlacedNetwork(recipe.network, mesh))
     same = lambda x: x
     return Runner(
         mesh, shardings,
-        on_mesh(recipe, shardings, partition.batch_sharding(mesh)), same, same,
+        on_mesh(placed, shardings, partition.batch_sharding(mesh)), same, same,
         functools.partial(partition.share, mesh), jax.device_get)
+
+  def devices(self) -> Sequence[jax.Device]:
+    return jax.devices()
+
+
+def memory_limit(devices: Sequence[jax.Device]) -> int | None:
+  """Bytes that a program may have of a device; None: unknown, as on a CPU."""
+  stats = [d.memory_stats() or {} for d in devices
+           if d.process_index == jax.process_index()]
+  limits = [s["bytes_limit"] for s in stats if "bytes_limit" in s]
+  return min(limits) if limits else None
 
 
 @dataclasses.dataclass(frozen=True)
 class PmapLayout(Layout):
   """One program a device, each with a copy of the state."""
 
-  def mesh(self) -> Mesh:
-    return partition.make_mesh()
-
-  def build(self, recipe: Recipe, shape: TrainState,
-            batch_size: int) -> Runner:
-    mesh, devices = self.mesh(), jax.local_devices()
+  def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
+            row: Batch) -> Runner:
+    mesh, devices = partition.make_mesh(), jax.local_devices()
     check_divisible(batch_size, recipe.microbatches, jax.device_count())
     split = lambda x: x.reshape(len(devices), -1, *x.shape[1:])
     first = lambda x: np.asarray(x.addressable_shards[0].data[0])

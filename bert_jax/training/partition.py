@@ -1,24 +1,32 @@
 """Where arrays lie: the mesh, and tables from parameter paths to its axes."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import UserError
+from bert_jax.model.encoder import Embeddings, Layer, Table as Lookup
+from bert_jax.objectives.network import Network
+from bert_jax.objectives.objective import Batch
 from bert_jax.training.paths import Table, look_up, path_of
 
 AXES = ("data", "fsdp", "tensor")
 
 # Rows go over the first two axes; `tensor` splits heads, feed-forward and
 # vocabulary (Megatron-LM), `fsdp` the other dimension of the large matrices.
+# Small tables are everywhere: the vectors looked up in a part of a table go
+# over the network, and are more than such a table.
 # The leading axis of what lies below encoder/layers is the layer.
 LAYOUT: Table[P] = (
     (r"embeddings/word_embeddings/embedding$", P("tensor", "fsdp")),
-    (r"embeddings/(position|token_type)_embeddings/embedding$", P(None, "fsdp")),
+    (r"embeddings/(position|token_type)_embeddings/embedding$", P()),
     (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor", None)),
     (r"attention/(query|key|value)/bias$", P(None, "tensor", None)),
     (r"attention/output/kernel$", P(None, "tensor", None, "fsdp")),
@@ -34,22 +42,45 @@ LAYOUT: Table[P] = (
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1,
+def make_mesh(data: int | None = None, fsdp: int = 1, tensor: int = 1,
               devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A mesh of `data x fsdp x tensor` devices; one -1 takes what is left.
+  """A mesh of `data x fsdp x tensor` devices; no data: all that are left.
+
+  Neighbours on a mesh axis are neighbours on a TPU's network. Where the
+  devices lie in several slices, the data axis goes over the slow network
+  between them, and only that.
 
   Raises:
-    UserError: the product is not the number of devices.
+    UserError: the product is not the number of devices, or the slices do not
+      divide `data`.
   """
   devices = jax.devices() if devices is None else devices
-  shape = [data, fsdp, tensor]
-  if -1 in shape:
-    shape[shape.index(-1)] = max(1, len(devices) // -math.prod(shape))
+  if data is None:
+    data = max(1, len(devices) // (fsdp * tensor))
+  shape = (data, fsdp, tensor)
+  said = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, shape))
   if math.prod(shape) != len(devices):
+    raise UserError(f"mesh {said} takes {math.prod(shape)} devices, but there "
+                    f"are {len(devices)}.")
+  count = slices(devices)
+  if data % count:
     raise UserError(
-        f"mesh {' x '.join(f'{a}={n}' for a, n in zip(AXES, shape))} takes "
-        f"{math.prod(shape)} devices, but there are {len(devices)}.")
-  return Mesh(np.asarray(devices).reshape(shape), AXES)
+        f"mesh {said}: the {len(devices)} devices lie in {count} slices, and "
+        "only the data axis may go over the network between them: data must "
+        f"be a multiple of {count}.")
+  if count == 1:
+    laid = mesh_utils.create_device_mesh(shape, devices,
+                                         allow_split_physical_axes=True)
+  else:
+    laid = mesh_utils.create_hybrid_device_mesh(
+        (data // count, fsdp, tensor), (count, 1, 1), devices,
+        allow_split_physical_axes=True)
+  return Mesh(laid, AXES)
+
+
+def slices(devices: Sequence[jax.Device]) -> int:
+  """How many groups of devices only a slow network joins."""
+  return len({getattr(device, "slice_index", 0) for device in devices})
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -121,7 +152,7 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
   scalars are everywhere. A dimension that an axis does not divide stays whole.
 
   Raises:
-    ValueError: no rule matches a parameter; names it.
+    UserError: no rule matches a parameter; names it.
   """
 
   def place(keys: Any, leaf: Any) -> NamedSharding:
@@ -129,9 +160,67 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
       return NamedSharding(mesh, P())
     path = path_of(keys)
     path = path[path.find("encoder/"):] if "encoder/" in path else path
-    spec = look_up(LAYOUT, path)
+    try:
+      spec = look_up(LAYOUT, path)
+    except ValueError:
+      raise UserError(
+          f"No rule says how the parameter {path!r} lies on several devices. "
+          "Those that a page defines are best made in its objective's "
+          "`logits`, outside of the encoder (they are copied to every device "
+          "then); for one inside of it, add a line to LAYOUT in "
+          "bert_jax/training/partition.py.") from None
     return NamedSharding(mesh, P(*(
         axis if axis and size % mesh.shape[axis] == 0 else None
         for axis, size in zip(spec, leaf.shape))))
 
   return jax.tree_util.tree_map_with_path(place, tree)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlacedNetwork:
+  """A network whose rows stay on the devices that have them in the batch.
+
+  Left alone, the compiler may follow the parameters that fsdp splits instead,
+  spread the width of the vectors over the devices and compute all rows on
+  each. The network itself knows no mesh: its modules' results are placed from
+  outside.
+  """
+
+  network: Network
+  mesh: Mesh
+
+  @property
+  def objective(self) -> Any:
+    return self.network.objective
+
+  def init(self, *arguments: Any) -> Any:
+    return self.network.init(*arguments)
+
+  def apply(self, variables: Any, batch: Batch,
+            keys_B: jax.Array | None = None) -> Any:
+    with nn.intercept_methods(self._place):
+      return self.network.apply(variables, batch, keys_B)
+
+  def _place(self, method: Any, arguments: Any, options: Any,
+             context: nn.module.InterceptorContext) -> Any:
+    """Runs a method of a module and places what it gives."""
+    keep = lambda x: self._constrain(x, ("data", "fsdp"))
+    match context.module, context.method_name:
+      case Lookup(), "__call__":
+        # Each device looks up its part of the width, for all rows that share
+        # the parts; then the parts go to where the rows are. In one step the
+        # compiler would copy everything everywhere.
+        ids_BL, = arguments
+        x_BLD = method(self._constrain(ids_BL, "data"))
+        width = x_BLD.shape[-1] % self.mesh.shape["fsdp"]
+        return keep(self._constrain(x_BLD, "data", None,
+                                    None if width else "fsdp"))
+      case Embeddings(), "__call__":
+        return keep(method(*arguments, **options))
+      case Layer(), "__call__" | "keep":
+        return jax.tree.map(keep, method(*arguments, **options))
+    return method(*arguments, **options)
+
+  def _constrain(self, x: jax.Array, *axes: Any) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh,
+                                                             P(*axes)))
