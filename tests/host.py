@@ -1,0 +1,166 @@
+"""One of the processes that test_hosts starts, and what they do together.
+
+  python -m tests.host FOLDER PORT PROCESSES PROCESS SCENARIO...
+
+What each scenario finds goes to FOLDER/PROCESSES_PROCESS.json.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from bert_jax import evaluate, hosts, loop
+from bert_jax.config import UserError
+from bert_jax.data.datasets import TableData
+from bert_jax.experiment import Experiment
+from bert_jax.objectives.tasks import Classification
+from bert_jax.training import partition
+from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.training.optimizers import Sgd
+from bert_jax.training.paths import leaves
+from bert_jax.training.schedules import ConstantSchedule
+from tests import small_run
+
+DEVICES = 4  # of all processes together
+
+
+def plain(folder: pathlib.Path, **options) -> Experiment:
+  """Plain gradients: Adam would blow up what rounding does to those of zero."""
+  return small_run.pretraining(folder, **{
+      "optimizer": Sgd(), "schedule": ConstantSchedule(0.1, 0.0), **options})
+
+
+def task(folder: pathlib.Path, **options) -> Experiment:
+  """From the run in FOLDER/one."""
+  return plain(
+      folder, init_from=str(folder / "one"), objective=Classification(),
+      data=TableData(length=32, examples_per_row=4,
+                     train=str(folder / "train.tsv"),
+                     evaluation=str(folder / "dev.tsv")),
+      steps=6, evaluate_every=6, **options)
+
+
+def found(result: loop.Result) -> dict[str, Any]:
+  """Scores and parameters, as JSON."""
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
+  params = partition.collect(result.params, mesh)
+  return {"scores": result.scores, "params": {
+      path: x.tolist() for path, x in leaves(params).items()}}
+
+
+def pretrain(folder: pathlib.Path) -> Any:
+  """Over all processes: each has a part of every large parameter."""
+  return found(loop.train(plain(folder, layout=MeshLayout(1, 4, 1)),
+                          folder / "two"))
+
+
+def pretrain_pmap(folder: pathlib.Path) -> Any:
+  return found(loop.train(plain(folder, layout=PmapLayout()),
+                          folder / "two_pmap"))
+
+
+def pretrain_tensor(folder: pathlib.Path) -> Any:
+  return found(loop.train(plain(folder, layout=MeshLayout(2, 1, 2)),
+                          folder / "four"))
+
+
+def finetune(folder: pathlib.Path) -> Any:
+  workdir = folder / "two_task"
+  trained = found(loop.train(task(folder, layout=MeshLayout(1, 4, 1)), workdir))
+  count = evaluate.predict_file(str(workdir), str(folder / "dev.tsv"),
+                                str(folder / "two_task.tsv"))
+  return trained | {"count": count,
+                    "again": evaluate.of_workdir(str(workdir))}
+
+
+def go_on(folder: pathlib.Path) -> str:
+  """From where one process stopped, until another process is asked to."""
+  hold = loop._Log.hold
+
+  def ask(self, step: int, *arguments) -> None:
+    if step == 3 and not hosts.first():
+      os.kill(os.getpid(), signal.SIGTERM)
+    hold(self, step, *arguments)
+
+  loop._Log.hold = ask
+  try:
+    loop.train(plain(folder, steps=6, save_every=100), folder / "legs")
+  except loop.Stopped as stopped:
+    return str(stopped)
+  finally:
+    loop._Log.hold = hold
+  return "went on to the end"
+
+
+def rows(folder: pathlib.Path) -> Any:
+  """The rows of each process, and whether the batch made of them is whole."""
+  answer, whole = {}, np.arange(24.0).reshape(8, 3)
+  devices = np.array(jax.devices())
+  for name, order, shape in (("in turn", [0, 2, 1, 3], (2, 2, 1)),
+                             ("shared", [0, 1, 2, 3], (1, 1, 4)),
+                             ("across", [0, 2, 1, 3], (2, 1, 2))):
+    mesh = jax.sharding.Mesh(devices[order].reshape(shape), partition.AXES)
+    local = partition.local_rows(mesh, 8)
+    shared = partition.share(mesh, {"x": whole[local]})
+    answer[name] = local.tolist()
+    np.testing.assert_array_equal(partition.collect(shared, mesh)["x"], whole)
+  return answer
+
+
+def flags(folder: pathlib.Path) -> Any:
+  """Asked some steps in advance."""
+  me = jax.process_index()
+  asked = [hosts.any_of([me == 1, False, step == me]) for step in range(3)]
+  return [answer() for answer in asked]
+
+
+def disagree(folder: pathlib.Path) -> list[str]:
+  """What each kind of difference is answered with."""
+  last = jax.process_index() == jax.process_count() - 1
+  answers = []
+
+  def attempt(experiment: Experiment) -> None:
+    try:
+      loop.train(experiment, folder / "never")
+    except UserError as error:
+      answers.append(str(error))
+
+  attempt(plain(folder, seed=int(last)))
+  if last:
+    time.sleep(1)
+  data = plain(folder).data
+  attempt(plain(folder, data=dataclasses.replace(data, text="missing.txt")
+                if last else data))
+  return answers
+
+
+def agree(folder: pathlib.Path) -> str:
+  try:
+    hosts.agree({"seed": "01"[jax.process_index() == 2]})
+  except UserError as error:
+    return str(error)
+  return ""
+
+
+def main(folder: str, port: str, processes: str, process: str,
+         *scenarios: str) -> None:
+  hosts.start(f"localhost:{port}", int(processes), int(process))
+  answers = {}
+  for name in scenarios:
+    begun = time.monotonic()
+    answers[name] = globals()[name](pathlib.Path(folder))
+    print(f"{name}: {time.monotonic() - begun:.1f} s", flush=True)
+  (pathlib.Path(folder) / f"{processes}_{process}.json").write_text(
+      json.dumps(answers))
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

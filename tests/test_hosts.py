@@ -1,0 +1,159 @@
+"""Several processes make the run that one makes, or stop together."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bert_jax import loop
+from tests import host
+from tests.small_run import curve
+
+ROOT = pathlib.Path(__file__).parents[1]
+PATIENCE = 300  # seconds; of a machine that does other things too
+
+
+def free_port() -> str:
+  with socket.socket() as found:
+    found.bind(("localhost", 0))
+    return str(found.getsockname()[1])
+
+
+def together(commands: list[list[str]], **environment: str
+             ) -> list[tuple[int, str]]:
+  """Exit codes and outputs of processes that run at the same time."""
+  running = [subprocess.Popen(
+      [sys.executable, "-m", *command], cwd=ROOT, text=True,
+      env=os.environ | environment, stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT) for command in commands]
+  try:
+    return [(process.wait(), out) for process in running
+            for out, _ in [process.communicate(timeout=PATIENCE)]]
+  finally:
+    for process in running:
+      process.kill()
+
+
+def group(folder: pathlib.Path, processes: int, *scenarios: str) -> list[dict]:
+  """What each process of a group found."""
+  port = free_port()
+  ended = together(
+      [["tests.host", str(folder), port, str(processes), str(i), *scenarios]
+       for i in range(processes)],
+      JAX_NUM_CPU_DEVICES=str(host.DEVICES // processes))
+  assert [code for code, _ in ended] == [0] * processes, "\n".join(
+      out[-3000:] for _, out in ended)
+  return [json.loads((folder / f"{processes}_{i}.json").read_text())
+          for i in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def one(folder) -> dict:
+  """The runs of one process."""
+  pretrained = loop.train(host.plain(folder), folder / "one")
+  return {"pretrain": host.found(pretrained), "finetune": host.found(
+      loop.train(host.task(folder), folder / "one_task"))}
+
+
+@pytest.fixture(scope="module")
+def two(folder, one) -> list[dict]:
+  hold = loop._Log.hold
+
+  def ask(self, step, *arguments):
+    if step == 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    hold(self, step, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped):
+    patch.setattr(loop._Log, "hold", ask)
+    loop.train(host.plain(folder, steps=6, save_every=100), folder / "legs")
+  return group(folder, 2, "pretrain", "pretrain_pmap", "finetune", "go_on",
+               "rows", "flags", "disagree")
+
+
+def assert_same(found: dict, expected: dict) -> None:
+  assert found["scores"] == pytest.approx(expected["scores"], rel=1e-5)
+  assert found["params"].keys() == expected["params"].keys()
+  for path, value in expected["params"].items():
+    np.testing.assert_allclose(found["params"][path], value, rtol=0, atol=1e-6,
+                               err_msg=path)
+
+
+@pytest.mark.parametrize("name, workdir", [
+    ("pretrain", "two"), ("pretrain_pmap", "two_pmap")])
+def test_two_processes_pretrain_as_one(folder, one, two, name, workdir):
+  for found in two:
+    assert_same(found[name], one["pretrain"])
+  lines, expected = curve(folder / workdir), curve(folder / "one")
+  assert len(lines) == len(expected)  # written once
+  for line, other in zip(lines, expected):
+    assert line == pytest.approx(other, rel=1e-5)
+
+
+def test_two_processes_finetune_and_predict_as_one(folder, one, two):
+  for found in two:
+    assert_same(found["finetune"], one["finetune"])
+    assert found["finetune"]["again"] == pytest.approx(
+        one["finetune"]["scores"], rel=1e-5)
+    assert found["finetune"]["count"] == 37
+  assert len((folder / "two_task.tsv").read_text().splitlines()) == 38
+
+
+def test_a_run_goes_on_with_other_numbers_of_processes(folder, two):
+  """One, until asked to stop; two, until the second was asked; one."""
+  for found in two:
+    assert "saved at step 4 of 6" in found["go_on"]
+  last = loop.train(host.plain(folder, steps=6, save_every=100),
+                    folder / "legs")
+  whole = loop.train(host.plain(folder, steps=6), folder / "six")
+  assert_same(host.found(last), host.found(whole))
+  assert [line["step"] for line in curve(folder / "legs")] == [
+      line["step"] for line in curve(folder / "six")]
+
+
+def test_each_process_reads_the_rows_of_its_devices(two):
+  first, second = (found["rows"] for found in two)
+  assert first == {"in turn": [0, 1, 4, 5], "shared": list(range(8)),
+                   "across": list(range(8))}
+  assert second == first | {"in turn": [2, 3, 6, 7]}
+
+
+def test_a_flag_of_any_process_is_one_of_all(two):
+  for found in two:
+    assert found["flags"] == [[True, False, True], [True, False, True],
+                              [True, False, False]]
+
+
+def test_processes_that_differ_or_fail_stop_together(folder, two):
+  for found in two:
+    table, message = found["disagree"]
+    assert "seed" in table and "steps" not in table
+    assert ":0" in table.splitlines()[1] and ":1" in table.splitlines()[1]
+    assert ":1: " in message and "missing.txt" in message
+  assert not (folder / "never" / "metrics.jsonl").exists()
+
+
+def test_four_processes(folder, one):
+  found = group(folder, 4, "pretrain_tensor", "agree")
+  for answers in found:
+    assert_same(answers["pretrain_tensor"], one["pretrain"])
+    header, row = (answers["agree"].splitlines()[i] for i in (1, 3))
+    assert "and 2 more" not in header and header.count(":") == 4
+    assert row.split()[1] == "seed"
+
+
+def test_a_command_that_differs_ends_on_every_host(tmp_path, folder, one):
+  port = free_port()
+  ended = together([
+      ["bert_jax", "evaluate", str(folder / "one"), f"batch_size={8 + 8 * i}",
+       "--coordinator", f"localhost:{port}", "--processes", "2", "--process",
+       str(i)] for i in range(2)], JAX_NUM_CPU_DEVICES="1")
+  for code, out in ended:
+    assert code == 1 and "Traceback" not in out, out
+    assert "| batch_size |" in out
