@@ -8,12 +8,15 @@ fingerprint of the data. Orbax writes in the background and never overwrites.
 import contextlib
 import dataclasses
 import errno
+import gc
 import hashlib
 import json
 import logging
 import os
 import pathlib
 import shutil
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -58,7 +61,7 @@ class Checkpoints:
           get_metric_fn=lambda metrics: metrics["rank"], n=1,
           keep_checkpoints_without_metrics=False))
     self._best = best
-    self._folder = (workdir / "checkpoints").absolute()
+    self._folder = _folder(workdir)
     with _explained(self._folder):
       self._manager = ocp.CheckpointManager(
           self._folder, options=ocp.CheckpointManagerOptions(
@@ -123,7 +126,7 @@ class Checkpoints:
     self.wait()
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
-      found = self._read(step, shape, shardings, facts)
+      found = _unless_damaged(self._read, step, shape, shardings, facts)
       if hosts.any_of([found is None])()[0]:
         damaged.append(self._put_aside(step))
         continue
@@ -137,24 +140,17 @@ class Checkpoints:
     return None
 
   def _read(self, step: int, shape: TrainState, shardings: TrainState,
-            facts: Facts) -> Restored | None:
-    """None if it is damaged; a UserError if it is another run's."""
-    try:
-      about = _about(self._folder / str(step))
-      check_same(about, facts)
-      _check_shapes(self._folder / str(step), shape)
-      found = self._manager.restore(step, args=ocp.args.Composite(
-          params=_wanted(shape.params, shardings.params),
-          optimizer=_wanted(_without_params(shape),
-                            _without_params(shardings))))
-      state = TrainState(params=found["params"], **found["optimizer"])
-      _check_sums(checksums(state), about)
-      return Restored(state, about["progress"])
-    except UserError:
-      raise
-    except Exception as error:  # Whatever Orbax meets in damaged files.
-      logging.getLogger(__name__).debug("checkpoint %d", step, exc_info=error)
-      return None
+            facts: Facts) -> Restored:
+    about = _about(self._folder / str(step))
+    check_same(about, facts)
+    _check_shapes(self._folder / str(step), shape)
+    found = self._manager.restore(step, args=ocp.args.Composite(
+        params=_wanted(shape.params, shardings.params),
+        optimizer=_wanted(_without_params(shape),
+                          _without_params(shardings))))
+    state = TrainState(params=found["params"], **found["optimizer"])
+    _check_sums(checksums(state), about)
+    return Restored(state, about["progress"])
 
   def _put_aside(self, step: int) -> str:
     """Moves a damaged checkpoint away, so that its step can be saved again."""
@@ -184,6 +180,29 @@ class Checkpoints:
 
   def __exit__(self, *_: Any) -> None:
     self.close()
+
+
+def _unless_damaged(reader: Callable[..., Any], *arguments: Any) -> Any:
+  """What `reader` finds; None where it meets damage, of whatever kind.
+
+  TensorStore's other threads read on for a while after one has met damage,
+  and print that nobody listens any more: not here.
+  """
+  hooks = sys.excepthook, sys.unraisablehook
+  sys.excepthook = sys.unraisablehook = lambda *_: None
+  try:
+    try:
+      return reader(*arguments)
+    except UserError:
+      raise
+    except Exception as error:
+      logging.getLogger(__name__).debug("damaged", exc_info=error)
+    for _ in range(3):
+      gc.collect()
+      time.sleep(0.3)
+    return None
+  finally:
+    sys.excepthook, sys.unraisablehook = hooks
 
 
 class _Damaged(Exception):
@@ -291,10 +310,11 @@ def read(directory: str | pathlib.Path) -> Saved:
   """
   found = history(directory)
   for step in sorted(found, key=lambda s: (found[s]["rank"], s), reverse=True):
-    params = _unless_damaged(_read_params, _place(directory, step),
+    params = _unless_damaged(_read_params, _folder(directory) / str(step),
                              found[step])
     if params is not None:
       return Saved(params, Facts.from_json(found[step]), step)
+    _warn_of_damage(directory, [step])
   raise UserError(f"{directory} holds no finished checkpoint that is whole.")
 
 
@@ -304,56 +324,29 @@ def history(directory: str | pathlib.Path) -> dict[int, dict[str, Any]]:
   Nothing is changed there, so that a run may go on at the same time.
 
   Raises:
-    UserError: there is none.
+    UserError: there is no folder of checkpoints.
   """
-  path = _place(directory)
+  path = _folder(directory)
   if not path.is_dir():
     raise UserError(f"{directory} holds no checkpoints; give the work "
                     "directory of a run.")
   with ocp.CheckpointManager(path) as manager:
     steps = sorted(manager.all_steps())
-  found = {step: about for step in steps
-           if (about := _unless_damaged(_about, path / str(step)))}
-  if not found:
-    raise UserError(f"{directory} holds no finished checkpoint"
-                    + (" that is whole." if steps else "."))
+  found = {step: about for step in steps if (about := _unless_damaged(
+      _about, path / str(step)))}
+  if len(found) < len(steps):
+    _warn_of_damage(directory, sorted(set(steps) - set(found)))
   return found
 
 
-def state_at(directory: str | pathlib.Path, step: int, shape: TrainState,
-             shardings: TrainState) -> TrainState | None:
-  """The state that was saved at a step, or None, and a warning, where it is
-  damaged."""
-
-  def read_state(checkpoint: pathlib.Path) -> TrainState:
-    with ocp.PyTreeCheckpointer() as reader:
-      params = reader.restore(checkpoint / "params", args=_wanted(
-          shape.params, shardings.params))
-      rest = reader.restore(checkpoint / "optimizer", args=_wanted(
-          _without_params(shape), _without_params(shardings)))
-    state = TrainState(params=params, **rest)
-    _check_sums(checksums(state), _about(checkpoint))
-    return state
-
-  return _unless_damaged(read_state, _place(directory, step))
+def _folder(directory: str | pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(directory).absolute() / "checkpoints"
 
 
-def _place(directory: str | pathlib.Path, *step: int) -> pathlib.Path:
-  return (pathlib.Path(directory).absolute() / "checkpoints").joinpath(
-      *map(str, step))
-
-
-def _unless_damaged(reader: Callable[..., Any], checkpoint: pathlib.Path,
-                    *arguments: Any) -> Any:
-  """What `reader` finds; None, and a warning, where it is damaged."""
-  try:
-    return reader(checkpoint, *arguments)
-  except UserError:
-    raise
-  except Exception as error:  # Whatever Orbax meets in damaged files.
-    warnings.warn(f"{checkpoint} is damaged and was passed over: "
-                  f"{str(error)[:200]}", stacklevel=3)
-    return None
+def _warn_of_damage(directory: str | pathlib.Path,
+                    steps: Sequence[int]) -> None:
+  warnings.warn(f"{directory}: passed over the damaged checkpoints "
+                f"{', '.join(map(str, steps))}", stacklevel=3)
 
 
 def _read_params(checkpoint: pathlib.Path, about: dict[str, Any]) -> Any:

@@ -1,0 +1,301 @@
+"""Bad weather: what a run does when something around it goes wrong."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import checkpoint, config, loop, watch
+from bert_jax.config import UserError
+from bert_jax.data import loader
+from bert_jax.experiment import compose
+from bert_jax.objectives.mlm import Mlm
+from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.training.optimizers import AdamW
+from tests import small_disk, small_run, tiny
+from tests.small_run import curve, pretraining, stored
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ill(Mlm):
+  """The loss of a batch grows by so many times for each row whose tokens' sum
+  can be divided by `divisor`."""
+
+  divisor: int = 31
+  times: float = float("nan")
+
+  def corrupt(self, batch, keys_B, vocabulary):
+    ill_B = batch["input_ids"].sum(axis=1) % self.divisor == 0
+    return super().corrupt(batch, keys_B, vocabulary) | {"ill": ill_B}
+
+  def losses(self, logits, batch):
+    more = jnp.sum(jnp.where(batch["ill"], self.times, 0.0))
+    return {name: total + more * total
+            for name, total in super().losses(logits, batch).items()}
+
+
+def sums(experiment) -> np.ndarray:
+  """Of the tokens of each step's rows."""
+  rows = compose(experiment).prepared.train
+  return np.stack([
+      loader.batch(rows, experiment.batch_size, step)["input_ids"].sum(axis=1)
+      for step in range(experiment.steps)])
+
+
+def ill_steps(sums_XB: np.ndarray, divisor: int) -> list[int]:
+  return [int(i) + 1 for i in np.flatnonzero(
+      (sums_XB % divisor == 0).any(axis=1))]
+
+
+def equal(a, b) -> None:
+  jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, (a, b)))
+
+
+class Pulled(Exception):
+  """The plug."""
+
+
+def pull_the_plug(experiment, workdir: pathlib.Path, at: int,
+                  page: str = "") -> None:
+  """Runs, and ends without a word when step `at` was dispatched."""
+  hold = loop._Log.hold
+
+  def stop(log, step, *arguments):
+    if step == at:
+      raise Pulled
+    hold(log, step, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(Pulled):
+    patch.setattr(loop._Log, "hold", stop)
+    loop.train(experiment, workdir, page)
+
+
+# Steps that are not finite, and spikes.
+
+
+@pytest.mark.parametrize("layout, microbatches", [
+    (MeshLayout(8, 1, 1), 2), (MeshLayout(2, 2, 2), 1), (PmapLayout(), 2)],
+    ids=["accumulation", "2 x 2 x 2", "pmap, accumulation"])
+def test_a_step_that_is_not_finite_changes_nothing(layout, microbatches):
+  """Where one row of the batch, of one device and microbatch, is ill."""
+  batch = tiny.batch()
+  sum_B = batch["input_ids"].sum(axis=1)
+  alone = next(i for i, s in enumerate(sum_B) if (sum_B % s == 0).sum() == 1)
+  recipe = tiny.recipe(Ill(divisor=int(sum_B[alone])), AdamW(), microbatches)
+  shape = jax.eval_shape(recipe.init, np.int32(0), batch)
+  runner = layout.build(recipe, shape, tiny.BATCH, batch)
+  first = jax.jit(recipe.init, out_shardings=runner.shardings)(
+      np.int32(0), batch)
+  before = jax.device_get(first)
+  state, pairs = runner.step(runner.spread(first), runner.feed(batch))
+  after, pairs = jax.device_get(runner.gather(state)), runner.fetch(pairs)
+  equal((after.params, after.opt_state), (before.params, before.opt_state))
+  assert int(after.step) == 1 and float(pairs["skipped"][0]) == 1
+  assert not any(np.any(x) for name, pair in pairs.items()
+                 if name != "skipped" for x in pair)
+  well = {**batch, "input_ids": batch["input_ids"].copy()}
+  well["input_ids"][alone, 1] += 1
+  state, pairs = runner.step(state, runner.feed(well))
+  assert float(runner.fetch(pairs)["skipped"][0]) == 0
+  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params,
+                       jax.device_get(runner.gather(state).params))
+  assert all(jax.tree.leaves(moved)), moved
+
+
+def test_steps_that_are_not_finite_are_left_out(folder, tmp_path):
+  """As if their batches had been left out from the beginning."""
+  run = pretraining(folder, objective=Ill(), steps=12, evaluate_every=12)
+  ill = ill_steps(sums(run), 31)
+  assert 1 <= len(ill) <= 6
+  skipping = loop.train(run, tmp_path / "skipping")
+  (tmp_path / "other").mkdir()
+  for step in ill:
+    watch.leave_out(tmp_path / "other", step)
+  equal(skipping.params, loop.train(run, tmp_path / "other").params)
+  lines = {line["step"]: line for line in curve(tmp_path / "skipping")
+           if "train/learning_rate" in line}
+  assert [s for s, line in lines.items() if "train/skipped" in line] == ill
+
+
+def test_too_many_of_them_stop_the_run(folder, tmp_path):
+  run = pretraining(folder, objective=Ill(divisor=1), steps=50, max_skipped=3)
+  with pytest.raises(watch.NotFinite, match="steps 1 to 3 .*--step 1") as told:
+    loop.train(run, tmp_path)
+  saved = stored(tmp_path, compose(run))
+  assert f"saved as step {int(saved.step)}" in str(told.value)
+  first = compose(run)
+  equal(saved.params, jax.jit(first.recipe.init)(
+      first.seed(), first.row()).params)
+  with pytest.raises(watch.NotFinite, match="to 7 "):
+    loop.train(run, tmp_path)
+
+
+def test_a_spike_rolls_back_and_leaves_the_batch_out(folder, tmp_path, capsys):
+  run = pretraining(folder, steps=75, save_every=20, evaluate_every=75)
+  tokens = sums(run)
+  divisor, ill = next(
+      (divisor, ill) for divisor in range(211, 999, 2)
+      if (ill := ill_steps(tokens, divisor)) and 62 < ill[0] < 70)
+  run = dataclasses.replace(run, objective=Ill(divisor=divisor, times=1e3),
+                            spike_deviations=20.0)
+  rolled = loop.train(run, tmp_path / "rolled")
+  assert watch.left_out(tmp_path / "rolled") == set(ill)
+  assert f"at step {ill[0]}" in capsys.readouterr().err
+  (tmp_path / "other").mkdir()
+  for step in ill:
+    watch.leave_out(tmp_path / "other", step)
+  equal(rolled.params, loop.train(run, tmp_path / "other").params)
+  assert curve(tmp_path / "rolled") == curve(tmp_path / "other")
+
+
+def test_spikes_without_end_stop_the_run(tmp_path):
+  seen = watch.Watch(max_skipped=10, deviations=5.0)
+  pairs = lambda loss: {"mlm_loss": (loss, 1.0), "skipped": (0.0, 1.0)}
+  for step in range(1, 100):
+    seen.see(step, pairs(1.0 + step % 2))
+  with pytest.raises(watch.Spike, match="loss 9 at step 100"):
+    seen.see(100, pairs(9.0))
+  with checkpoint.Checkpoints(tmp_path) as checkpoints:
+    loop._roll_back(tmp_path, checkpoints, watch.Spike(100, 9.0, 1.5), 1)
+    with pytest.raises(watch.NotFinite, match="step 101.* left out already"):
+      loop._roll_back(tmp_path, checkpoints, watch.Spike(101, 9.0, 1.5), 1)
+
+
+# Damaged checkpoints.
+
+
+@pytest.fixture(scope="module")
+def cut_off(folder, tmp_path_factory):
+  """A run whose plug was pulled at step 5, with checkpoints of 2 and 4, and
+  what it comes to when nothing happens."""
+  folder_of_runs = tmp_path_factory.mktemp("cut_off")
+  run = pretraining(folder, steps=6)
+  pull_the_plug(run, folder_of_runs / "run", 5)
+  return run, folder_of_runs / "run", loop.train(
+      run, folder_of_runs / "whole").params
+
+
+def flip(item: pathlib.Path) -> None:
+  """A bit in the middle of every file of data."""
+  for path in [*item.rglob("d/*"), *item.glob("metadata")]:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def truncate(item: pathlib.Path) -> None:
+  for path in item.rglob("d/*"):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+DAMAGES = {
+    "bits of the parameters": lambda step: flip(step / "params"),
+    "bits of the facts": lambda step: flip(step / "facts"),
+    "truncated": lambda step: truncate(step / "optimizer"),
+    "half written": lambda step: shutil.rmtree(step / "optimizer")}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
+  run, begun, params = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  damage(tmp_path / "run" / "checkpoints" / "4")
+  equal(loop.train(run, tmp_path / "run").params, params)
+  told = capsys.readouterr().err
+  assert "damaged/4; going on from step 2" in told
+  assert int(stored(tmp_path / "run", compose(run)).step) == 6
+
+
+def test_what_reads_a_run_passes_a_damaged_checkpoint_over(cut_off, tmp_path):
+  run, begun, _ = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  flip(tmp_path / "run" / "checkpoints" / "4" / "params")
+  with pytest.warns(UserWarning, match="damaged checkpoints 4"):
+    assert checkpoint.read(tmp_path / "run").step == 2
+
+
+def test_nothing_is_begun_anew_over_damaged_checkpoints(cut_off, tmp_path):
+  run, begun, _ = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  for step in ("2", "4"):
+    flip(tmp_path / "run" / "checkpoints" / step / "params")
+  with pytest.raises(UserError, match="All .* damaged; they were moved"):
+    loop.train(run, tmp_path / "run")
+  assert len(list((tmp_path / "run" / "damaged").iterdir())) == 2
+
+
+# Another run, another page, another network.
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+  return {str(p.relative_to(folder)): p.read_bytes()
+          for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("changed, told", [
+    (lambda r: dataclasses.replace(r, seed=1), r"seed=1 \(was 0\)"),
+    (lambda r: config.override(r, ["model.hidden_size=32"]),
+     r"model.hidden_size=32 \(was 16\)"),
+    (lambda r: config.override(r, ["objective=mlm"]),
+     r"objective=mlm \(was mlm_nsp\)"),
+    (lambda r: config.override(r, ["data.held_out_percent=50"]),
+     r"data.held_out_percent=50.0 \(was 20.0\)")],
+    ids=["seed", "size", "objective", "data"])
+def test_another_run_in_the_same_place_is_refused(cut_off, changed, told):
+  run, begun, _ = cut_off
+  before = files(begun / "checkpoints")
+  with pytest.raises(UserError, match=told):
+    loop.train(changed(run), begun)
+  assert files(begun / "checkpoints") == before
+
+
+def test_another_architecture_under_the_same_options(cut_off):
+  run, begun, _ = cut_off
+  wider = compose(config.override(run, ["model.hidden_size=32"]))
+  told = (r"encoder/layers/attention/key/kernel: "
+          r"\(1, 16, 2, 8\) there, \(1, 32, 2, 16\) here")
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(
+      UserError, match=told):
+    patch.setattr(checkpoint, "check_same", lambda *_: None)
+    stored(begun, wider)
+
+
+PAGE = """
+import dataclasses
+from bert_jax.objectives.mlm import Mlm
+
+# A word.
+@dataclasses.dataclass(frozen=True)
+class Scaled(Mlm):
+  def losses(self, logits, batch):
+    return {k: 2.0 * v for k, v in super().losses(logits, batch).items()}
+
+experiment = None
+"""
+
+
+def test_a_changed_page_is_refused_but_for_its_words(folder, tmp_path):
+
+  def of_page(page: str):
+    config.run_page(page, "page")
+    return config.override(pretraining(folder), ["objective=scaled"])
+
+  pull_the_plug(of_page(PAGE), tmp_path, 3, PAGE)
+  with pytest.raises(UserError, match=r"(?s)-.* 2.0 \* v.*\+.* 3.0 \* v"):
+    other = PAGE.replace("2.0", "3.0")
+    loop.train(of_page(other), tmp_path, other)
+  other = PAGE.replace("# A word.", "# Another.")
+  loop.train(of_page(other), tmp_path, other)
