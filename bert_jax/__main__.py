@@ -7,13 +7,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 import rich.console
 
 from bert_jax import (
-    checkpoint, config, embed, evaluate, hosts, loop, quickstart, replay, show,
-    writers)
+    checkpoint, compiled, config, embed, evaluate, hosts, loop, quickstart,
+    replay, show, writers)
 from bert_jax.config import UserError
 from bert_jax.data import documents
 from bert_jax.data.datasets import TextData, cache_directory
@@ -30,10 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "=" in word and word[0] != "-" for word in rest):
       parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.overrides += rest
-  # What was compiled once starts at once from then on.
-  jax.config.update("jax_compilation_cache_dir",
-                    str(cache_directory() / "compiled"))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+  compiled.keep(cache_directory() / "compiled")
   try:
     if hasattr(options, "coordinator"):
       hosts.start(options.coordinator, options.processes, options.process)
