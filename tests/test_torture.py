@@ -1,0 +1,29 @@
+"""A run that is killed at any moment loses nothing."""
+
+import shutil
+
+import pytest
+
+from tools import torture
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+
+
+def test_a_killed_run_equals_the_undisturbed_one(tmp_path):
+  (kills, found), = torture.tortured(tmp_path, kills=3, seed=0, steps=40)
+  assert found == []
+  assert {kill.sign for kill in kills} == {"corpus", "save", "evaluation"}
+  # What it would have said:
+  whole, killed = (torture.Run(tmp_path / name, tmp_path / "page.py")
+                   for name in ("whole", "killed"))
+  (killed.workdir / "tensorboard" / "events.out.tfevents.1.old").touch()
+  (killed.workdir / "metrics.jsonl").write_text('{"step": 1}\n')
+  shutil.rmtree(killed.workdir / "checkpoints" / "40")
+  found = torture.differences(killed, whole)
+  assert "other metrics" in found
+  assert "left behind: run/tensorboard/events.out.tfevents.*" in found
+  assert "missing: run/checkpoints/40/params/d/*" in found
+  assert any(line.startswith("other values in encoder/") for line in found)
