@@ -34,8 +34,9 @@ from bert_jax.training.checksum import checksums
 from bert_jax.training.paths import leaves, path_of
 from bert_jax.training.step import TrainState
 
-# Orbax tells of every barrier and every thread.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax tells of every barrier and every thread, and prints as tracebacks what
+# it also raises.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 @dataclasses.dataclass(frozen=True)

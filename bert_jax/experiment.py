@@ -16,6 +16,7 @@ from bert_jax.objectives.network import Network
 from bert_jax.objectives.objective import Objective
 from bert_jax.training.layouts import Layout, MeshLayout
 from bert_jax.training.optimizers import AdamW, Optimizer
+from bert_jax.training.plan import flops_per_token
 from bert_jax.training.schedules import LinearSchedule, Schedule
 from bert_jax.training.step import Recipe, TrainState
 
@@ -166,7 +167,6 @@ def _steps(experiment: Experiment, rows: Rows) -> int:
   if experiment.budget:
     budget = Budget.parse(experiment.budget)
     if budget.unit != "seconds":
-      from bert_jax.training.plan import flops_per_token
       return budget.steps(rows, experiment.batch_size,
                           flops_per_token(experiment))
   return experiment.steps

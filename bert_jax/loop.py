@@ -76,12 +76,15 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
   facts = Facts(run.experiment, page, run.prepared.tokenizer,
                 run.prepared.fingerprint)
   with Checkpoints(workdir, experiment.keep, experiment.best) as checkpoints:
+    news = []
     while True:
       try:
-        result = _Leg(workdir, run, facts, source, checkpoints, clock).run()
+        result = _Leg(workdir, run, facts, source, checkpoints, clock
+                      ).run(news)
         break
       except Spike as spike:
         _roll_back(workdir, checkpoints, spike, experiment.max_skipped)
+        news = [f"Rolled back: {spike}. That batch is left out."]
   if hosts.first():
     writers.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
   return result
@@ -132,23 +135,24 @@ class _Leg:
     self._watch = Watch(self._experiment.max_skipped,
                         self._experiment.spike_deviations)
     self.runner = self._experiment.layout.build(
-        run.recipe, run.shape(), self._experiment.batch_size)
+        run.recipe, run.shape(), self._experiment.batch_size, run.row())
     self._evaluator = Evaluator(run.recipe, self._experiment.batch_size,
                                 self.runner.mesh)
 
-  def run(self) -> Result:
+  def run(self, news: list[str]) -> Result:
+    """Runs it; `news` are what to tell at its beginning."""
     with _stop_requests() as stop_requested:
-      return self._go(stop_requested)
+      return self._go(stop_requested, news)
 
-  def _go(self, stop_requested: Callable[[], bool]) -> Result:
+  def _go(self, stop_requested: Callable[[], bool],
+          news: list[str]) -> Result:
     experiment, runner, clock = self._experiment, self.runner, self._clock
-    messages = []
-    whole, progress = self._begin(messages.append)
+    whole, progress = self._begin(news.append)
     step, scores = int(whole.step), {}
     log = _Log(self._workdir, experiment, step, self._watch,
                progress["window"])
     with log:
-      for message in messages:
+      for message in news:
         log.note(message)
       if step and not progress["evaluated"] and self._evaluates(step):
         log.held_out(step, self.evaluate(whole))

@@ -17,13 +17,15 @@ import numpy as np
 import pytest
 
 from bert_jax import checkpoint, config, loop, watch
+from bert_jax.budget import Clock
 from bert_jax.config import UserError
 from bert_jax.data import loader
 from bert_jax.experiment import compose
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.training.layouts import MeshLayout, PmapLayout
-from bert_jax.training.optimizers import AdamW
-from tests import small_disk, small_run, tiny
+from bert_jax.training.optimizers import AdamW, Sgd
+from bert_jax.training.plan import flops_per_token
+from tests import small_disk, tiny
 from tests.small_run import curve, pretraining, stored
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -299,3 +301,164 @@ def test_a_changed_page_is_refused_but_for_its_words(folder, tmp_path):
     loop.train(of_page(other), tmp_path, other)
   other = PAGE.replace("# A word.", "# Another.")
   loop.train(of_page(other), tmp_path, other)
+
+
+# Disks and signals, met by the command.
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> pathlib.Path:
+  path = folder / "page.py"
+  path.write_text(textwrap.dedent(f"""
+      import pathlib
+      from tests.small_run import pretraining
+
+      experiment = pretraining(pathlib.Path({str(folder)!r}), steps=80,
+                               evaluate_every=40, save_every=20)
+      """))
+  return path
+
+
+def command(page: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
+  return [sys.executable, "-m", "bert_jax", "pretrain", str(page),
+          "--workdir", str(workdir), *more]
+
+
+def test_a_full_disk(folder, page, tmp_path):
+  """What was saved before stays, and the run goes on where there is room."""
+  disk, copy = tmp_path / "disk", tmp_path / "copy"
+  wide = ["keep=1", "model.hidden_size=128", "model.intermediate_size=512",
+          "steps=40"]
+  run = command(page, disk / "run", *wide)
+  told = subprocess.run(
+      [*small_disk.prefix(disk, megabytes=4), "sh", "-c",
+       f'"$@"; code=$?; cp -r {disk} {copy}; exit $code', "sh", *run],
+      cwd=ROOT, capture_output=True, text=True)
+  assert told.returncode == 1, told.stderr
+  assert "No space left on device" in told.stderr
+  assert "Traceback" not in told.stderr
+  assert checkpoint.read(copy / "run").step == 20
+  whole = config.override(config.load_page(str(page)).experiment, wide)
+  source = page.read_text()
+  equal(loop.train(whole, copy / "run", source).params,
+        loop.train(whole, tmp_path / "whole", source).params)
+
+
+def test_a_work_directory_that_cannot_be_written(page, tmp_path):
+  disk = tmp_path / "disk"
+  told = subprocess.run(
+      [*small_disk.prefix(disk, megabytes=1, read_only=True),
+       *command(page, disk / "run")], cwd=ROOT, capture_output=True, text=True)
+  assert told.returncode == 1
+  assert f"{disk}/run cannot be written to: Read-only file" in told.stderr
+  assert "Traceback" not in told.stderr
+
+
+def test_sigterm_saves_and_the_run_goes_on(page, tmp_path):
+  process = subprocess.Popen(command(page, tmp_path / "run"), cwd=ROOT,
+                             stderr=subprocess.PIPE, text=True)
+  lines = tmp_path / "run" / "metrics.jsonl"
+  while not lines.exists() or lines.read_text().count("\n") < 12:
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  _, told = process.communicate(timeout=60)
+  assert process.returncode == 128 + signal.SIGTERM, told
+  step = checkpoint.read(tmp_path / "run").step
+  assert 12 <= step < 80 and f"saved at step {step} of 80" in told
+  source = page.read_text()
+  run = config.load_page(str(page)).experiment
+  equal(loop.train(run, tmp_path / "run", source).params,
+        loop.train(run, tmp_path / "whole", source).params)
+  assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+
+
+# Other devices, and budgets.
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstLayout(MeshLayout):
+  """Over the first devices only."""
+
+  count: int = 1
+
+  def devices(self):
+    return jax.devices()[:self.count]
+
+
+@pytest.mark.parametrize("layouts", [
+    [FirstLayout(count=8), FirstLayout(count=1), FirstLayout(count=4)],
+    [MeshLayout(2, 2, 2), PmapLayout(), FirstLayout(1, 4, 1, count=4)]],
+    ids=["8 -> 1 -> 4", "2 x 2 x 2 -> pmap -> fsdp 4"])
+def test_a_run_goes_on_on_other_devices(folder, tmp_path, layouts):
+  runs = [pretraining(folder, steps=6, layout=layout, optimizer=Sgd())
+          for layout in layouts]
+  pull_the_plug(runs[0], tmp_path / "moved", 3)
+  pull_the_plug(runs[1], tmp_path / "moved", 5)
+  moved = loop.train(runs[2], tmp_path / "moved").params
+  whole = loop.train(runs[0], tmp_path / "whole").params
+  # As parts of the largest update, which clipping makes of the order of 1.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+               *map(jax.device_get, (moved, whole)))
+  for a, b in zip(curve(tmp_path / "moved"), curve(tmp_path / "whole"),
+                  strict=True):
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_budgets_of_tokens_and_flops(folder):
+  run = pretraining(folder, budget="9e3tokens", batch_size=4)
+  steps = compose(run).experiment.steps
+  rows = compose(run).prepared.train
+  tokens = sum(np.count_nonzero(loader.batch(rows, 4, step)["example_ids"])
+               for step in range(steps))
+  assert 0.95 * 9e3 < tokens < 1.05 * 9e3
+  run = dataclasses.replace(compose(run).experiment, budget="1e9flops")
+  each = flops_per_token(run) * 4 * 32
+  assert compose(run).experiment.steps == int(1e9 / each) > 1
+
+
+@pytest.mark.parametrize("options, told", [
+    (dict(budget="20 parsecs"), "budget=20 parsecs: a number and one of s, min"),
+    (dict(budget="1h", epochs=2.0), "one of them"),
+    (dict(budget="10tokens"), "not enough: a step takes")])
+def test_budgets_that_are_none(folder, options, told):
+  with pytest.raises(UserError, match=told):
+    compose(pretraining(folder, **options))
+
+
+def test_a_clock_counts_what_was_used_before():
+  now = [100.0]
+  clock = Clock(save_minutes=1.0, now=lambda: now[0])
+  clock.go_on(50.0)
+  clock.limit(150.0)
+  now[0] += 59.0
+  assert clock.used() == 109.0 and not clock.save_due() and not clock.over()
+  now[0] += 41.0
+  assert clock.over() and clock.save_due()
+  clock.saved()
+  assert not clock.save_due()
+
+
+def test_a_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
+  run = pretraining(folder, budget="1h", save_every=5, evaluate_every=1000)
+  pull_the_plug(run, tmp_path, 7)
+  plan = json.loads((tmp_path / "budget.json").read_text())
+  used = checkpoint.history(tmp_path)[5]["progress"]["seconds"]
+  assert used > 0
+  with pytest.MonkeyPatch.context() as patch:
+    # Whether there is time left is the clock's matter, see above.
+    patch.setattr(Clock, "over", lambda clock: clock.used() > used + 1e-3)
+    result = loop.train(run, tmp_path)
+  assert json.loads((tmp_path / "budget.json").read_text()) == plan
+  assert result.run.experiment.steps == plan["steps"] > 7
+  (last, about), = list(checkpoint.history(tmp_path).items())[-1:]
+  assert last == 6 and about["progress"]["seconds"] > used
+  assert curve(tmp_path)[-1]["step"] == 6
+  assert "held_out/loss" in curve(tmp_path)[-1]
+  assert not (tmp_path / "measured").exists()
+
+
+def test_saves_by_the_minute(folder, tmp_path):
+  loop.train(pretraining(folder, save_minutes=1e-9, save_every=100, keep=9),
+             tmp_path)
+  assert list(checkpoint.history(tmp_path)) == [1, 2, 3, 4]
