@@ -235,7 +235,7 @@ def test_a_disk_without_locks_will_do(text, tmp_path, monkeypatch):
 def test_a_full_disk_is_told_and_stays_clean(text, tmp_path, read_only, reason):
   disk = tmp_path / "disk"
   text.write_text("\n".join([text.read_text()] * 40))
-  process = started(text, disk / "root", """
+  process = started(text, disk / "cache" / "corpora", """
 try:
   build()
 except UserError as error:
@@ -244,7 +244,7 @@ print([path for path, _, files in os.walk(sys.argv[1]) if files])
 """, small_disk.prefix(disk, 1, read_only))
   said, _ = process.communicate(timeout=60)
   told, left = said.splitlines()
-  assert f"{disk / 'root'} cannot be written: {reason}" in told
+  assert f"{disk}/cache/corpora cannot be written: {reason}" in told
   assert "BERT_JAX_CACHE=" in told and left == "[]"
 
 

@@ -170,9 +170,9 @@ def _touched(folder: pathlib.Path) -> float:
 
 def _told(error: OSError, folder: pathlib.Path) -> str:
   reason = error.strerror or str(error)
-  if error.filename and folder not in (
-      name := pathlib.Path(error.filename).absolute(), *name.parents):
-    return f"{name}: {reason}."
+  name = pathlib.Path(error.filename or folder).absolute()
+  if not (name.is_relative_to(folder) or folder.is_relative_to(name)):
+    return f"{name}: {reason}."  # Of what was read.
   found = folder
   while not found.exists():
     found = found.parent
