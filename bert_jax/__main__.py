@@ -3,6 +3,7 @@
 import argparse
 import json
 import pathlib
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"bert-jax {options.command}: {hosts.part(str(error))}",
           file=sys.stderr)
     return 1
+  except loop.Stopped as stopped:
+    print(f"bert-jax {options.command}: {stopped}", file=sys.stderr)
+    return 128 + signal.SIGTERM
   except KeyboardInterrupt:
     print(hosts.part("Stopped; the same command goes on from the last "
                      "checkpoint."), file=sys.stderr)
@@ -118,8 +122,14 @@ def _parser() -> argparse.ArgumentParser:
     if noun == "tokenizer":
       making.add_argument("--output", required=True,
                           help="a .model or vocab.txt file")
-  _add_page(command("show", _show, "The composed experiment, its size, and how "
-                    "it differs from BERT-base as published."))
+  showing = command("show", _show, "The composed experiment, its size, how it "
+                    "differs from BERT-base as published, and how it lies on "
+                    "devices.")
+  _add_page(showing)
+  showing.add_argument("--devices", type=_positive, help="lay it on so many "
+                       "devices, which need not be there")
+  showing.add_argument("--memory", type=_positive, metavar="GB",
+                       help="of each device")
   quick = command("quickstart", _quickstart, "Pretrain on the documentation "
                   "that Python carries, then solve a task with it.")
   quick.add_argument("--workdir", default="runs/quickstart")
@@ -239,9 +249,18 @@ def _corpus(options: argparse.Namespace) -> None:
                            ("held out", splits.heldout))]))
 
 
+def _positive(word: str) -> int:
+  """The type of a flag that counts."""
+  if not word.isdecimal() or int(word) < 1:
+    raise argparse.ArgumentTypeError(f"{word}: a whole number, at least 1.")
+  return int(word)
+
+
 def _show(options: argparse.Namespace) -> None:
   experiment, page = _page(options)
-  print(show.describe(experiment, page.experiment, page.docstring))
+  print(show.describe(
+      experiment, page.experiment, page.docstring, options.devices,
+      options.memory and options.memory * 10**9))
 
 
 def _quickstart(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The commands, as a user calls them."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -61,7 +62,18 @@ def test_show_tells_size_and_differences(capsys):
   assert "110,106,428" in out
 
 
+def test_show_lays_it_on_devices_that_are_not_there(capsys):
+  assert main(["show", "tiny", "--devices", "6", "--memory", "1",
+               "batch_size=768"]) == 0
+  out = capsys.readouterr().out
+  layouts = [line for line in out.splitlines() if re.match(r"\| \d+ x ", line)]
+  assert "6 x 1 x 1 (chosen) |" in layouts[0]
+  assert [line for line in layouts if "3 x 1 x 2" in line]
+  assert "layouts 6 fit in the 1 GB of a device" in out
+
+
 @pytest.mark.parametrize("arguments, words", [
+    (["show", "base", "--devices", "8", "layout.data=3"], "4 x 1 x 2"),
     (["show", "bse"], "did you mean 'base'"),
     (["show", "base", "model.hiden_size=3"], "did you mean 'hidden_size'"),
     (["show", "base", "model.hidden_size=100"], "num_attention_heads=12"),

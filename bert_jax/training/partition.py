@@ -206,20 +206,24 @@ class PlacedNetwork:
     """Runs a method of a module and places what it gives."""
     keep = lambda x: self._constrain(x, ("data", "fsdp"))
     match context.module, context.method_name:
-      case Lookup(), "__call__":
+      case Lookup(), "__call__" if self._split(context.module.path):
         # Each device looks up its part of the width, for all rows that share
         # the parts; then the parts go to where the rows are. In one step the
         # compiler would copy everything everywhere.
         ids_BL, = arguments
         x_BLD = method(self._constrain(ids_BL, "data"))
-        width = x_BLD.shape[-1] % self.mesh.shape["fsdp"]
-        return keep(self._constrain(x_BLD, "data", None,
-                                    None if width else "fsdp"))
+        if x_BLD.shape[-1] % self.mesh.shape["fsdp"] == 0:
+          x_BLD = self._constrain(x_BLD, "data", None, "fsdp")
+        return keep(x_BLD)
       case Embeddings(), "__call__":
         return keep(method(*arguments, **options))
       case Layer(), "__call__" | "keep":
         return jax.tree.map(keep, method(*arguments, **options))
     return method(*arguments, **options)
+
+  def _split(self, path: Sequence[str]) -> bool:
+    """Whether fsdp splits the table there."""
+    return "fsdp" in look_up(LAYOUT, "/".join((*path, "embedding")))
 
   def _constrain(self, x: jax.Array, *axes: Any) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh,

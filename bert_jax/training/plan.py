@@ -248,7 +248,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   * tables: looked up where their parts lie; the vectors go over fsdp there and
     back, over tensor they are summed.
   A parameter that is taken twice, as the table that is the decoder too, pays
-  for each. Matrices travel in the network's `dtype`. Not counted: the few
+  for each; the decoder's gradient is an all-reduce over fsdp, too. Matrices travel in the network's `dtype`. Not counted: the few
   bytes of losses and metrics.
   """
   data, fsdp, tensor = shape
@@ -271,8 +271,9 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
     elements = leaf.size // over["tensor"]
     # Products.
     size = elements * (computed if matrix else leaf.dtype.itemsize)
-    total += products * (2 * _part(over["fsdp"]) * size
-                         + _reduce(size, data, fsdp, over["fsdp"]))
+    total += products * (
+        2 * _part(over["fsdp"]) * size
+        + _reduce(size, data, fsdp, 1 if table else over["fsdp"]))
     if path.endswith("kernel"):
       total += leaf.shape[0] * _all_reduce(
           tokens * width * computed, over["tensor"])
