@@ -127,31 +127,23 @@ class Checkpoints:
     self.wait()
     damaged = []
     for step in sorted(self._manager.all_steps(), reverse=True):
-      found = _unless_damaged(self._read, step, shape, shardings, facts)
-      if hosts.any_of([found is None])()[0]:
+      found = _unless_damaged(_read, self._folder / str(step), shape, shardings,
+                              facts)
+      # All have it before a sum over all devices; what that says, it says to
+      # all.
+      if hosts.any_of([found is None])()[0] or (
+          _unless_damaged(_check, *found) is None):
         damaged.append(self._put_aside(step))
         continue
       if damaged:
         say(f"Damaged: {', '.join(damaged)}; going on from step {step}.")
-      return found
+      state, about = found
+      return Restored(state, about["progress"])
     if damaged:
       raise UserError("All checkpoints are damaged; they were moved to "
                       f"{', '.join(damaged)}. Give another workdir to start "
                       "again, or bring them back from a copy.")
     return None
-
-  def _read(self, step: int, shape: TrainState, shardings: TrainState,
-            facts: Facts) -> Restored:
-    about = _about(self._folder / str(step))
-    check_same(about, facts)
-    _check_shapes(self._folder / str(step), shape)
-    found = self._manager.restore(step, args=ocp.args.Composite(
-        params=_wanted(shape.params, shardings.params),
-        optimizer=_wanted(_without_params(shape),
-                          _without_params(shardings))))
-    state = TrainState(params=found["params"], **found["optimizer"])
-    _check_sums(checksums(state), about)
-    return Restored(state, about["progress"])
 
   def _put_aside(self, step: int) -> str:
     """Moves a damaged checkpoint away, so that its step can be saved again."""
@@ -215,9 +207,26 @@ def _digest(about: dict[str, Any]) -> str:
                          digest_size=16).hexdigest()
 
 
+def _alone() -> ocp.options.MultiprocessingOptions:
+  """Each process reads by itself, and waits for no other.
+
+  One may have failed before it came here, and what is damaged for one may be
+  whole for another.
+  """
+  me = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+      primary_host=me, active_processes={me},
+      barrier_sync_key_prefix=f"process_{me}")
+
+
+def _reader(handler: Callable[..., Any]) -> ocp.Checkpointer:
+  return ocp.Checkpointer(handler(multiprocessing_options=_alone()),
+                          multiprocessing_options=_alone())
+
+
 def _about(checkpoint: pathlib.Path) -> dict[str, Any]:
   """The facts of a step's folder, with rank, progress and checksums."""
-  with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+  with _reader(ocp.JsonCheckpointHandler) as reader:
     about = reader.restore(checkpoint / "facts")
   if "digest" not in about:
     raise UserError(f"{checkpoint} was written by another version of this "
@@ -225,6 +234,24 @@ def _about(checkpoint: pathlib.Path) -> dict[str, Any]:
   if about.pop("digest") != _digest(about):
     raise _Damaged("facts")
   return about
+
+
+def _read(checkpoint: pathlib.Path, shape: TrainState, shardings: TrainState,
+          facts: Facts) -> tuple[TrainState, dict[str, Any]]:
+  about = _about(checkpoint)
+  check_same(about, facts)
+  _check_shapes(checkpoint, shape)
+  with _reader(ocp.PyTreeCheckpointHandler) as reader:
+    params = reader.restore(checkpoint / "params", args=_wanted(
+        shape.params, shardings.params))
+    rest = reader.restore(checkpoint / "optimizer", args=_wanted(
+        _without_params(shape), _without_params(shardings)))
+  return TrainState(params=params, **rest), about
+
+
+def _check(state: TrainState, about: dict[str, Any]) -> bool:
+  _check_sums(checksums(state), about)
+  return True
 
 
 def _check_sums(found: dict[str, int], about: dict[str, Any]) -> None:
@@ -239,7 +266,7 @@ def _check_shapes(checkpoint: pathlib.Path, shape: TrainState) -> None:
   Raises:
     UserError: the parameters there are another network's; names them.
   """
-  with ocp.PyTreeCheckpointer() as reader:
+  with _reader(ocp.PyTreeCheckpointHandler) as reader:
     saved = leaves(reader.metadata(checkpoint / "params").item_metadata.tree)
   old = {path: tuple(x.shape) for path, x in saved.items()}
   new = {path: x.shape for path, x in leaves(shape.params).items()}
@@ -331,7 +358,9 @@ def history(directory: str | pathlib.Path) -> dict[int, dict[str, Any]]:
   if not path.is_dir():
     raise UserError(f"{directory} holds no checkpoints; give the work "
                     "directory of a run.")
-  with ocp.CheckpointManager(path) as manager:
+  with ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(
+      create=False, read_only=True,
+      multiprocessing_options=_alone())) as manager:
     steps = sorted(manager.all_steps())
   found = {step: about for step in steps if (about := _unless_damaged(
       _about, path / str(step)))}
@@ -351,7 +380,7 @@ def _warn_of_damage(directory: str | pathlib.Path,
 
 
 def _read_params(checkpoint: pathlib.Path, about: dict[str, Any]) -> Any:
-  with ocp.PyTreeCheckpointer() as reader:
+  with _reader(ocp.PyTreeCheckpointHandler) as reader:
     shape = reader.metadata(checkpoint / "params").item_metadata.tree
     params = reader.restore(checkpoint / "params", restore_args=jax.tree.map(
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shape,

@@ -17,17 +17,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import evaluate, hosts, loop
+from bert_jax import evaluate, hosts, loop, metrics
 from bert_jax.config import UserError
 from bert_jax.data.datasets import TableData
 from bert_jax.experiment import Experiment
 from bert_jax.objectives.tasks import Classification
 from bert_jax.training import partition
-from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.training.layouts import Layout, MeshLayout, PmapLayout
 from bert_jax.training.optimizers import Sgd
 from bert_jax.training.paths import leaves
 from bert_jax.training.schedules import ConstantSchedule
-from tests import small_run
+from tests import small_run, tiny
 
 DEVICES = 4  # of all processes together
 
@@ -35,7 +35,8 @@ DEVICES = 4  # of all processes together
 def plain(folder: pathlib.Path, **options) -> Experiment:
   """Plain gradients: Adam would blow up what rounding does to those of zero."""
   return small_run.pretraining(folder, **{
-      "optimizer": Sgd(), "schedule": ConstantSchedule(0.1, 0.0), **options})
+      "optimizer": Sgd(), "schedule": ConstantSchedule(0.1, 0.0), "steps": 6,
+      **options})
 
 
 def task(folder: pathlib.Path, **options) -> Experiment:
@@ -45,40 +46,51 @@ def task(folder: pathlib.Path, **options) -> Experiment:
       data=TableData(length=32, examples_per_row=4,
                      train=str(folder / "train.tsv"),
                      evaluation=str(folder / "dev.tsv")),
-      steps=6, evaluate_every=6, **options)
+      evaluate_every=6, **options)
+
+
+def arrays(params: Any) -> dict[str, Any]:
+  """Parameters by path, as JSON."""
+  mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
+  return {path: x.tolist()
+          for path, x in leaves(partition.collect(params, mesh)).items()}
 
 
 def found(result: loop.Result) -> dict[str, Any]:
-  """Scores and parameters, as JSON."""
-  mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
-  params = partition.collect(result.params, mesh)
-  return {"scores": result.scores, "params": {
-      path: x.tolist() for path, x in leaves(params).items()}}
+  return {"scores": result.scores, "params": arrays(result.params)}
 
 
-def pretrain(folder: pathlib.Path) -> Any:
-  """Over all processes: each has a part of every large parameter."""
-  return found(loop.train(plain(folder, layout=MeshLayout(1, 4, 1)),
-                          folder / "two"))
+def steps(layout: Layout) -> Any:
+  """Two, with dropout and uneven masks, without a loop around them."""
+  recipe, batch = tiny.recipe(), tiny.batch()
+  shape = jax.eval_shape(recipe.init, np.int32(3), batch)
+  runner = layout.build(recipe, shape, tiny.BATCH, batch)
+  state = runner.spread(jax.jit(
+      recipe.init, out_shardings=runner.shardings)(np.int32(3), batch))
+  rows = runner.rows(tiny.BATCH)
+  for step in range(2):
+    state, pairs = runner.step(state, runner.feed(
+        {key: x[rows] for key, x in tiny.batch(step).items()}))
+  return {"params": arrays(runner.gather(state).params),
+          "scores": metrics.summarize(metrics.merge([runner.fetch(pairs)]))}
 
 
-def pretrain_pmap(folder: pathlib.Path) -> Any:
-  return found(loop.train(plain(folder, layout=PmapLayout()),
-                          folder / "two_pmap"))
+def steps_pmap(folder: pathlib.Path) -> Any:
+  return steps(PmapLayout())
 
 
-def pretrain_tensor(folder: pathlib.Path) -> Any:
-  return found(loop.train(plain(folder, layout=MeshLayout(2, 1, 2)),
-                          folder / "four"))
+def steps_tensor(folder: pathlib.Path) -> Any:
+  """Two processes hold the same rows."""
+  return steps(MeshLayout(2, 1, 2))
 
 
 def finetune(folder: pathlib.Path) -> Any:
+  """Each process has a part of every large parameter."""
   workdir = folder / "two_task"
   trained = found(loop.train(task(folder, layout=MeshLayout(1, 4, 1)), workdir))
   count = evaluate.predict_file(str(workdir), str(folder / "dev.tsv"),
                                 str(folder / "two_task.tsv"))
-  return trained | {"count": count,
-                    "again": evaluate.of_workdir(str(workdir))}
+  return trained | {"count": count}
 
 
 def go_on(folder: pathlib.Path) -> str:
@@ -92,7 +104,8 @@ def go_on(folder: pathlib.Path) -> str:
 
   loop._Log.hold = ask
   try:
-    loop.train(plain(folder, steps=6, save_every=100), folder / "legs")
+    loop.train(plain(folder, save_every=100, layout=MeshLayout(1, 4, 1)),
+               folder / "legs")
   except loop.Stopped as stopped:
     return str(stopped)
   finally:
