@@ -38,8 +38,8 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
       ["parameters", "number"],
       [[part, f"{count:,}"] for part, count in counts.items()]
       + [["all", f"{sum(counts.values()):,}"]]))
-  parts.append(f"Training takes {flops_per_token(experiment):.3g} FLOPs a token "
-               "(a forward and twice as much for a backward pass).")
+  parts.append(f"Training takes {flops_per_token(experiment):.3g} FLOPs a "
+               "token (a forward and twice as much for a backward pass).")
   if isinstance(experiment.layout, MeshLayout):
     parts.append(layouts(experiment, devices, memory))
   return "\n\n".join(parts)

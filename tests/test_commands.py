@@ -63,13 +63,13 @@ def test_show_tells_size_and_differences(capsys):
 
 
 def test_show_lays_it_on_devices_that_are_not_there(capsys):
-  assert main(["show", "tiny", "--devices", "6", "--memory", "1",
+  assert main(["show", "tiny", "--devices", "6", "--memory", "16",
                "batch_size=768"]) == 0
   out = capsys.readouterr().out
   layouts = [line for line in out.splitlines() if re.match(r"\| \d+ x ", line)]
   assert "6 x 1 x 1 (chosen) |" in layouts[0]
   assert [line for line in layouts if "3 x 1 x 2" in line]
-  assert "layouts 6 fit in the 1 GB of a device" in out
+  assert "layouts 6 fit in the 16 GB of a device" in out
 
 
 @pytest.mark.parametrize("arguments, words", [

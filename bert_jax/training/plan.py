@@ -248,8 +248,9 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   * tables: looked up where their parts lie; the vectors go over fsdp there and
     back, over tensor they are summed.
   A parameter that is taken twice, as the table that is the decoder too, pays
-  for each; the decoder's gradient is an all-reduce over fsdp, too. Matrices travel in the network's `dtype`. Not counted: the few
-  bytes of losses and metrics.
+  for each; the decoder's gradient is an all-reduce over fsdp, too. Matrices
+  travel in the network's `dtype`. Not counted: the few bytes of losses and
+  metrics.
   """
   data, fsdp, tensor = shape
   axes = dict(zip(partition.AXES, shape))
