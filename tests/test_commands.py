@@ -67,7 +67,7 @@ def test_show_lays_it_on_devices_that_are_not_there(capsys):
                "batch_size=768"]) == 0
   out = capsys.readouterr().out
   layouts = [line for line in out.splitlines() if re.match(r"\| \d+ x ", line)]
-  assert "6 x 1 x 1 (chosen) |" in layouts[0]
+  assert "6 x 1 x 1 (chosen)" in layouts[0]
   assert [line for line in layouts if "3 x 1 x 2" in line]
   assert "layouts 6 fit in the 16 GB of a device" in out
 
