@@ -14,7 +14,8 @@ import time
 import numpy as np
 import pytest
 
-from bert_jax import loop
+from bert_jax import hosts, loop
+from bert_jax.config import UserError
 from bert_jax.training.layouts import MeshLayout
 from tests import host
 from tests.small_run import curve
@@ -160,3 +161,50 @@ def test_a_command_that_differs_ends_on_every_host(tmp_path, folder, one):
   for code, out in ended:
     assert code == 1 and "Traceback" not in out, out
     assert "| batch_size |" in out
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0",
+         "SLURM_LOCALID": "0"}
+NAMES = {"worker-network-endpoints": "a,b,c,d"}
+
+
+@pytest.mark.parametrize("environment, on_tpu, metadata, count", [
+    ({}, False, {}, 1),
+    (SLURM, False, {}, 1),  # a batch script, outside of srun
+    (SLURM | {"SLURM_STEP_NODELIST": "node[1-4]"}, False, {}, 4),
+    ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1",
+      "OMPI_COMM_WORLD_SIZE": "2"}, False, {}, 2),
+    ({"TPU_PROCESS_ADDRESSES": "local"}, True, {}, 1),  # Kaggle
+    ({"TPU_SKIP_MDS_QUERY": "1"}, True, {}, 1),  # Colab
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, True, {}, 2),  # GKE
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, False, {}, 1),  # its CPUs alone
+    ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "3"}, True, {}, 6),
+    ({}, True, {}, 1),  # one TPU VM
+    ({}, True, NAMES, 4),
+    ({}, True, NAMES | {"tpu-env": "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'"}, 8)])
+def test_the_environment_tells_of_other_hosts(environment, on_tpu, metadata,
+                                              count):
+  found = hosts._count(
+      environment, on_tpu, lambda key: metadata[key] if key in metadata else "")
+  assert found == count
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("10.0.0.2:1", None, None), "missing: --processes N, --process I"),
+    (("", 2, 1), "missing: --coordinator"),
+    (("10.0.0.2", 2, 1), "10.0.0.2:8476"),
+    (("10.0.0.2:1", 2, 2), "from 0 to 1")])
+def test_flags_that_do_not_name_a_process_are_explained(arguments, words):
+  with pytest.raises(UserError, match=words):
+    hosts.start(*arguments)
+
+
+def test_one_process_is_alone():
+  hosts.start(processes=1)
+  hosts.start()  # nothing around
+  assert hosts.first() and hosts.any_of([True, False])() == [True, False]
+  assert hosts.from_first({"a": 1}) == {"a": 1}
+  hosts.agree(hosts.code_facts())
+  with pytest.raises(UserError, match="no such file"):
+    hosts.agree({}, "no such file")
+  assert hosts.part("it failed") == "it failed"
