@@ -136,8 +136,10 @@ class _Leg:
                         self._experiment.spike_deviations)
     self.runner = self._experiment.layout.build(
         run.recipe, run.shape(), self._experiment.batch_size, run.row())
-    self._evaluator = Evaluator(run.recipe, self._experiment.batch_size,
-                                self.runner.mesh)
+    # It may have been chosen by what is free on each host.
+    hosts.agree({"mesh": str(dict(self.runner.mesh.shape))})
+    self._evaluator = Evaluator(
+        self.runner.recipe, self._experiment.batch_size, self.runner.mesh)
 
   def run(self, news: list[str]) -> Result:
     """Runs it; `news` are what to tell at its beginning."""

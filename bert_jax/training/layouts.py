@@ -23,10 +23,12 @@ class Runner:
 
   `shardings` are those of a state as it is saved and evaluated, always over
   a mesh; `spread` turns it into the state that `step` takes, `gather` back.
-  `feed` puts this process's `rows` of a batch on its devices.
+  `feed` puts this process's `rows` of a batch on its devices. `recipe` is the
+  one given, its network placed on the mesh.
   """
 
   mesh: Mesh
+  recipe: Recipe
   shardings: TrainState
   step: Callable[[TrainState, Batch], tuple[TrainState, Pairs]]
   spread: Callable[[TrainState], TrainState]
@@ -79,7 +81,7 @@ class MeshLayout(Layout):
         recipe, network=partition.PlacedNetwork(recipe.network, mesh))
     same = lambda x: x
     return Runner(
-        mesh, shardings,
+        mesh, placed, shardings,
         on_mesh(placed, shardings, partition.batch_sharding(mesh)), same, same,
         functools.partial(partition.share, mesh), jax.device_get)
 
@@ -107,7 +109,7 @@ class PmapLayout(Layout):
     first = lambda x: np.asarray(x.addressable_shards[0].data[0])
     one = lambda tree: jax.tree.map(first, tree)
     return Runner(
-        mesh, jax.tree.map(lambda _: NamedSharding(mesh, P()), shape),
+        mesh, recipe, jax.tree.map(lambda _: NamedSharding(mesh, P()), shape),
         on_pmap(recipe),
         spread=functools.partial(_copies, len(devices)),
         gather=lambda state: partition.place(one(state),

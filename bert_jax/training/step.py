@@ -181,7 +181,8 @@ def check_divisible(batch_size: int, microbatches: int, devices: int) -> None:
     raise UserError(
         f"batch_size={batch_size} cannot be split into {microbatches} "
         f"microbatches over {devices} devices; the nearest that can are "
-        f"{batch_size // share * share} and {(batch_size // share + 1) * share}.")
+        f"{batch_size // share * share} and "
+        f"{(batch_size // share + 1) * share}.")
 
 
 # The weights of a batch's positions and examples, in which losses are linear.
