@@ -369,6 +369,18 @@ def history(directory: str | pathlib.Path) -> dict[int, dict[str, Any]]:
   return found
 
 
+def state_at(directory: str | pathlib.Path, step: int, shape: TrainState,
+             shardings: TrainState, facts: Facts) -> TrainState | None:
+  """The state that was saved at a step, on the devices of `shardings`; None,
+  and a warning, where it is damaged. Nothing is changed in the directory."""
+  found = _unless_damaged(_read, _folder(directory) / str(step), shape,
+                          shardings, facts)
+  if found is None or _unless_damaged(_check, *found) is None:
+    _warn_of_damage(directory, [step])
+    return None
+  return found[0]
+
+
 def _folder(directory: str | pathlib.Path) -> pathlib.Path:
   return pathlib.Path(directory).absolute() / "checkpoints"
 

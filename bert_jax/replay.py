@@ -81,6 +81,9 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
   """
   workdir = pathlib.Path(workdir)
   history = checkpoint.history(workdir)
+  if not history:
+    raise UserError(f"{workdir} holds no finished checkpoint that is whole, "
+                    "which would tell what the run is.")
   facts = Facts.from_json(history[max(history)])
   experiment = _laid_out(facts.experiment, overrides)
   if not 1 <= step <= experiment.steps:
@@ -95,7 +98,7 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
   runner = experiment.layout.build(run.recipe, run.shape(),
                                    experiment.batch_size, run.row())
   left_out = watch.left_out(workdir)
-  state, origin = _before(workdir, run, runner, step,
+  state, origin = _before(workdir, run, runner, step, facts,
                           sorted(s for s in history if s < step), left_out,
                           nearest)
   return look(run, runner, state, step, origin, _logged(workdir, run, step),
@@ -124,12 +127,13 @@ def _laid_out(experiment: Any, overrides: Sequence[str]) -> Any:
 
 
 def _before(workdir: pathlib.Path, run: Composition, runner: Runner, step: int,
-            saved: Sequence[int], left_out: frozenset[int],
+            facts: Facts, saved: Sequence[int], left_out: frozenset[int],
             nearest: bool) -> tuple[TrainState, str]:
   """The state before a step, over a mesh, and words for where it is from."""
   start, state = 0, None
   for start in reversed(saved):
-    state = checkpoint.state_at(workdir, start, run.shape(), runner.shardings)
+    state = checkpoint.state_at(workdir, start, run.shape(), runner.shardings,
+                                facts)
     if state is not None:
       break
   origin = f"the checkpoint of step {start}"
