@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(options, "coordinator"):
       hosts.start(options.coordinator, options.processes, options.process)
     options.run(options)
-  except UserError as error:
-    print(f"bert-jax {options.command}: {hosts.part(str(error))}",
-          file=sys.stderr)
+  except (UserError, OSError) as error:
+    told = hosts.part(str(error))
+    print(f"bert-jax {options.command}: {told}", file=sys.stderr)
     return 1
   except loop.Stopped as stopped:
     print(f"bert-jax {options.command}: {stopped}", file=sys.stderr)

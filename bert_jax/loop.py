@@ -6,7 +6,6 @@ import json
 import pathlib
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -97,8 +96,9 @@ def _make(workdir: pathlib.Path) -> None:
   """
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=workdir):
-      pass
+    probe = workdir / "writable"
+    probe.touch()
+    probe.unlink(missing_ok=True)  # Another process may have been quick.
   except OSError as error:
     raise UserError(f"The work directory {workdir} cannot be written to: "
                     f"{error.strerror}.") from error
