@@ -245,7 +245,7 @@ def run(name: str, folder: pathlib.Path) -> None:
 def compare(name: str, folder: pathlib.Path, zero: dict[str, set[str]]
             ) -> tuple[list[str], list[str]]:
   """The cells of a row, and words on the parameter that differs most."""
-  cells, worst, digests = [], [], []
+  cells, worst, zeros, digests = [], [], [], []
   for task in TASKS:
     with (np.load(_file(folder, name, task)) as one,
           np.load(_file(folder, REFERENCE, task)) as two):
@@ -259,12 +259,15 @@ def compare(name: str, folder: pathlib.Path, zero: dict[str, set[str]]
     relative = {key: apart[key] / norm[key] for key in paths
                 if key not in zero[task]}
     largest = max(relative, key=relative.get)
-    cells += [f"{x:.1e}" if x else "0" for x in (
-        float(loss), relative[largest],
-        max(apart[key] for key in zero[task]) / whole if zero[task] else 0.0)]
+    cells += [_number(float(loss)), _number(relative[largest])]
+    zeros.append(max((apart[key] / whole for key in zero[task]), default=0.0))
     worst.append(f"{task}: {largest.partition(':')[2]}")
     digests.append(_batch_hash(name, folder, task))
-  return [name, *cells, " ".join(digests)], worst
+  return [name, *cells, _number(max(zeros)), " ".join(digests)], worst
+
+
+def _number(x: float) -> str:
+  return f"{x:.2e}" if x else "0"
 
 
 def _wide(x: np.ndarray) -> np.ndarray:
@@ -320,9 +323,9 @@ def main() -> None:
              if name != REFERENCE}
   from bert_jax import writers
   table = writers.table(
-      ["against 1 device", *(f"{task}: {part}" for task in TASKS
-                             for part in ("loss", "gradients", "zeros")),
-       "batches"], [cells for cells, _ in found.values()])
+      [f"against {REFERENCE}", *(f"{task}: {part}" for task in TASKS
+                                 for part in ("loss", "gradients")),
+       "zeros", "batches"], [cells for cells, _ in found.values()])
   print(table)
   for name, (_, worst) in found.items():
     print(f"{name}: differs most in {'; '.join(worst)}", file=sys.stderr)
