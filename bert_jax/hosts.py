@@ -223,7 +223,7 @@ def _together(pairs) -> dict[str, list[str]]:
 
 def _names(hosts: Sequence[str]) -> str:
   """Of a pod's hosts mostly all but one are alike."""
-  if len(hosts) <= 3:
+  if len(hosts) <= 2:
     return ", ".join(hosts)
   return f"{hosts[0]} and {len(hosts) - 1} more"
 

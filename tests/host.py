@@ -79,11 +79,6 @@ def steps_pmap(folder: pathlib.Path) -> Any:
   return steps(PmapLayout())
 
 
-def steps_tensor(folder: pathlib.Path) -> Any:
-  """Two processes hold the same rows."""
-  return steps(MeshLayout(2, 1, 2))
-
-
 def finetune(folder: pathlib.Path) -> Any:
   """Each process has a part of every large parameter."""
   workdir = folder / "two_task"

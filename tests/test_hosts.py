@@ -145,11 +145,14 @@ def test_processes_that_differ_or_fail_stop_together(folder, two):
   assert not (folder / "never" / "metrics.jsonl").exists()
 
 
-def test_four_processes(folder, one):
-  for found in group(folder, 4, "steps_tensor", "agree"):
-    assert_same(found["steps_tensor"], one["steps"])
-    header, row = (found["agree"].splitlines()[i] for i in (1, 3))
-    assert ":0, " in header and ":2 " in header and row.split()[1] == "seed"
+def test_four_processes(folder):
+  found = group(folder, 4, "rows", "agree")
+  assert [answers["rows"]["across"] for answers in found] == [
+      [0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7]]
+  for answers in found:
+    header, row = (answers["agree"].splitlines()[i] for i in (1, 3))
+    assert ":0 and 2 more" in header and ":2 " in header
+    assert row.split()[1] == "seed"
 
 
 def test_a_command_that_differs_ends_on_every_host(tmp_path, folder, one):
