@@ -3,6 +3,7 @@
   python tools/equivalence.py --output table.md
 
 It takes 14 minutes on two shared cores, most of them to compile.
+
 Each row of the table is a run of its own, of one process or of several that
 meet on this machine, over emulated CPU devices: one step of the real training
 program, its gradients kept by an optimizer that does nothing else. Dropout is
