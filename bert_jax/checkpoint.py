@@ -8,7 +8,7 @@ fingerprint of the data. Orbax writes in the background and never overwrites.
 import contextlib
 import dataclasses
 import errno
-import gc
+import functools
 import hashlib
 import json
 import logging
@@ -16,7 +16,6 @@ import os
 import pathlib
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -63,6 +62,7 @@ class Checkpoints:
           keep_checkpoints_without_metrics=False))
     self._best = best
     self._folder = _folder(workdir)
+    _hush_tensorstore()
     with _explained(self._folder):
       self._manager = ocp.CheckpointManager(
           self._folder, options=ocp.CheckpointManagerOptions(
@@ -176,26 +176,36 @@ class Checkpoints:
 
 
 def _unless_damaged(reader: Callable[..., Any], *arguments: Any) -> Any:
-  """What `reader` finds; None where it meets damage, of whatever kind.
-
-  TensorStore's other threads read on for a while after one has met damage,
-  and print that nobody listens any more: not here.
-  """
-  hooks = sys.excepthook, sys.unraisablehook
-  sys.excepthook = sys.unraisablehook = lambda *_: None
+  """What `reader` finds; None where it meets damage, of whatever kind."""
+  _hush_tensorstore()
   try:
-    try:
-      return reader(*arguments)
-    except UserError:
-      raise
-    except Exception as error:
-      logging.getLogger(__name__).debug("damaged", exc_info=error)
-    for _ in range(3):
-      gc.collect()
-      time.sleep(0.3)
+    return reader(*arguments)
+  except UserError:
+    raise
+  except Exception as error:
+    logging.getLogger(__name__).debug("damaged", exc_info=error)
     return None
-  finally:
-    sys.excepthook, sys.unraisablehook = hooks
+
+
+# What is said of arrays that nobody waits for any more.
+_HUSHED = ("Event loop is closed", "Encountered error while reading array",
+           "Encountered error while writing array")
+
+
+@functools.cache
+def _hush_tensorstore() -> None:
+  """Keeps the tracebacks of TensorStore's threads from the terminal.
+
+  After the first that meets damage or a full disk, whose error is raised, the
+  others go on for a while, and each prints that it is too late.
+  """
+  hook = sys.unraisablehook
+
+  def hushed(unraisable: Any) -> None:
+    if not str(unraisable.exc_value).startswith(_HUSHED):
+      hook(unraisable)
+
+  sys.unraisablehook = hushed
 
 
 class _Damaged(Exception):

@@ -14,7 +14,7 @@ from bert_jax.facts import Facts
 from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.training.optimizers import AdamW
-from bert_jax.training.schedules import LinearSchedule
+from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import TrainState
 
 WORDS = "red green blue tall short old new warm cold dark light soft".split()
@@ -39,6 +39,7 @@ def write(folder: pathlib.Path) -> None:
 
 
 def pretraining(folder: pathlib.Path, **options) -> Experiment:
+  """Whose program is compiled once, however many steps it has."""
   return dataclasses.replace(Experiment(
       model=Bert(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                  intermediate_size=32, max_position_embeddings=32),
@@ -46,7 +47,7 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
       data=TextData(length=32, text=str(folder / "text.txt"),
                     tokenizer=WordPieceTokenizer(vocab_size=60),
                     held_out_percent=20.0),
-      optimizer=AdamW(), schedule=LinearSchedule(1e-2), steps=4, batch_size=8,
+      optimizer=AdamW(), schedule=ConstantSchedule(1e-2, 0.0), steps=4, batch_size=8,
       evaluate_every=2, save_every=2, log_every=1), **options)
 
 
@@ -56,13 +57,13 @@ def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
           for line in writers.read_jsonl(workdir / "metrics.jsonl")]
 
 
-def stored(workdir: pathlib.Path, run: Composition, page: str = ""
-           ) -> TrainState:
-  """The latest state that a run saved."""
+def stored(workdir: pathlib.Path, run: Composition,
+           step: int | None = None) -> TrainState:
+  """The state that a run without a page saved, at a step or the latest."""
   shape = run.shape()
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  with checkpoint.Checkpoints(workdir) as checkpoints:
-    return checkpoints.restore(
-        shape, jax.tree.map(lambda _: here, shape),
-        Facts(run.experiment, page, run.prepared.tokenizer,
-              run.prepared.fingerprint), print).state
+  return checkpoint.state_at(
+      workdir, max(checkpoint.history(workdir)) if step is None else step,
+      shape, jax.tree.map(lambda _: here, shape),
+      Facts(run.experiment, "", run.prepared.tokenizer,
+            run.prepared.fingerprint))

@@ -15,7 +15,7 @@ from bert_jax.experiment import Experiment
 from bert_jax.objectives.tasks import Classification, Regression, Tagging
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW
-from bert_jax.training.schedules import ConstantSchedule
+from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
 from bert_jax.training.step import TrainState
 from tests.small_run import WORDS, curve, pretraining, stored
 
@@ -44,7 +44,7 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
 def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
                                                pretrained):
   """Bit for bit: parameters, optimizer and curve."""
-  four = dataclasses.replace(pretraining(folder), layout=layout)
+  four = pretraining(folder, layout=layout, schedule=LinearSchedule(1e-2))
   whole = loop.train(four, tmp_path / "whole")
 
   class Stopped(Exception):

@@ -72,7 +72,7 @@ class Embeddings(nn.Module):
   def __call__(self, input_ids_BL, token_type_ids_BL, position_ids_BL, keys_B):
     o = self.options
     x_BLD = (self.word_embeddings(input_ids_BL)
-             + self.token_type_embeddings(token_type_ids_BL))
+             + self.token_type_embeddings.product(token_type_ids_BL))
     match o.position_embedding_type:
       case "absolute":
         x_BLD += self.position_embeddings(position_ids_BL)
@@ -97,6 +97,17 @@ class Table(nn.Module):
 
   def __call__(self, ids: jax.Array) -> jax.Array:
     return self.embedding.at[ids].get(mode="clip")
+
+  def product(self, ids: jax.Array) -> jax.Array:
+    """The same for a table of few vectors.
+
+    The gradient of a look-up adds all tokens to them one after another, which
+    costs digits as well as time; that of a product adds them in parts.
+    """
+    hot = jax.nn.one_hot(jnp.clip(ids.ravel(), 0, self.size - 1), self.size,
+                         dtype=self.embedding.dtype)
+    vectors = jnp.dot(hot, self.embedding, precision=jax.lax.Precision.HIGHEST)
+    return vectors.reshape(*ids.shape, -1)
 
 
 def sinusoids(position_ids_BL: jax.Array, width: int) -> jax.Array:
