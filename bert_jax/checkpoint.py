@@ -8,28 +8,23 @@ fingerprint of the data. Orbax writes in the background and never overwrites.
 import contextlib
 import dataclasses
 import errno
-import functools
-import hashlib
-import json
 import logging
 import os
 import pathlib
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bert_jax import config, hosts
+from bert_jax import config, hosts, stored
 from bert_jax.config import UserError, nearest
 from bert_jax.experiment import Experiment
-from bert_jax.facts import Facts, check_same
-from bert_jax.training.checksum import checksums
+from bert_jax.facts import Facts
+from bert_jax.stored import Damaged
 from bert_jax.training.paths import leaves, path_of
 from bert_jax.training.step import TrainState
 
@@ -62,7 +57,7 @@ class Checkpoints:
           keep_checkpoints_without_metrics=False))
     self._best = best
     self._folder = _folder(workdir)
-    _hush_tensorstore()
+    stored.hush_tensorstore()
     with _explained(self._folder):
       self._manager = ocp.CheckpointManager(
           self._folder, options=ocp.CheckpointManagerOptions(
@@ -86,14 +81,10 @@ class Checkpoints:
     if step in self._manager.all_steps():
       return
     rank = self._rank(metrics)
-    about = facts.to_json() | {"rank": rank, "progress": progress,
-                               "checksums": checksums(state)}
+    about = facts.to_json() | {"rank": rank, "progress": progress}
     with _explained(self._folder, self._manager.all_steps()):
-      self._manager.save(step, args=ocp.args.Composite(
-          params=ocp.args.PyTreeSave(state.params),
-          optimizer=ocp.args.PyTreeSave(_without_params(state)),
-          facts=ocp.args.JsonSave(about | {"digest": _digest(about)})),
-          metrics={"rank": rank} if self._best else None)
+      self._manager.save(step, args=stored.contents(state, about),
+                         metrics={"rank": rank} if self._best else None)
 
   def _rank(self, metrics: dict[str, float]) -> float:
     """How good a checkpoint is; one that was not evaluated comes last."""
@@ -125,25 +116,41 @@ class Checkpoints:
       UserError: all are damaged, or they are another run's.
     """
     self.wait()
-    damaged = []
+    damaged: dict[int, str] = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
-      found = _unless_damaged(_read, self._folder / str(step), shape, shardings,
-                              facts)
-      # All have it before a sum over all devices; what that says, it says to
-      # all.
-      if hosts.any_of([found is None])()[0] or (
-          _unless_damaged(_check, *found) is None):
-        damaged.append(self._put_aside(step))
-        continue
-      if damaged:
-        say(f"Damaged: {', '.join(damaged)}; going on from step {step}.")
-      state, about = found
-      return Restored(state, about["progress"])
+      found = self._read(step, shape, shardings, facts)
+      if isinstance(found, Restored):
+        if damaged:
+          places = ", ".join(map(self._put_aside, damaged))
+          say(f"Damaged: {places}; going on from step {step}.")
+        return found
+      damaged[step] = found
     if damaged:
-      raise UserError("All checkpoints are damaged; they were moved to "
-                      f"{', '.join(damaged)}. Give another workdir to start "
-                      "again, or bring them back from a copy.")
+      causes = "\n  ".join(f"step {s}: {why}" for s, why in damaged.items())
+      raise UserError(
+          f"All checkpoints in {self._folder} are damaged, and left as they "
+          f"are:\n  {causes}\nGive another workdir to start again, or bring "
+          "them back from a copy.")
     return None
+
+  def _read(self, step: int, shape: TrainState, shardings: TrainState,
+            facts: Facts) -> Restored | str:
+    """What is there, or on every process why it is of no use to one."""
+    found, why = None, ""
+    try:
+      found = stored.read_state(self._folder / str(step), shape, shardings,
+                                facts)
+    except Damaged as error:
+      why = str(error)
+    # All have it before a sum over all devices is taken.
+    if hosts.any_of([found is None])()[0]:
+      return why or "another process could not read it"
+    state, about = found
+    try:
+      stored.check(state, about)
+    except Damaged as error:
+      return str(error)
+    return Restored(state, about["progress"])
 
   def _put_aside(self, step: int) -> str:
     """Moves a damaged checkpoint away, so that its step can be saved again."""
@@ -175,122 +182,6 @@ class Checkpoints:
     self.close()
 
 
-def _unless_damaged(reader: Callable[..., Any], *arguments: Any) -> Any:
-  """What `reader` finds; None where it meets damage, of whatever kind."""
-  _hush_tensorstore()
-  try:
-    return reader(*arguments)
-  except UserError:
-    raise
-  except Exception as error:
-    logging.getLogger(__name__).debug("damaged", exc_info=error)
-    return None
-
-
-# What is said of arrays that nobody waits for any more.
-_HUSHED = ("Event loop is closed", "Encountered error while reading array",
-           "Encountered error while writing array")
-
-
-@functools.cache
-def _hush_tensorstore() -> None:
-  """Keeps the tracebacks of TensorStore's threads from the terminal.
-
-  After the first that meets damage or a full disk, whose error is raised, the
-  others go on for a while, and each prints that it is too late.
-  """
-  hook = sys.unraisablehook
-
-  def hushed(unraisable: Any) -> None:
-    if not str(unraisable.exc_value).startswith(_HUSHED):
-      hook(unraisable)
-
-  sys.unraisablehook = hushed
-
-
-class _Damaged(Exception):
-  """What was read is not what was written."""
-
-
-def _digest(about: dict[str, Any]) -> str:
-  return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(),
-                         digest_size=16).hexdigest()
-
-
-def _alone() -> ocp.options.MultiprocessingOptions:
-  """Each process reads by itself, and waits for no other.
-
-  One may have failed before it came here, and what is damaged for one may be
-  whole for another.
-  """
-  me = jax.process_index()
-  return ocp.options.MultiprocessingOptions(
-      primary_host=me, active_processes={me},
-      barrier_sync_key_prefix=f"process_{me}")
-
-
-def _reader(handler: Callable[..., Any]) -> ocp.Checkpointer:
-  return ocp.Checkpointer(handler(multiprocessing_options=_alone()),
-                          multiprocessing_options=_alone())
-
-
-def _about(checkpoint: pathlib.Path) -> dict[str, Any]:
-  """The facts of a step's folder, with rank, progress and checksums."""
-  with _reader(ocp.JsonCheckpointHandler) as reader:
-    about = reader.restore(checkpoint / "facts")
-  if "digest" not in about:
-    raise UserError(f"{checkpoint} was written by another version of this "
-                    "code.")
-  if about.pop("digest") != _digest(about):
-    raise _Damaged("facts")
-  return about
-
-
-def _read(checkpoint: pathlib.Path, shape: TrainState, shardings: TrainState,
-          facts: Facts) -> tuple[TrainState, dict[str, Any]]:
-  about = _about(checkpoint)
-  check_same(about, facts)
-  _check_shapes(checkpoint, shape)
-  with _reader(ocp.PyTreeCheckpointHandler) as reader:
-    params = reader.restore(checkpoint / "params", args=_wanted(
-        shape.params, shardings.params))
-    rest = reader.restore(checkpoint / "optimizer", args=_wanted(
-        _without_params(shape), _without_params(shardings)))
-  return TrainState(params=params, **rest), about
-
-
-def _check(state: TrainState, about: dict[str, Any]) -> bool:
-  _check_sums(checksums(state), about)
-  return True
-
-
-def _check_sums(found: dict[str, int], about: dict[str, Any]) -> None:
-  wrong = [path for path, value in found.items()
-           if about["checksums"][path] != value]
-  if wrong:
-    raise _Damaged(", ".join(wrong))
-
-
-def _check_shapes(checkpoint: pathlib.Path, shape: TrainState) -> None:
-  """
-  Raises:
-    UserError: the parameters there are another network's; names them.
-  """
-  with _reader(ocp.PyTreeCheckpointHandler) as reader:
-    saved = leaves(reader.metadata(checkpoint / "params").item_metadata.tree)
-  old = {path: tuple(x.shape) for path, x in saved.items()}
-  new = {path: x.shape for path, x in leaves(shape.params).items()}
-  differing = [
-      f"{path}: {old[path] if path in old else 'nothing'} there, "
-      f"{new[path] if path in new else 'nothing'} here"
-      for path in sorted(old | new)
-      if path not in old or path not in new or old[path] != new[path]]
-  if differing:
-    raise UserError(
-        "The checkpoints here are of another architecture:\n  "
-        + "\n  ".join(differing[:20]) + "\nGive another workdir.")
-
-
 @contextlib.contextmanager
 def _explained(folder: pathlib.Path,
                kept: Sequence[int] = ()) -> Iterator[None]:
@@ -316,19 +207,6 @@ def _explained(folder: pathlib.Path,
                     f" MB are free). {whole}") from error
 
 
-def _without_params(state: TrainState) -> dict[str, Any]:
-  return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
-
-
-def _wanted(shape: Any, shardings: Any) -> ocp.args.PyTreeRestore:
-  target = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      shape, shardings)
-  return ocp.args.PyTreeRestore(
-      target,
-      restore_args=ocp.checkpoint_utils.construct_restore_args(target))
-
-
 @dataclasses.dataclass(frozen=True)
 class Saved:
   """A checkpoint as read, its parameters on the host."""
@@ -348,11 +226,12 @@ def read(directory: str | pathlib.Path) -> Saved:
   """
   found = history(directory)
   for step in sorted(found, key=lambda s: (found[s]["rank"], s), reverse=True):
-    params = _unless_damaged(_read_params, _folder(directory) / str(step),
-                             found[step])
-    if params is not None:
+    try:
+      params = stored.read_params(_folder(directory) / str(step), found[step])
+    except Damaged as error:
+      _warn_of_damage(directory, step, error)
+    else:
       return Saved(params, Facts.from_json(found[step]), step)
-    _warn_of_damage(directory, [step])
   raise UserError(f"{directory} holds no finished checkpoint that is whole.")
 
 
@@ -370,12 +249,14 @@ def history(directory: str | pathlib.Path) -> dict[int, dict[str, Any]]:
                     "directory of a run.")
   with ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(
       create=False, read_only=True,
-      multiprocessing_options=_alone())) as manager:
+      multiprocessing_options=stored.alone())) as manager:
     steps = sorted(manager.all_steps())
-  found = {step: about for step in steps if (about := _unless_damaged(
-      _about, path / str(step)))}
-  if len(found) < len(steps):
-    _warn_of_damage(directory, sorted(set(steps) - set(found)))
+  found = {}
+  for step in steps:
+    try:
+      found[step] = stored.read_about(path / str(step))
+    except Damaged as error:
+      _warn_of_damage(directory, step, error)
   return found
 
 
@@ -383,33 +264,24 @@ def state_at(directory: str | pathlib.Path, step: int, shape: TrainState,
              shardings: TrainState, facts: Facts) -> TrainState | None:
   """The state that was saved at a step, on the devices of `shardings`; None,
   and a warning, where it is damaged. Nothing is changed in the directory."""
-  found = _unless_damaged(_read, _folder(directory) / str(step), shape,
-                          shardings, facts)
-  if found is None or _unless_damaged(_check, *found) is None:
-    _warn_of_damage(directory, [step])
+  try:
+    state, about = stored.read_state(_folder(directory) / str(step), shape,
+                                     shardings, facts)
+    stored.check(state, about)
+  except Damaged as error:
+    _warn_of_damage(directory, step, error)
     return None
-  return found[0]
+  return state
 
 
 def _folder(directory: str | pathlib.Path) -> pathlib.Path:
   return pathlib.Path(directory).absolute() / "checkpoints"
 
 
-def _warn_of_damage(directory: str | pathlib.Path,
-                    steps: Sequence[int]) -> None:
-  warnings.warn(f"{directory}: passed over the damaged checkpoints "
-                f"{', '.join(map(str, steps))}", stacklevel=3)
-
-
-def _read_params(checkpoint: pathlib.Path, about: dict[str, Any]) -> Any:
-  with _reader(ocp.PyTreeCheckpointHandler) as reader:
-    shape = reader.metadata(checkpoint / "params").item_metadata.tree
-    params = reader.restore(checkpoint / "params", restore_args=jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shape,
-        is_leaf=lambda x: hasattr(x, "shape")))
-  _check_sums({f"params/{path}": value
-               for path, value in checksums(params).items()}, about)
-  return params
+def _warn_of_damage(directory: str | pathlib.Path, step: int,
+                    error: Damaged) -> None:
+  warnings.warn(f"{directory}: the checkpoint of step {step} is damaged and "
+                f"was passed over ({error})", stacklevel=3)
 
 
 def resolve(experiment: Experiment,

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, config, hosts, metrics, watch, writers
+from bert_jax import checkpoint, config, hosts, watch, writers
 from bert_jax.budget import Budget, Clock
 from bert_jax.checkpoint import Checkpoints, Saved
 from bert_jax.config import UserError
@@ -22,6 +22,7 @@ from bert_jax.data import loader
 from bert_jax.evaluate import Evaluator
 from bert_jax.experiment import Composition, Experiment, compose
 from bert_jax.facts import Facts
+from bert_jax.log import Log
 from bert_jax.training import partition
 from bert_jax.training.layouts import Runner
 from bert_jax.training.step import TrainState
@@ -131,7 +132,7 @@ class _Leg:
     self._run, self._experiment = run, run.experiment
     self._workdir, self._facts, self._source = workdir, facts, source
     self._checkpoints, self._clock = checkpoints, clock
-    self._left_out = watch.left_out(workdir)
+    self._left_out = hosts.from_first(sorted(watch.left_out(workdir)))
     self._watch = Watch(self._experiment.max_skipped,
                         self._experiment.spike_deviations)
     self.runner = self._experiment.layout.build(
@@ -151,7 +152,7 @@ class _Leg:
     experiment, runner, clock = self._experiment, self.runner, self._clock
     whole, progress = self._begin(news.append)
     step, scores = int(whole.step), {}
-    log = _Log(self._workdir, experiment, step, self._watch,
+    log = Log(self._workdir, experiment, step, self._watch,
                progress["window"])
     with log:
       for message in news:
@@ -200,10 +201,10 @@ class _Leg:
     """The latest state here, or else the first one."""
     found = self._checkpoints.restore(
         self._run.shape(), self.runner.shardings, self._facts, say)
+    self._clock.go_on(found.progress["seconds"] if found else 0.0)
     if found is None:
       return (first_state(self._run, self.runner, self._source),
               {"window": {}, "evaluated": True})
-    self._clock.go_on(found.progress["seconds"])
     self._watch.go_on(found.progress["watch"])
     return found.state, found.progress
 
@@ -229,14 +230,14 @@ class _Leg:
         state.params, self._run.prepared.evaluation,
         self._run.prepared.labelled, self._experiment.evaluation_batches)
 
-  def _save(self, state: TrainState, log: "_Log",
+  def _save(self, state: TrainState, log: Log,
             scores: dict[str, float]) -> None:
     self._checkpoints.save(state, self._facts, scores, {
         "seconds": self._clock.used(), "evaluated": bool(scores),
         "watch": self._watch.state(), "window": log.window()})
     self._clock.saved()
 
-  def _give_up(self, state: TrainState, log: "_Log", error: NotFinite) -> None:
+  def _give_up(self, state: TrainState, log: Log, error: NotFinite) -> None:
     """Saves the last good parameters.
 
     Raises:
@@ -291,14 +292,15 @@ def _within_budget(run: Composition, workdir: pathlib.Path,
   after an interruption.
   """
   path, budget = workdir / "budget.json", Budget.parse(run.experiment.budget)
-  plan = json.loads(path.read_text()) if path.exists() else {"budget": ""}
+  plan = hosts.from_first(
+      json.loads(path.read_text()) if path.exists() else {"budget": ""})
   if plan["budget"] != run.experiment.budget:
     costs = _measure(run, workdir / "measured")
-    steps = budget.enough(costs.step / _SHARE_OF_TIME,
-                          clock.used() + costs.start + costs.end)
-    plan = {"budget": run.experiment.budget,
-            "steps": int(hosts.from_first(steps)),
-            "end": hosts.from_first(costs.end)}
+    # Every process measures; what process 0 found holds.
+    step, before, end = hosts.from_first([
+        costs.step, clock.used() + costs.start + costs.end, costs.end])
+    plan = {"budget": run.experiment.budget, "end": end,
+            "steps": budget.enough(step / _SHARE_OF_TIME, before)}
     if hosts.first():
       write_whole(path, json.dumps(plan))
   clock.limit(budget.amount - plan["end"])
@@ -326,7 +328,8 @@ def _measure(run: Composition, folder: pathlib.Path) -> _Costs:
       state, pairs = leg.step(state, 1, batch)
       pairs()
       times.append(now() - start)
-      if len(times) > 2 and sum(times[1:]) > _MEASURED_SECONDS:
+      enough = len(times) > 2 and sum(times[1:]) > _MEASURED_SECONDS
+      if hosts.any_of([enough])()[0]:
         break
     whole, start = leg.runner.gather(state), now()
     leg.evaluate(whole)
@@ -341,80 +344,3 @@ def _measure(run: Composition, folder: pathlib.Path) -> _Costs:
   step = float(np.median(times[1:] or times))
   return _Costs(times[0] + first, step + evaluation / experiment.evaluate_every,
                 evaluation + saving)
-
-
-class _Log:
-  """Means over windows of steps, held-out scores, and the time left.
-
-  Args:
-    workdir: of the run.
-    experiment: that runs.
-    step: that it goes on from.
-    watcher: sees the metrics of every step.
-    window: the sums since the last line, of a process before this one.
-  """
-
-  def __init__(self, workdir: pathlib.Path, experiment: Experiment, step: int,
-               watcher: Watch, window: Mapping[str, Any]):
-    self._every, self._steps = experiment.log_every, experiment.steps
-    self._out = (writers.Writers(workdir, experiment.steps, step)
-                 if hosts.first() else writers.Silent())
-    self._batch_size, self._watch = experiment.batch_size, watcher
-    self._held, self._window, self._tokens = None, dict(window), 0.0
-    self._since = time.monotonic()
-
-  def __enter__(self) -> "_Log":
-    return self
-
-  def __exit__(self, *_: Any) -> None:
-    self._out.close()
-
-  def note(self, text: str) -> None:
-    self._out.note(text)
-
-  def window(self) -> dict[str, Any]:
-    """The sums since the last line, as JSON."""
-    return self._window
-
-  def hold(self, step: int, batch: Mapping[str, np.ndarray],
-           fetch: Callable[[], Any] | None) -> None:
-    """Keeps the metrics of a step that has only been dispatched."""
-    # Each process counts its own rows; they are alike.
-    rows = batch["example_ids"]
-    tokens = np.count_nonzero(rows) * self._batch_size / len(rows)
-    self._held = step, tokens, fetch
-
-  def flush(self) -> None:
-    """Fetches what is held; at the end of a window writes its means.
-
-    Raises:
-      NotFinite, Spike: as the Watch.
-    """
-    if self._held is None:
-      return
-    step, tokens, fetch = self._held
-    self._held = None
-    if fetch is not None:
-      pairs = metrics.merge([fetch()])
-      self._watch.see(step, pairs)
-      self._window = metrics.merge([self._window, pairs])
-    self._tokens += tokens
-    self._out.advance(step)
-    if step % self._every == 0 or step == self._steps:
-      self._write(step)
-
-  def _write(self, step: int) -> None:
-    now, window = time.monotonic(), dict(self._window)
-    skipped, _ = window.pop("skipped", (0.0, 0.0))
-    self._out.write(step, {
-        **{f"train/{name}": value
-           for name, value in metrics.summarize(window).items()},
-        **({"train/skipped": skipped} if skipped else {}),
-        "train/tokens_per_second": self._tokens / (now - self._since)})
-    self._window, self._tokens, self._since = {}, 0.0, now
-
-  def held_out(self, step: int, scores: Mapping[str, float]) -> None:
-    """Writes scores; their time is not the steps' time."""
-    if scores:
-      self._out.write(step, {f"held_out/{k}": v for k, v in scores.items()})
-    self._since = time.monotonic()

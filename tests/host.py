@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import evaluate, hosts, loop, metrics
+from bert_jax import evaluate, hosts, log, loop, metrics
 from bert_jax.config import UserError
 from bert_jax.data.datasets import TableData
 from bert_jax.experiment import Experiment
@@ -90,21 +90,21 @@ def finetune(folder: pathlib.Path) -> Any:
 
 def go_on(folder: pathlib.Path) -> str:
   """From where one process stopped, until another process is asked to."""
-  hold = loop._Log.hold
+  hold = log.Log.hold
 
   def ask(self, step: int, *arguments) -> None:
     if step == 3 and not hosts.first():
       os.kill(os.getpid(), signal.SIGTERM)
     hold(self, step, *arguments)
 
-  loop._Log.hold = ask
+  log.Log.hold = ask
   try:
     loop.train(plain(folder, save_every=100, layout=MeshLayout(1, 4, 1)),
                folder / "legs")
   except loop.Stopped as stopped:
     return str(stopped)
   finally:
-    loop._Log.hold = hold
+    log.Log.hold = hold
   return "went on to the end"
 
 

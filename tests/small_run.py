@@ -47,8 +47,8 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
       data=TextData(length=32, text=str(folder / "text.txt"),
                     tokenizer=WordPieceTokenizer(vocab_size=60),
                     held_out_percent=20.0),
-      optimizer=AdamW(), schedule=ConstantSchedule(1e-2, 0.0), steps=4, batch_size=8,
-      evaluate_every=2, save_every=2, log_every=1), **options)
+      optimizer=AdamW(), schedule=ConstantSchedule(1e-2, 0.0), steps=4,
+      batch_size=8, evaluate_every=2, save_every=2, log_every=1), **options)
 
 
 def curve(workdir: pathlib.Path) -> list[dict[str, float]]:

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from bert_jax import hosts, loop
+from bert_jax import hosts, log, loop
 from bert_jax.config import UserError
 from bert_jax.training.layouts import MeshLayout
 from tests import host
@@ -77,7 +77,7 @@ def one(folder) -> dict:
 
 @pytest.fixture(scope="module")
 def two(folder, one) -> list[dict]:
-  hold = loop._Log.hold
+  hold = log.Log.hold
 
   def ask(self, step, *arguments):
     if step == 1:
@@ -85,7 +85,7 @@ def two(folder, one) -> list[dict]:
     hold(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped):
-    patch.setattr(loop._Log, "hold", ask)
+    patch.setattr(log.Log, "hold", ask)
     loop.train(host.plain(folder, save_every=100), folder / "legs")
   return group(folder, 2, "finetune", "go_on", "steps_pmap", "rows", "flags",
                "disagree")

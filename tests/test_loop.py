@@ -12,6 +12,7 @@ from bert_jax import checkpoint, config, embed, evaluate, loop
 from bert_jax.config import UserError
 from bert_jax.data.datasets import TableData
 from bert_jax.experiment import Experiment
+from bert_jax.log import Log
 from bert_jax.objectives.tasks import Classification, Regression, Tagging
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW
@@ -50,7 +51,7 @@ def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
   class Stopped(Exception):
     pass
 
-  hold = loop._Log.hold
+  hold = Log.hold
 
   def stop(self, step, *arguments):
     if step == 3:
@@ -58,7 +59,7 @@ def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
     hold(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-    patch.setattr(loop._Log, "hold", stop)
+    patch.setattr(Log, "hold", stop)
     loop.train(four, tmp_path / "parts")
   parts = loop.train(four, tmp_path / "parts")
   jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 
 from bert_jax import checkpoint, config, loop, watch
+from bert_jax import stored as stored_folder
 from bert_jax.budget import Clock
 from bert_jax.config import UserError
 from bert_jax.data import loader
 from bert_jax.experiment import compose
+from bert_jax.log import Log
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW, Sgd
@@ -73,7 +75,7 @@ class Pulled(Exception):
 def pull_the_plug(experiment, workdir: pathlib.Path, at: int,
                   page: str = "") -> None:
   """Runs, and ends without a word when step `at` was dispatched."""
-  hold = loop._Log.hold
+  hold = Log.hold
 
   def stop(log, step, *arguments):
     if step == at:
@@ -81,7 +83,7 @@ def pull_the_plug(experiment, workdir: pathlib.Path, at: int,
     hold(log, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Pulled):
-    patch.setattr(loop._Log, "hold", stop)
+    patch.setattr(Log, "hold", stop)
     loop.train(experiment, workdir, page)
 
 
@@ -227,18 +229,21 @@ def test_what_reads_a_run_passes_a_damaged_checkpoint_over(cut_off, tmp_path):
   run, begun, _ = cut_off
   shutil.copytree(begun, tmp_path / "run")
   flip(tmp_path / "run" / "checkpoints" / "4" / "params")
-  with pytest.warns(UserWarning, match="damaged checkpoints 4"):
+  with pytest.warns(UserWarning, match="step 4 is damaged"):
     assert checkpoint.read(tmp_path / "run").step == 2
 
 
 def test_nothing_is_begun_anew_over_damaged_checkpoints(cut_off, tmp_path):
   run, begun, _ = cut_off
   shutil.copytree(begun, tmp_path / "run")
+  folder = tmp_path / "run" / "checkpoints"
   for step in ("2", "4"):
-    flip(tmp_path / "run" / "checkpoints" / step / "params")
-  with pytest.raises(UserError, match="All .* damaged; they were moved"):
+    flip(folder / step / "params")
+  before = files(folder)
+  told = r"(?s)left as they are.*step 4: .*step 2"
+  with pytest.raises(UserError, match=told):
     loop.train(run, tmp_path / "run")
-  assert len(list((tmp_path / "run" / "damaged").iterdir())) == 2
+  assert files(folder) == before
 
 
 # Another run, another page, another network.
@@ -273,7 +278,7 @@ def test_another_architecture_under_the_same_options(cut_off):
           r"\(1, 16, 2, 8\) there, \(1, 32, 2, 16\) here")
   with pytest.MonkeyPatch.context() as patch, pytest.raises(
       UserError, match=told):
-    patch.setattr(checkpoint, "check_same", lambda *_: None)
+    patch.setattr(stored_folder, "check_same", lambda *_: None)
     stored(begun, wider)
 
 
@@ -418,7 +423,7 @@ def test_budgets_of_tokens_and_flops(folder):
 
 
 @pytest.mark.parametrize("options, told", [
-    (dict(budget="20 parsecs"), "budget=20 parsecs: a number and one of s, min"),
+    (dict(budget="20 parsecs"), "budget=20 parsecs: a number and one of s, "),
     (dict(budget="1h", epochs=2.0), "one of them"),
     (dict(budget="10tokens"), "not enough: a step takes")])
 def test_budgets_that_are_none(folder, options, told):
@@ -430,6 +435,7 @@ def test_a_clock_counts_what_was_used_before():
   now = [100.0]
   clock = Clock(save_minutes=1.0, now=lambda: now[0])
   clock.go_on(50.0)
+  clock.go_on(70.0)  # A roll back, to a checkpoint of this process.
   clock.limit(150.0)
   now[0] += 59.0
   assert clock.used() == 109.0 and not clock.save_due() and not clock.over()
