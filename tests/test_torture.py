@@ -13,9 +13,9 @@ def one_device(monkeypatch):
 
 
 def test_a_killed_run_equals_the_undisturbed_one(tmp_path):
-  (kills, found), = torture.tortured(tmp_path, kills=3, seed=0, steps=20)
+  (kills, found), = torture.tortured(tmp_path, kills=2, seed=0, steps=20)
   assert found == []
-  assert {kill.sign for kill in kills} == {"corpus", "save", "evaluation"}
+  assert {kill.sign for kill in kills} == {"corpus", "save"}
   # What it would have said:
   whole, killed = (torture.Run(tmp_path / name, tmp_path / "page.py")
                    for name in ("whole", "killed"))

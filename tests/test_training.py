@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from bert_jax.config import UserError
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.tasks import Tagging
 from bert_jax.training import partition, paths
+from bert_jax.training.checksum import checksums
 from bert_jax.training.optimizers import DECAYED, AdamW, Optimizer
 from bert_jax.training.schedules import (
     ConstantSchedule, CosineSchedule, LinearSchedule, Schedule)
@@ -98,3 +100,17 @@ def test_schedules_count_updates(schedule, last):
 def test_every_schedule_works_without_warmup():
   for member in Schedule.members().values():
     assert float(member(1e-3, 0.0).build(10)(0)) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
+def test_a_checksum_sees_every_change_wherever_the_array_lies(dtype):
+  array = jnp.arange(1, 97).reshape(8, 12).astype(dtype)
+  whole = checksums({"a": array})
+  for spec in (P("data"), P(None, "tensor"), P(("data", "fsdp"), "tensor")):
+    placed = jax.device_put(array, jax.sharding.NamedSharding(
+        partition.make_mesh(2, 2, 2), spec))
+    assert checksums({"a": placed}) == whole
+  assert checksums({"a": np.asarray(array)}) == whole
+  swapped = array.at[0].set(array[1]).at[1].set(array[0])
+  changed = [array.at[3, 5].set(0), swapped, array.T.reshape(8, 12)]
+  assert whole["a"] not in [checksums({"a": x})["a"] for x in changed]

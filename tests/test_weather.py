@@ -16,19 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config, loop, watch
-from bert_jax import stored as stored_folder
+from bert_jax import checkpoint, config, loop, stored, watch
 from bert_jax.budget import Clock
 from bert_jax.config import UserError
 from bert_jax.data import loader
 from bert_jax.experiment import compose
 from bert_jax.log import Log
 from bert_jax.objectives.mlm import Mlm
+from bert_jax.training.checksum import checksums
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW, Sgd
 from bert_jax.training.plan import flops_per_token
-from tests import small_disk, tiny
-from tests.small_run import curve, pretraining, stored
+from tests import small_disk, small_run, tiny
+from tests.small_run import curve, pretraining
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -144,8 +144,8 @@ def test_too_many_of_them_stop_the_run(folder, tmp_path):
       loop.train(run, tmp_path)
     saved = max(checkpoint.history(tmp_path))
     assert saved >= step and f"saved as step {saved}," in str(told.value)
-    good = stored(tmp_path, compose(run), step - 1)
-    equal(stored(tmp_path, compose(run), step).params, good.params)
+    good = small_run.stored(tmp_path, compose(run), step - 1)
+    equal(small_run.stored(tmp_path, compose(run), step).params, good.params)
   loop.train(run, tmp_path)
 
 
@@ -222,7 +222,25 @@ def test_a_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
   equal(loop.train(run, tmp_path / "run").params, params)
   told = capsys.readouterr().err
   assert "damaged/4; going on from step 2" in told
-  assert int(stored(tmp_path / "run", compose(run)).step) == 6
+  assert int(small_run.stored(tmp_path / "run", compose(run)).step) == 6
+
+
+def test_what_reads_other_than_it_was_written_is_damaged(cut_off, tmp_path,
+                                                         capsys):
+  """Though every file can be read."""
+  run, begun, params = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  read = []
+
+  def sums_of_other_bits(tree):
+    read.append(tree)
+    return {path: value ^ (len(read) == 1 and path.endswith("pooler/kernel"))
+            for path, value in checksums(tree).items()}
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(stored, "checksums", sums_of_other_bits)
+    equal(loop.train(run, tmp_path / "run").params, params)
+  assert "damaged/4; going on from step 2" in capsys.readouterr().err
 
 
 def test_what_reads_a_run_passes_a_damaged_checkpoint_over(cut_off, tmp_path):
@@ -278,8 +296,8 @@ def test_another_architecture_under_the_same_options(cut_off):
           r"\(1, 16, 2, 8\) there, \(1, 32, 2, 16\) here")
   with pytest.MonkeyPatch.context() as patch, pytest.raises(
       UserError, match=told):
-    patch.setattr(stored_folder, "check_same", lambda *_: None)
-    stored(begun, wider)
+    patch.setattr(stored, "check_same", lambda *_: None)
+    small_run.stored(begun, wider)
 
 
 PAGE = """
@@ -334,18 +352,19 @@ def command(page: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
 def test_a_full_disk(folder, page, tmp_path):
   """What was saved before stays, and the run goes on where there is room."""
   disk, copy = tmp_path / "disk", tmp_path / "copy"
-  wide = ["keep=1", "model.hidden_size=128", "model.intermediate_size=512",
-          "steps=40"]
-  run = command(page, disk / "run", *wide)
+  # There is room for one checkpoint and for what is written beside it.
+  run = command(page, disk / "run", "keep=1", "steps=40")
   told = subprocess.run(
-      [*small_disk.prefix(disk, megabytes=4), "sh", "-c",
-       f'"$@"; code=$?; cp -r {disk} {copy}; exit $code', "sh", *run],
+      [*small_disk.prefix(disk, megabytes=2), "sh", "-c",
+       f'head -c 1100000 /dev/zero > {disk}/rest; "$@"; code=$?; '
+       f'cp -r {disk} {copy}; exit $code', "sh", *run],
       cwd=ROOT, capture_output=True, text=True)
   assert told.returncode == 1, told.stderr
   assert "No space left on device" in told.stderr
   assert "Traceback" not in told.stderr
   assert checkpoint.read(copy / "run").step == 20
-  whole = config.override(config.load_page(str(page)).experiment, wide)
+  whole = config.override(config.load_page(str(page)).experiment,
+                          ["keep=1", "steps=40"])
   loop.train(whole, copy / "run", page.read_text())
   assert checkpoint.read(copy / "run").step == 40
 
