@@ -132,6 +132,7 @@ def test_steps_that_are_not_finite_are_left_out(folder, tmp_path):
   lines = {line["step"]: line for line in curve(tmp_path / "skipping")
            if "train/learning_rate" in line}
   assert [s for s, line in lines.items() if "train/skipped" in line] == ill
+  assert not any("train/skipped" in line for line in curve(tmp_path / "other"))
 
 
 def test_too_many_of_them_stop_the_run(folder, tmp_path):
@@ -157,6 +158,8 @@ def test_a_spike_rolls_back_and_leaves_the_batch_out(folder, tmp_path, capsys):
       if (ill := ill_steps(tokens, divisor)) and 62 < ill[0] < 70)
   run = dataclasses.replace(run, objective=Ill(divisor=divisor, times=1e3),
                             spike_deviations=20.0)
+  # What was seen before a stop counts.
+  pull_the_plug(run, tmp_path / "rolled", 61)
   rolled = loop.train(run, tmp_path / "rolled")
   assert watch.left_out(tmp_path / "rolled") == set(ill)
   assert f"at step {ill[0]}" in capsys.readouterr().err
@@ -222,7 +225,10 @@ def test_a_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
   equal(loop.train(run, tmp_path / "run").params, params)
   told = capsys.readouterr().err
   assert "damaged/4; going on from step 2" in told
-  assert int(small_run.stored(tmp_path / "run", compose(run)).step) == 6
+  assert (tmp_path / "run" / "damaged" / "4").is_dir()
+  for step in (4, 6):
+    found = small_run.stored(tmp_path / "run", compose(run), step)
+    assert int(found.step) == step
 
 
 def test_what_reads_other_than_it_was_written_is_damaged(cut_off, tmp_path,
