@@ -20,9 +20,12 @@ from bert_jax import checkpoint, config, loop, stored, watch
 from bert_jax.budget import Clock
 from bert_jax.config import UserError
 from bert_jax.data import loader
+from bert_jax.data.datasets import TableData
+from bert_jax.data.tokenizers import WordPieceTokenizer
 from bert_jax.experiment import compose
 from bert_jax.log import Log
 from bert_jax.objectives.mlm import Mlm
+from bert_jax.objectives.tasks import Classification
 from bert_jax.training.checksum import checksums
 from bert_jax.training.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import AdamW, Sgd
@@ -359,21 +362,22 @@ def command(page: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
 def test_a_full_disk(folder, page, tmp_path):
   """What was saved before stays, and the run goes on where there is room."""
   disk, copy = tmp_path / "disk", tmp_path / "copy"
-  # There is room for one checkpoint and for what is written beside it.
-  run = command(page, disk / "run", "keep=1", "steps=40")
+  # After the first checkpoint there is room for lines, not for another one.
+  fill = (f"until [ -d {disk}/run/checkpoints/20 ]; do sleep .02; done; "
+          f"cat /dev/zero > {disk}/rest; truncate -s -100K {disk}/rest")
   told = subprocess.run(
-      [*small_disk.prefix(disk, megabytes=2), "sh", "-c",
-       f'head -c 1100000 /dev/zero > {disk}/rest; "$@"; code=$?; '
-       f'cp -r {disk} {copy}; exit $code', "sh", *run],
+      [*small_disk.prefix(disk, megabytes=4), "sh", "-c",
+       f'({fill}) 2> /dev/null & "$@"; code=$?; rm {disk}/rest; '
+       f'cp -r {disk} {copy}; exit $code', "sh",
+       *command(page, disk / "run", "keep=1")],
       cwd=ROOT, capture_output=True, text=True)
   assert told.returncode == 1, told.stderr
   assert "No space left on device" in told.stderr
   assert "Traceback" not in told.stderr
   assert checkpoint.read(copy / "run").step == 20
-  whole = config.override(config.load_page(str(page)).experiment,
-                          ["keep=1", "steps=40"])
+  whole = config.override(config.load_page(str(page)).experiment, ["keep=1"])
   loop.train(whole, copy / "run", page.read_text())
-  assert checkpoint.read(copy / "run").step == 40
+  assert checkpoint.read(copy / "run").step == 80
 
 
 def test_a_work_directory_that_cannot_be_written(page, tmp_path):
@@ -437,12 +441,18 @@ def test_a_run_goes_on_on_other_devices(folder, tmp_path):
 
 
 def test_budgets_of_tokens_and_flops(folder):
-  run = pretraining(folder, budget="9e3tokens", batch_size=4)
+  # Of short examples, so that much of a row is padding.
+  run = pretraining(
+      folder, budget="2e3tokens", batch_size=4, objective=Classification(),
+      data=TableData(length=32, examples_per_row=1,
+                     tokenizer=WordPieceTokenizer(vocab_size=60),
+                     train=str(folder / "train.tsv"),
+                     evaluation=str(folder / "dev.tsv")))
   steps = compose(run).experiment.steps
   rows = compose(run).prepared.train
   tokens = sum(np.count_nonzero(loader.batch(rows, 4, step)["example_ids"])
                for step in range(steps))
-  assert 0.95 * 9e3 < tokens < 1.05 * 9e3
+  assert 0.9 * 2e3 < tokens < 1.1 * 2e3
   run = dataclasses.replace(compose(run).experiment, budget="1e9flops")
   each = flops_per_token(run) * 4 * 32
   assert compose(run).experiment.steps == int(1e9 / each) > 1
