@@ -29,8 +29,9 @@ from bert_jax.training.paths import leaves, path_of
 from bert_jax.training.step import TrainState
 
 # Orbax tells of every barrier and every thread, and prints as tracebacks what
-# it also raises.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
+# it also raises; so do the tasks that it leaves behind.
+for _name in ("absl", "asyncio"):
+  logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 @dataclasses.dataclass(frozen=True)
