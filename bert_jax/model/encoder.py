@@ -102,7 +102,7 @@ class Table(nn.Module):
     """The same for a table of few vectors.
 
     The gradient of a look-up adds all tokens to them one after another, which
-    costs digits as well as time; that of a product adds them in parts.
+    costs digits; that of a product adds them in parts.
     """
     hot = jax.nn.one_hot(jnp.clip(ids.ravel(), 0, self.size - 1), self.size,
                          dtype=self.embedding.dtype)
