@@ -15,7 +15,7 @@ from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import Network
 from bert_jax.objectives.objective import Objective
 from bert_jax.training.layouts import Layout, MeshLayout
-from bert_jax.training.optimizers import AdamW, Optimizer
+from bert_jax.training.optimizers import BertAdam, Optimizer
 from bert_jax.training.plan import flops_per_token
 from bert_jax.training.schedules import LinearSchedule, Schedule
 from bert_jax.training.step import Recipe, TrainState
@@ -52,7 +52,7 @@ class Experiment:
   model: Bert = Bert()
   objective: Objective = MlmNsp()
   data: Data = TextData()
-  optimizer: Optimizer = AdamW()
+  optimizer: Optimizer = BertAdam()
   schedule: Schedule = LinearSchedule()
   layout: Layout = MeshLayout()
   steps: int = 1_000_000

@@ -33,7 +33,7 @@ experiment = Experiment(
         length=32, examples_per_row=2, held_out_percent=2.0,
         tokenizer=SentencePieceTokenizer(vocab_size=4096, lowercase=True),
         format=FullSentencesFormat(short_seq_prob=0.0)),
-    optimizer=AdamW(b2=0.98, bias_correction=True),
+    optimizer=AdamW(b2=0.98),
     schedule=ConstantSchedule(learning_rate=1e-3, warmup=0.15),
     steps=800,
     batch_size=128,

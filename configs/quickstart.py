@@ -31,7 +31,7 @@ experiment = Experiment(
         tokenizer=SentencePieceTokenizer(vocab_size=1024,
                                          byte_fallback=False),
         format=FullSentencesFormat(short_seq_prob=0.0)),
-    optimizer=AdamW(b2=0.98, bias_correction=True),
+    optimizer=AdamW(b2=0.98),
     schedule=ConstantSchedule(learning_rate=1e-3, warmup=0.1),
     steps=600,
     batch_size=128,

@@ -15,7 +15,7 @@ experiment = Experiment(
     init_from="runs/quickstart/long",
     objective=Tagging(),
     data=CodeWordsData(length=64, examples_per_row=4, held_out_percent=15.0),
-    optimizer=AdamW(bias_correction=True),
+    optimizer=AdamW(),
     schedule=LinearSchedule(learning_rate=2e-3, warmup=0.1),
     steps=250,
     batch_size=32,

@@ -13,7 +13,7 @@ from bert_jax.experiment import Composition, Experiment
 from bert_jax.facts import Facts
 from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import MlmNsp
-from bert_jax.training.optimizers import AdamW
+from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import TrainState
 
@@ -47,7 +47,7 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
       data=TextData(length=32, text=str(folder / "text.txt"),
                     tokenizer=WordPieceTokenizer(vocab_size=60),
                     held_out_percent=20.0),
-      optimizer=AdamW(), schedule=ConstantSchedule(1e-2, 0.0), steps=4,
+      optimizer=BertAdam(), schedule=ConstantSchedule(1e-2, 0.0), steps=4,
       batch_size=8, evaluate_every=2, save_every=2, log_every=1), **options)
 
 

@@ -36,7 +36,7 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
                      train=str(folder / "train.tsv"),
                      evaluation=str(folder / "dev.tsv")),
       schedule=ConstantSchedule(3e-3, 0.1),
-      optimizer=AdamW(bias_correction=True), epochs=2.0, batch_size=8,
+      optimizer=AdamW(), epochs=2.0, batch_size=8,
       evaluate_every=1000, save_every=1000, log_every=1), **options)
 
 

@@ -12,7 +12,7 @@ import pytest
 from bert_jax.config import UserError
 from bert_jax.training import partition, paths, plan
 from bert_jax.training.layouts import MeshLayout
-from bert_jax.training.optimizers import AdamW, Optimizer, Sgd
+from bert_jax.training.optimizers import BertAdam, Optimizer, Sgd
 from tests import tiny
 
 SHAPES = [(8, 1, 1), (2, 2, 2), (1, 8, 1)]
@@ -29,7 +29,7 @@ def work(optimizer: Optimizer = Sgd(), microbatches: int = 1,
 
 
 def test_state_takes_the_bytes_that_were_told():
-  adam = work(AdamW())
+  adam = work(BertAdam())
   mesh = partition.make_mesh(2, 2, 2)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), adam.state)
   state = jax.device_put(zeros, partition.shardings(zeros, mesh))

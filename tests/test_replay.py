@@ -22,7 +22,7 @@ from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.tasks import Classification, Regression, Tagging
 from bert_jax.training.layouts import MeshLayout
-from bert_jax.training.optimizers import AdamW
+from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import row_losses, train_step
 from tests import tiny
@@ -39,7 +39,7 @@ def pretraining(folder: pathlib.Path) -> Experiment:
                     text=str(folder / "text.txt"),
                     tokenizer=WordPieceTokenizer(vocab_size=60),
                     held_out_percent=20.0),
-      optimizer=AdamW(), schedule=ConstantSchedule(1e-2, 0.0), steps=4,
+      optimizer=BertAdam(), schedule=ConstantSchedule(1e-2, 0.0), steps=4,
       batch_size=8, save_every=2, evaluate_every=4, evaluation_batches=1,
       log_every=1)
 

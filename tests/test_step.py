@@ -9,7 +9,7 @@ import pytest
 from bert_jax import metrics
 from bert_jax.config import UserError
 from bert_jax.training.layouts import MeshLayout, PmapLayout
-from bert_jax.training.optimizers import AdamW
+from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.step import evaluation_step, train_step
 from tests import tiny
 
@@ -56,7 +56,7 @@ def test_every_layout_makes_the_same_step(layout, microbatches):
 
 
 def test_a_step_changes_all_parameters():
-  recipe = tiny.recipe(optimizer=AdamW())
+  recipe = tiny.recipe(optimizer=BertAdam())
   batch = tiny.batch()
   state = jax.jit(recipe.init)(np.int32(0), batch)
   new, _ = jax.jit(functools.partial(train_step, recipe))(state, batch)

@@ -14,7 +14,8 @@ from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.tasks import Tagging
 from bert_jax.training import partition, paths
 from bert_jax.training.checksum import checksums
-from bert_jax.training.optimizers import DECAYED, AdamW, Optimizer
+from bert_jax.training.optimizers import (
+    DECAYED, AdamW, BertAdam, Optimizer)
 from bert_jax.training.schedules import (
     ConstantSchedule, CosineSchedule, LinearSchedule, Schedule)
 from tests import tiny
@@ -56,19 +57,20 @@ def test_every_optimizer_goes_downhill(optimizer):
   assert loss(params) < before
 
 
-@pytest.mark.parametrize("correction", [False, True])
-def test_adamw_is_googles(correction):
-  """Against optimization.py retold in float64."""
+@pytest.mark.parametrize("choice", [BertAdam(), AdamW()],
+                         ids=lambda choice: choice.choice_name)
+def test_adam_is_as_published(choice):
+  """Against Google's optimization.py and torch's AdamW, told in float64."""
   rng = np.random.default_rng(0)
   gradients = rng.normal(size=(4, 5)) * 0.01  # below the clipping norm
   kernel, bias = np.ones(5), np.ones(5)
   m, v = np.zeros(5), np.zeros(5)
-  optimizer = AdamW(bias_correction=correction).build()
+  optimizer = choice.build()
   params = {"kernel": jnp.ones(5), "bias": jnp.ones(5)}
   state = optimizer.init(params)
   for t, gradient in enumerate(gradients, 1):
     m, v = .9 * m + .1 * gradient, .999 * v + .001 * gradient**2
-    scale = ((1 - .9**t), (1 - .999**t)) if correction else (1, 1)
+    scale = (1, 1) if choice == BertAdam() else (1 - .9**t, 1 - .999**t)
     update = (m / scale[0]) / (np.sqrt(v / scale[1]) + 1e-6)
     kernel, bias = kernel - .1 * (update + .01 * kernel), bias - .1 * update
     updates, state = optimizer.update(

@@ -28,7 +28,7 @@ from bert_jax.objectives.mlm import Mlm
 from bert_jax.objectives.tasks import Classification
 from bert_jax.training.checksum import checksums
 from bert_jax.training.layouts import MeshLayout, PmapLayout
-from bert_jax.training.optimizers import AdamW, Sgd
+from bert_jax.training.optimizers import BertAdam, Sgd
 from bert_jax.training.plan import flops_per_token
 from tests import small_disk, small_run, tiny
 from tests.small_run import curve, pretraining
@@ -101,7 +101,7 @@ def test_a_step_that_is_not_finite_changes_nothing(layout, microbatches):
   batch = tiny.batch()
   sum_B = batch["input_ids"].sum(axis=1)
   alone = next(i for i, s in enumerate(sum_B) if (sum_B % s == 0).sum() == 1)
-  recipe = tiny.recipe(Ill(divisor=int(sum_B[alone])), AdamW(), microbatches)
+  recipe = tiny.recipe(Ill(divisor=int(sum_B[alone])), BertAdam(), microbatches)
   shape = jax.eval_shape(recipe.init, np.int32(0), batch)
   runner = layout.build(recipe, shape, tiny.BATCH, batch)
   first = jax.jit(recipe.init, out_shardings=runner.shardings)(
