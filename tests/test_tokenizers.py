@@ -8,6 +8,7 @@ import pytest
 
 from bert_jax.config import UserError
 from bert_jax.data import documents, tokenizers
+from bert_jax.data import loaded as loaded_tokenizers
 from bert_jax.data.tokenizers import (
     SentencePieceTokenizer, Tokenizer, WordPieceTokenizer)
 
@@ -91,7 +92,7 @@ def test_words_are_tokenized_as_in_their_text(built, sentences):
 def test_a_full_memory_is_forgotten(built, sentences, monkeypatch):
   _, loaded = built
   expected = loaded.encode(sentences)
-  monkeypatch.setattr(tokenizers, "_CACHED_WORDS", 50)
+  monkeypatch.setattr(loaded_tokenizers, "_CACHED_WORDS", 50)
   parts = [sentences[i:i + 7] for i in range(0, len(sentences), 7)]
   assert sum(map(loaded.encode, parts), []) == expected
   assert len(loaded._numbers) < 500

@@ -1,171 +1,35 @@
-"""Tokenizers: how to get one (choices), and one face over all of them.
+"""Tokenizers: how to get one. Choices train one or load one that exists."""
 
-Special tokens are BERT's [PAD] [UNK] [CLS] [SEP] [MASK]. No text can write
-them: a literal `[MASK]` in a text is six ordinary characters.
-"""
-
-import abc
 import base64
 import collections
 import dataclasses
-import functools
-import hashlib
 import io
-import itertools
-import json
-import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
-import numpy as np
-
 from bert_jax.config import Choice, UserError, nearest
+from bert_jax.data.loaded import (
+    CLS, MASK, PAD, SEP, SPECIAL, UNK, LoadedTokenizer, Vocabulary,
+    fingerprint)
+from bert_jax.data.sentencepiece import SentencePiece
+from bert_jax.data.wordpiece import WordPiece, bert_text
 
-SPECIAL = PAD, UNK, CLS, SEP, MASK = (
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# What is imported from here although it lies below.
+__all__ = ["SPECIAL", "LoadedTokenizer", "SentencePieceTokenizer", "Tokenizer",
+           "Vocabulary", "WordPieceTokenizer", "deserialize", "fingerprint"]
+
 # Training reads an even sample of at most so many characters: more text moves
 # the most frequent pieces very little and costs time and memory.
 _SAMPLE_CHARACTERS = 1 << 24
-_CACHED_WORDS = 1 << 20
-_CACHED_IDS = 1 << 24
 _LETTERS = 1000  # as many characters as the library itself takes
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Vocabulary:
-  """What models and objectives know about the ids.
-
-  `byte_count_V` is UTF-8 bytes of text that an id stands for (0 for special
-  ids), a space before a word included; it is what bits per byte divide by.
-  WordPiece forgets spaces, so there one is counted for each word, none for
-  punctuation.
-  """
-
-  size: int
-  pad_id: int
-  unk_id: int
-  cls_id: int
-  sep_id: int
-  mask_id: int
-  word_start_V: np.ndarray  # bool: this id begins a word
-  byte_count_V: np.ndarray  # int32
-  ordinary_ids: np.ndarray  # int32: every id that is not special
-
-
-class LoadedTokenizer(abc.ABC):
-  """A tokenizer ready for use, the same face for every kind."""
-
-  vocabulary: Vocabulary
-  fingerprint: str  # of everything that decides what text becomes which ids
-
-  def __init__(self, pieces: Sequence[str]):
-    self.pieces = tuple(pieces)
-    self.fingerprint = fingerprint(self.serialize())
-    self._forget()
-
-  @abc.abstractmethod
-  def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of texts, in parallel inside the library."""
-
-  @abc.abstractmethod
-  def decode(self, ids: Sequence[int]) -> str:
-    """Text of ids; special ids are left out."""
-
-  @abc.abstractmethod
-  def serialize(self) -> dict[str, Any]:
-    """JSON-able; `deserialize` makes an equal tokenizer of it."""
-
-  @abc.abstractmethod
-  def file(self) -> bytes:
-    """What `path` loads and other programs read: a .model, a vocab.txt."""
-
-  def encode(self, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, without special tokens."""
-    return _cut(*self.encode_flat(texts))
-
-  def encode_flat(
-      self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids of all texts end to end, int32; number of ids of each text).
-
-    No piece reaches over a space, so a word's ids do not depend on its
-    neighbours: each word is tokenized once and then looked up, several times
-    as fast as whole sentences. (Unigram models round otherwise over a whole
-    sentence, so a tie inside a word may fall the other way.)
-    """
-    words, counts = [], []
-    for text in texts:
-      line = text.split(" ")
-      words += line
-      counts.append(len(line))
-    ids, lengths = self._encode_each(words)
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    return ids, np.diff(ends[np.concatenate([[0], np.cumsum(counts)])
-                             .astype(np.int64)])
-
-  def encode_words(
-      self, words_batch: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-    """Ids of each word of each text, as if spaces stood between the words."""
-    words = itertools.chain.from_iterable(words_batch)
-    pieces = iter(_cut(*self._encode_each(list(words))))
-    return [list(itertools.islice(pieces, len(line))) for line in words_batch]
-
-  def tokens(self, ids: Sequence[int]) -> list[str]:
-    """The pieces behind ids, as the vocabulary spells them."""
-    return [self.pieces[i] for i in ids]
-
-  def _forget(self) -> None:
-    """The words tokenized so far: their numbers, and their ids end to end."""
-    self._numbers = _Numbers()
-    self._ids = np.zeros(1 << 16, np.int32)
-    self._ends = np.zeros(1 << 16, np.int64)  # of word i at i + 1
-
-  def _encode_each(
-      self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids of all words end to end, number of ids of each)."""
-    count = len(self._numbers)
-    if count > _CACHED_WORDS or self._ends[count] > _CACHED_IDS:
-      self._forget()
-    numbers = np.fromiter(
-        map(self._numbers.__getitem__, words), np.int64, len(words))
-    if self._numbers.new:
-      self._learn()
-    starts = self._ends[numbers]
-    lengths = self._ends[numbers + 1] - starts
-    places = np.repeat(starts - np.cumsum(lengths) + lengths, lengths)
-    places += np.arange(len(places))
-    return self._ids[places], lengths
-
-  def _learn(self) -> None:
-    """Tokenizes the words that were numbered since the last time."""
-    new, self._numbers.new = self._numbers.new, []
-    end = len(self._numbers)
-    encoded = self._encode(new)
-    ends = np.cumsum([len(ids) for ids in encoded]) + self._ends[end - len(new)]
-    self._ends = _with_room(self._ends, end + 1)
-    self._ends[end - len(new) + 1:end + 1] = ends
-    self._ids = _with_room(self._ids, int(ends[-1]))
-    self._ids[self._ends[end - len(new)]:ends[-1]] = list(
-        itertools.chain.from_iterable(encoded))
-
-
-class _Numbers(dict):
-  """Numbers words in order of appearance; `new` are those not yet tokenized."""
-
-  def __init__(self):
-    self.new: list[str] = []
-
-  def __missing__(self, word: str) -> int:
-    self.new.append(word)
-    self[word] = number = len(self)
-    return number
 
 
 def deserialize(state: dict[str, Any]) -> LoadedTokenizer:
   """The tokenizer of `serialize`."""
-  kinds = {"sentencepiece": _SentencePiece, "wordpiece": _WordPiece}
+  kinds = {"sentencepiece": SentencePiece, "wordpiece": WordPiece}
   if state["kind"] not in kinds:
     raise UserError(f"Unknown kind of tokenizer {state['kind']!r}"
                     + nearest(state["kind"], kinds))
@@ -200,7 +64,7 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
 
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
-      return _SentencePiece(_in_base64(_read_bytes(self.path)))
+      return SentencePiece(_in_base64(_read_bytes(self.path)))
     import sentencepiece
     model = io.BytesIO()
     try:
@@ -218,7 +82,7 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
           num_threads=1, minloglevel=2)
     except (RuntimeError, ValueError, StopIteration) as error:
       raise UserError(_training_problem(error, self.vocab_size)) from None
-    return _SentencePiece(_in_base64(model.getvalue()))
+    return SentencePiece(_in_base64(model.getvalue()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,11 +96,11 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
       text = _read_bytes(self.path).decode(errors="replace")
-      return _WordPiece(text.rstrip("\n").replace("\r\n", "\n").split("\n"),
+      return WordPiece(text.rstrip("\n").replace("\r\n", "\n").split("\n"),
                         self.lowercase)
     import tokenizers
     sample = _sample(sentences)
-    raw = _bert(tokenizers.models.WordPiece(unk_token=UNK), self.lowercase)
+    raw = bert_text(tokenizers.models.WordPiece(unk_token=UNK), self.lowercase)
     # Ids decide ties between merges, and the library numbers characters in an
     # order that changes from run to run unless they are given.
     letters = _letters(raw.normalizer, sample)
@@ -249,88 +113,8 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
     vocabulary = raw.get_vocab()
     if len(vocabulary) == len(SPECIAL):
       raise UserError("No text to train a tokenizer on.")
-    return _WordPiece(sorted(vocabulary, key=vocabulary.__getitem__),
+    return WordPiece(sorted(vocabulary, key=vocabulary.__getitem__),
                       self.lowercase)
-
-
-class _SentencePiece(LoadedTokenizer):
-
-  def __init__(self, model: str):
-    import sentencepiece
-    self._model = model
-    self._processor = sentencepiece.SentencePieceProcessor()
-    try:
-      self._processor.LoadFromSerializedProto(base64.b64decode(model))
-    except RuntimeError:
-      raise UserError("This is no SentencePiece model.") from None
-    processor = self._processor
-    size = processor.get_piece_size()
-    super().__init__([processor.id_to_piece(i) for i in range(size)])
-    special = [i for i in range(size) if processor.is_control(i)
-               or processor.is_unknown(i)]
-    self.vocabulary = _vocabulary(
-        self.pieces, special, [p.startswith("▁") for p in self.pieces],
-        [1 if processor.is_byte(i) else len(p.replace("▁", " ").encode())
-         for i, p in enumerate(self.pieces)])
-    if any("▁" in p.lstrip("▁") for p in self.pieces):
-      raise UserError("This SentencePiece model has pieces that reach over a "
-                      "space (split_by_whitespace=false); that is unsupported.")
-
-  def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-    return self._processor.encode(list(texts), num_threads=_threads())
-
-  def decode(self, ids: Sequence[int]) -> str:
-    return self._processor.decode([int(i) for i in ids])
-
-  def file(self) -> bytes:
-    return base64.b64decode(self._model)
-
-  def serialize(self) -> dict[str, Any]:
-    return {"kind": "sentencepiece", "model": self._model}
-
-
-class _WordPiece(LoadedTokenizer):
-
-  def __init__(self, vocabulary: Sequence[str], lowercase: bool):
-    import tokenizers
-    self._lowercase = lowercase
-    ids = {piece: i for i, piece in enumerate(vocabulary)}
-    self._tokenizer = _bert(
-        tokenizers.models.WordPiece(ids, unk_token=UNK), lowercase)
-    super().__init__(vocabulary)
-    continues = [p.startswith("##") and len(p) > 2 for p in self.pieces]
-    bytes_ = [len(p.encode()) - 2 if c else len(p.encode()) + p[:1].isalnum()
-              for p, c in zip(self.pieces, continues)]
-    special = [i for i, p in enumerate(self.pieces) if p in SPECIAL]
-    self.vocabulary = _vocabulary(
-        self.pieces, special, [not c for c in continues], bytes_)
-
-  def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-    return [e.ids for e in self._tokenizer.encode_batch_fast(
-        list(texts), add_special_tokens=False)]
-
-  def decode(self, ids: Sequence[int]) -> str:
-    special = set(range(len(self.pieces))) - set(
-        self.vocabulary.ordinary_ids.tolist())
-    return self._tokenizer.decode([int(i) for i in ids if i not in special])
-
-  def file(self) -> bytes:
-    return "".join(f"{piece}\n" for piece in self.pieces).encode()
-
-  def serialize(self) -> dict[str, Any]:
-    return {"kind": "wordpiece", "vocabulary": list(self.pieces),
-            "lowercase": self._lowercase}
-
-
-def _bert(model: Any, lowercase: bool) -> Any:
-  """A `tokenizers.Tokenizer` that treats text as google-research/bert does."""
-  import tokenizers
-  tokenizer = tokenizers.Tokenizer(model)
-  tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(
-      lowercase=lowercase)
-  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-  tokenizer.decoder = tokenizers.decoders.WordPiece(prefix="##")
-  return tokenizer
 
 
 def _letters(normalizer: Any, sample: Iterable[str]) -> list[str]:
@@ -348,35 +132,6 @@ def _joins(letter: str) -> bool:
   punctuation = (letter.isascii() and not letter.isalnum()
                  or unicodedata.category(letter).startswith("P"))
   return not punctuation and not unicodedata.name(letter, "").startswith("CJK")
-
-
-def _vocabulary(pieces: Sequence[str], special: Sequence[int],
-                word_start: Sequence[bool],
-                byte_count: Sequence[int]) -> Vocabulary:
-  ids = {piece: i for i, piece in enumerate(pieces)}
-  missing = [name for name in SPECIAL if name not in ids]
-  if missing:
-    raise UserError(f"The vocabulary lacks {', '.join(missing)}; BERT needs "
-                    f"{', '.join(SPECIAL)}.")
-  ordinary = np.ones(len(pieces), bool)
-  ordinary[list(special)] = False
-  return Vocabulary(
-      len(pieces), *(ids[name] for name in SPECIAL),
-      word_start_V=np.array(word_start) & ordinary,
-      byte_count_V=np.where(ordinary, byte_count, 0).astype(np.int32),
-      ordinary_ids=np.flatnonzero(ordinary).astype(np.int32))
-
-
-def _cut(ids: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
-  flat, ends = ids.tolist(), np.cumsum(lengths).tolist()
-  return [flat[end - n:end] for end, n in zip(ends, lengths.tolist())]
-
-
-def _with_room(array: np.ndarray, size: int) -> np.ndarray:
-  """The array, or a copy of at least twice the length if it is too short."""
-  if size <= len(array):
-    return array
-  return np.concatenate([array, np.zeros(size, array.dtype)])
 
 
 def _sample(sentences: Iterable[str]) -> list[str]:
@@ -417,15 +172,3 @@ def _read_bytes(path: str) -> bytes:
 
 def _in_base64(data: bytes) -> str:
   return base64.b64encode(data).decode()
-
-
-def fingerprint(state: dict[str, Any]) -> str:
-  """Of what `serialize` gives."""
-  text = json.dumps(state, sort_keys=True).encode()
-  return hashlib.blake2b(text, digest_size=16).hexdigest()
-
-
-@functools.cache
-def _threads() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(
-      os, "sched_getaffinity") else os.cpu_count() or 1
