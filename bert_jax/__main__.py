@@ -18,6 +18,7 @@ from bert_jax.config import UserError
 from bert_jax.data import documents
 from bert_jax.data.datasets import TextData, cache_directory
 from bert_jax.experiment import Experiment
+from bert_jax.interop import imported, sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,6 +112,17 @@ def _parser() -> argparse.ArgumentParser:
                          help="0: the embeddings, -1: the last (default)")
   embedding.add_argument("--pooling", default="mean", help="mean (default), "
                          "cls, pooled or tokens")
+  embedding.add_argument("--normalize", action="store_true",
+                         help="each vector to the length 1")
+  importing = command("import", _import, "A work directory of weights from "
+                      "Hugging Face or Google, which init_from, embed, "
+                      "evaluate and predict use like that of a run.")
+  importing.add_argument("source", help="a directory of Hugging Face's "
+                         "(config.json) or Google's (bert_config.json), or "
+                         "ORGANISATION/NAME on Hugging Face's hub")
+  importing.add_argument("--workdir", required=True)
+  importing.add_argument("--tokenizer", default="", help="another directory, "
+                         "or a vocab.txt, to take the tokenizer from")
   for noun, verb, run, summary in (
       ("tokenizer", "train", _tokenizer, "Train a page's tokenizer."),
       ("corpus", "build", _corpus, "Build a page's corpus.")):
@@ -209,7 +221,8 @@ def _embed(options: argparse.Namespace) -> None:
   if not texts:
     raise UserError("Give texts, or - to read one a line.")
   vectors = embed.embed(checkpoint.read(options.workdir), texts,
-                        layer=options.layer, pooling=options.pooling)
+                        layer=options.layer, pooling=options.pooling,
+                        normalize=options.normalize)
   if not options.output:
     for text, vector in zip(texts, vectors):
       print(json.dumps({"text": text, "vector": vector.tolist()}))
@@ -218,6 +231,13 @@ def _embed(options: argparse.Namespace) -> None:
             if options.pooling == "tokens" else {"vectors": np.stack(vectors)})
   np.savez(options.output, texts=np.array(texts), **arrays)
   print(f"{len(texts)} texts in {options.output}")
+
+
+def _import(options: argparse.Namespace) -> None:
+  found = sources.read(options.source, options.tokenizer)
+  experiment = imported.save(found, options.workdir)
+  print(f"{options.workdir}: {found.parameters:,} parameters, objective="
+        f"{experiment.objective.choice_name}")
 
 
 def _text(options: argparse.Namespace) -> TextData:

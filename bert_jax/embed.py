@@ -55,7 +55,8 @@ class Embedder(nn.Module):
 
 def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
           layer: int = -1, pooling: Pooling = "mean",
-          length: int | None = None) -> list[np.ndarray]:
+          length: int | None = None,
+          normalize: bool = False) -> list[np.ndarray]:
   """The vector (D,) of each text, or with "tokens" those of its tokens.
 
   Args:
@@ -66,6 +67,7 @@ def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
       last.
     pooling: see Embedder.
     length: of a row; None: as in training.
+    normalize: every vector gets the length 1.
 
   Raises:
     UserError: no such layer or pooling, or no pooler was trained.
@@ -91,7 +93,13 @@ def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
   found: list[Any] = [None] * len(texts)
   for batch in loader.evaluation_batches(rows, BATCH_SIZE):
     _place(found, batch, np.asarray(apply(encoder, batch)), pooling)
-  return found
+  return [_normalized(vectors) for vectors in found] if normalize else found
+
+
+def _normalized(vectors_D: np.ndarray) -> np.ndarray:
+  """At length 1, along the last dimension; zeros stay."""
+  lengths = np.linalg.norm(vectors_D, axis=-1, keepdims=True)
+  return vectors_D / np.maximum(lengths, 1e-12)
 
 
 def _place(found: list[Any], batch: Any, vectors: np.ndarray,

@@ -18,9 +18,9 @@ PACKAGE = ROOT / "bert_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top of the house to the bottom: a room may import those after it.
-ROOMS = ("__main__", "quickstart", "show", "embed", "replay", "loop",
-         "evaluate", "checkpoint", "stored", "facts", "log", "watch", "hosts",
-         "writers", "compiled", "experiment", "budget", "training",
+ROOMS = ("__main__", "quickstart", "interop", "show", "embed", "replay",
+         "loop", "evaluate", "checkpoint", "stored", "facts", "log", "watch",
+         "hosts", "writers", "compiled", "experiment", "budget", "training",
          "objectives", "model", "data", "metrics", "config", "__init__")
 
 # The functional core: arrays and frozen options in, arrays out.

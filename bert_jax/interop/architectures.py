@@ -1,0 +1,242 @@
+"""What `config.json` says of a network, and our options, both ways."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from bert_jax import config
+from bert_jax.config import UserError, nearest
+from bert_jax.interop import names
+from bert_jax.model.attention import DotProductAttention
+from bert_jax.model.encoder import Bert
+from bert_jax.objectives.mlm import Mlm, MlmNsp
+from bert_jax.objectives.objective import Objective
+
+# The families whose tensors are BERT's, and what begins their classes.
+FAMILIES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
+            "camembert": "Camembert"}
+# Other words for the activations of `model.hidden_act`.
+_ACTIVATIONS = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new", "relu": "relu", "silu": "silu",
+    "swish": "silu", "tanh": "tanh"}
+# Kind of label: the class's ending, the problem_type, whether it has a pooler.
+_TASKS = {
+    "class": ("ForSequenceClassification", "single_label_classification", True),
+    "number": ("ForSequenceClassification", "regression", True),
+    "classes": ("ForSequenceClassification", "multi_label_classification",
+                True),
+    "tags": ("ForTokenClassification", None, False),
+    "choice": ("ForMultipleChoice", None, True),
+    "span": ("ForQuestionAnswering", None, False)}
+# Ending of a class that reads text: the parts that it cannot do without.
+_READERS = {
+    "Model": set(), "ForPreTraining": {"encoder/pooler", "mlm", "nsp"},
+    "ForMaskedLM": {"mlm"}, "LMHeadModel": {"mlm"},
+    "ForNextSentencePrediction": {"encoder/pooler", "nsp"}}
+_HEADS = {"encoder/pooler", "mlm", "nsp"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """A network as a configuration describes it.
+
+  Attributes:
+    parts: of its parameters, as `names.Entry.part`.
+    first_position: rows of the position table before the first token's.
+    roberta: it has RoBERTa's names and positions.
+  """
+
+  model: Bert
+  objective: Objective
+  parts: frozenset[str]
+  first_position: int = 0
+  roberta: bool = False
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror}.") from None
+  except ValueError as error:
+    raise UserError(f"{path} is no JSON: {error}.") from None
+  if not isinstance(found, dict):
+    raise UserError(f"{path}: expected an object, as in {{\"vocab_size\": 1}}.")
+  return found
+
+
+def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
+         source: str) -> Architecture:
+  """
+  Args:
+    options: of `config.json` or `bert_config.json`.
+    shapes: of the tensors, under the names of `names.TABLE`.
+    source: named in errors.
+
+  Raises:
+    UserError: it is no BERT, or one that this project cannot express.
+  """
+  family = options.get("model_type", "bert")
+  if family not in FAMILIES:
+    raise UserError(f"{source}: model_type={family} is no BERT"
+                    + nearest(family, FAMILIES))
+  first = 0 if family == "bert" else options.get("pad_token_id", 1) + 1
+  model = _model(options, first, source)
+  there = names.parts(shapes)
+  kind = _kind(options, there, source)
+  if kind is None:
+    needed = _READERS[_ending(options, source) or "Model"]
+    found = frozenset({"encoder"} | needed | there & _HEADS)
+    objective = MlmNsp() if "nsp" in found else Mlm()
+  else:
+    found = frozenset({"encoder", "classifier"} | (
+        {"encoder/pooler"} if _TASKS[kind][2] else set()))
+    objective = _objective(kind, options, shapes, source)
+  return Architecture(model, objective, found, first, family != "bert")
+
+
+def _model(options: Mapping[str, Any], first: int, source: str) -> Bert:
+  wrong = [f"{key}={options[key]}" for key, value in (
+      ("position_embedding_type", "absolute"), ("is_decoder", False),
+      ("add_cross_attention", False)) if options.get(key, value) != value]
+  if wrong:
+    raise UserError(f"{source}: {', '.join(wrong)}, which this project has no "
+                    "counterpart of.")
+  if "vocab_size" not in options:
+    raise UserError(f"{source} has no vocab_size and describes no BERT.")
+  given = {field.name: options[field.name]
+           for field in dataclasses.fields(Bert)
+           if field.name in options and field.name not in (
+               "position_embedding_type", "attention", "dtype")}
+  act = given.get("hidden_act", "gelu")
+  if act not in _ACTIVATIONS:
+    raise UserError(f"{source}: hidden_act={act}"
+                    + nearest(str(act), _ACTIVATIONS))
+  given["hidden_act"] = _ACTIVATIONS[act]
+  if "max_position_embeddings" in given:
+    given["max_position_embeddings"] -= first
+  try:
+    return config.override(Bert(), [f"{k}={v}" for k, v in given.items()])
+  except UserError as error:
+    raise UserError(f"{source}: {error}") from None
+
+
+def _ending(options: Mapping[str, Any], source: str) -> str:
+  """What the class's name says after the family's; "" if it is not told."""
+  classes = options.get("architectures") or [""]
+  for family in ("", *FAMILIES.values()):
+    if classes[0].startswith(family) and classes[0][len(family):] in {
+        "", *_READERS, *(ending for ending, _, _ in _TASKS.values())}:
+      return classes[0][len(family):]
+  raise UserError(f"{source}: architectures={classes[0]}" + nearest(
+      classes[0], [f"Bert{e}" for e in dict.fromkeys(
+          [*_READERS, *(ending for ending, _, _ in _TASKS.values())])]))
+
+
+def _kind(options: Mapping[str, Any], there: set[str],
+          source: str) -> str | None:
+  """The kind of labels, None where the network reads text alone."""
+  ending = _ending(options, source)
+  if ending in _READERS or not ending and "classifier" not in there:
+    return None
+  if not ending:
+    ending = ("ForSequenceClassification" if "encoder/pooler" in there
+              else "ForTokenClassification")
+  kinds = [kind for kind, task in _TASKS.items() if task[0] == ending]
+  if len(kinds) == 1:
+    return kinds[0]
+  problem = options.get("problem_type")
+  if problem is None:
+    return "number" if len(_labels(options) or "??") == 1 else "class"
+  return next(kind for kind in kinds if _TASKS[kind][1] == problem)
+
+
+def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
+  """The names of the classes; () if they are not told."""
+  found = options.get("id2label") or {}
+  if not found and "num_labels" in options:
+    return tuple(f"LABEL_{i}" for i in range(options["num_labels"]))
+  return tuple(str(found[i]) for i in sorted(found, key=int))
+
+
+def _objective(kind: str, options: Mapping[str, Any],
+               shapes: Mapping[str, tuple[int, ...]],
+               source: str) -> Objective:
+  member = member_of(kind)
+  classes = shapes.get("classifier.bias", (2,))[0]
+  if "labels" not in {field.name for field in dataclasses.fields(member)}:
+    return member()
+  labels = _labels(options) or tuple(f"LABEL_{i}" for i in range(classes))
+  if len(labels) != classes:
+    raise UserError(f"{source}: id2label names {len(labels)} labels, but the "
+                    f"classifier has {classes}.")
+  return member(labels=labels)
+
+
+def member_of(kind: str) -> type[Objective]:
+  """The project's own objective for a kind of labels."""
+  for member in Objective.members().values():
+    if member.label_kind == kind and member.__module__.startswith("bert_jax."):
+      return member
+  raise UserError(f"There is no objective for labels of the kind {kind}.")
+
+
+def write(model: Bert, objective: Objective, parts: set[str],
+          roberta: bool) -> tuple[dict[str, Any], str]:
+  """`config.json`, and the prefix of the encoder's tensors.
+
+  Raises:
+    UserError: names every option that Hugging Face's BERT has not.
+  """
+  wrong = [f"model.{name}={value}" for name, value, known in (
+      ("norm_placement", model.norm_placement, "post"),
+      ("position_embedding_type", model.position_embedding_type, "absolute"),
+      ("attention", model.attention.choice_name,
+       DotProductAttention.choice_name)) if value != known]
+  if wrong:
+    raise UserError(f"{', '.join(wrong)}: Hugging Face's BERT has nothing like "
+                    "it, so its weights cannot be exported.")
+  family = "roberta" if roberta else "bert"
+  ending, labels = _written_head(objective, parts)
+  if roberta and "nsp" in parts:
+    raise UserError("RoBERTa has no head for the next sentence; export it "
+                    "with --family bert.")
+  first = 2 if roberta else 0
+  options = {
+      "architectures": [FAMILIES[family] + ending], "model_type": family,
+      **{field.name: getattr(model, field.name)
+         for field in dataclasses.fields(Bert) if field.name not in (
+             "norm_placement", "attention", "dtype", "scan_unroll")},
+      "max_position_embeddings": model.max_position_embeddings + first,
+      "tie_word_embeddings": True, **labels}
+  return options, "" if ending == "Model" else f"{family}."
+
+
+def _written_head(objective: Objective,
+                  parts: set[str]) -> tuple[str, dict[str, Any]]:
+  """The ending of the class, and what is said of its labels."""
+  if "classifier" in parts and objective.label_kind in _TASKS:
+    ending, problem, _ = _TASKS[objective.label_kind]
+    labels = {} if problem is None else {"problem_type": problem}
+    if objective.label_kind == "number":
+      return ending, labels | {"id2label": {"0": "LABEL_0"},
+                               "label2id": {"LABEL_0": 0}}
+    if objective.labels:
+      labels["id2label"] = {str(i): n for i, n in enumerate(objective.labels)}
+      labels["label2id"] = {n: i for i, n in enumerate(objective.labels)}
+    return ending, labels
+  if "classifier" in parts:
+    raise UserError(f"objective={objective.choice_name}: Hugging Face has no "
+                    "class for its head.")
+  match "mlm" in parts, "nsp" in parts:
+    case True, True:
+      return "ForPreTraining", {}
+    case True, False:
+      return "ForMaskedLM", {}
+    case False, True:
+      return "ForNextSentencePrediction", {}
+  return "Model", {}
