@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,13 @@ class Vocabulary:
   word_start_V: np.ndarray  # bool: this id begins a word
   byte_count_V: np.ndarray  # int32
   ordinary_ids: np.ndarray  # int32: every id that is not special
+  # RoBERTa has two separators between the texts of a pair, and one token type.
+  pair_separators: int = 1
+  pair_token_type: int = 1  # of the second text
+
+  def special_tokens(self, pairs: bool) -> int:
+    """How many stand around the texts of an example."""
+    return 2 + self.pair_separators * pairs
 
 
 class LoadedTokenizer(abc.ABC):
@@ -85,6 +92,17 @@ class LoadedTokenizer(abc.ABC):
   @abc.abstractmethod
   def file(self) -> bytes:
     """What `path` loads and other programs read: a .model, a vocab.txt."""
+
+  @abc.abstractmethod
+  def directory(self, model_max_length: int | None = None) -> dict[str, bytes]:
+    """Files that `transformers.AutoTokenizer.from_pretrained` loads.
+
+    It gives the same ids, but for special tokens in a text: there it takes
+    them for what they name, unless it is told `split_special_tokens=True`.
+
+    Args:
+      model_max_length: tokens that the network has positions for.
+    """
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
     """Ids of each text, without special tokens."""
@@ -230,21 +248,30 @@ def _with_room(array: np.ndarray, size: int) -> np.ndarray:
   return np.concatenate([array, np.zeros(size, array.dtype)])
 
 
-def vocabulary_of(pieces: Sequence[str], special: Sequence[int],
-                word_start: Sequence[bool],
-                byte_count: Sequence[int]) -> Vocabulary:
+def vocabulary_of(pieces: Sequence[str], special: Iterable[int],
+                  word_start: Sequence[bool], byte_count: Sequence[int],
+                  names: Sequence[str] = SPECIAL, **pairs: int) -> Vocabulary:
+  """
+  Args:
+    special: ids that no text is made of.
+    names: of [PAD] [UNK] [CLS] [SEP] [MASK].
+    pairs: `pair_separators`, `pair_token_type`.
+
+  Raises:
+    UserError: a name is not in the vocabulary.
+  """
   ids = {piece: i for i, piece in enumerate(pieces)}
-  missing = [name for name in SPECIAL if name not in ids]
+  missing = [name for name in names if name not in ids]
   if missing:
-    raise UserError(f"The vocabulary lacks {', '.join(missing)}; BERT needs "
-                    f"{', '.join(SPECIAL)}.")
+    raise UserError(f"The vocabulary lacks {', '.join(missing)}; it needs "
+                    f"{', '.join(names)}.")
   ordinary = np.ones(len(pieces), bool)
-  ordinary[list(special)] = False
+  ordinary[[*special, *(ids[name] for name in names)]] = False
   return Vocabulary(
-      len(pieces), *(ids[name] for name in SPECIAL),
+      len(pieces), *(ids[name] for name in names),
       word_start_V=np.array(word_start) & ordinary,
       byte_count_V=np.where(ordinary, byte_count, 0).astype(np.int32),
-      ordinary_ids=np.flatnonzero(ordinary).astype(np.int32))
+      ordinary_ids=np.flatnonzero(ordinary).astype(np.int32), **pairs)
 
 
 def fingerprint(state: dict[str, Any]) -> str:

@@ -33,6 +33,11 @@ class SentencePiece(LoadedTokenizer):
       raise UserError("This SentencePiece model has pieces that reach over a "
                       "space (split_by_whitespace=false); that is unsupported.")
 
+  @classmethod
+  def of(cls, model: bytes) -> "SentencePiece":
+    """Of the content of a .model."""
+    return cls(base64.b64encode(model).decode())
+
   def _encode(self, texts: Sequence[str]) -> list[list[int]]:
     return self._processor.encode(list(texts), num_threads=threads())
 
@@ -49,6 +54,9 @@ class SentencePiece(LoadedTokenizer):
 
   def file(self) -> bytes:
     return base64.b64decode(self._model)
+
+  def directory(self, model_max_length: int | None = None) -> dict[str, bytes]:
+    raise UserError("SentencePiece models are not yet written for others.")
 
   def serialize(self) -> dict[str, Any]:
     return {"kind": "sentencepiece", "model": self._model}

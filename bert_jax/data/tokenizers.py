@@ -1,6 +1,5 @@
 """Tokenizers: how to get one. Choices train one or load one that exists."""
 
-import base64
 import collections
 import dataclasses
 import io
@@ -11,6 +10,8 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from bert_jax.config import Choice, UserError, nearest
+from bert_jax.data.byte_level import ByteLevel
+from bert_jax.data.directories import from_directory, lines
 from bert_jax.data.loaded import (
     CLS, MASK, PAD, SEP, SPECIAL, UNK, LoadedTokenizer, Vocabulary,
     fingerprint)
@@ -19,7 +20,8 @@ from bert_jax.data.wordpiece import WordPiece, bert_text
 
 # What is imported from here although it lies below.
 __all__ = ["SPECIAL", "LoadedTokenizer", "SentencePieceTokenizer", "Tokenizer",
-           "Vocabulary", "WordPieceTokenizer", "deserialize", "fingerprint"]
+           "Vocabulary", "WordPieceTokenizer", "deserialize", "fingerprint",
+           "from_directory"]
 
 # Training reads an even sample of at most so many characters: more text moves
 # the most frequent pieces very little and costs time and memory.
@@ -29,7 +31,8 @@ _LETTERS = 1000  # as many characters as the library itself takes
 
 def deserialize(state: dict[str, Any]) -> LoadedTokenizer:
   """The tokenizer of `serialize`."""
-  kinds = {"sentencepiece": SentencePiece, "wordpiece": WordPiece}
+  kinds = {"sentencepiece": SentencePiece, "wordpiece": WordPiece,
+           "byte_level": ByteLevel}
   if state["kind"] not in kinds:
     raise UserError(f"Unknown kind of tokenizer {state['kind']!r}"
                     + nearest(state["kind"], kinds))
@@ -64,7 +67,7 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
 
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
-      return SentencePiece(_in_base64(_read_bytes(self.path)))
+      return SentencePiece.of(_read_bytes(self.path))
     import sentencepiece
     model = io.BytesIO()
     try:
@@ -82,7 +85,7 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
           num_threads=1, minloglevel=2)
     except (RuntimeError, ValueError, StopIteration) as error:
       raise UserError(_training_problem(error, self.vocab_size)) from None
-    return SentencePiece(_in_base64(model.getvalue()))
+    return SentencePiece.of(model.getvalue())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,31 +93,50 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
   """BERT's own WordPiece, with its normaliser, by the `tokenizers` library."""
 
   vocab_size: int = 30522
-  lowercase: bool = True  # and accents stripped, as in BERT's uncased models
+  lowercase: bool = True
+  strip_accents: bool | None = None  # none: if lowercase, as BERT does
+  chinese_characters: bool = True  # each of them is a word
   path: str = ""  # an existing vocab.txt; vocab_size is then its length
 
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
-      text = _read_bytes(self.path).decode(errors="replace")
-      return WordPiece(text.rstrip("\n").replace("\r\n", "\n").split("\n"),
-                        self.lowercase)
+      return WordPiece(lines(_read_bytes(self.path).decode(errors="replace")),
+                       self._text())
     import tokenizers
     sample = _sample(sentences)
-    raw = bert_text(tokenizers.models.WordPiece(unk_token=UNK), self.lowercase)
+    raw = bert_text(tokenizers.models.WordPiece(unk_token=UNK), **self._text())
     # Ids decide ties between merges, and the library numbers characters in an
     # order that changes from run to run unless they are given.
     letters = _letters(raw.normalizer, sample)
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=self.vocab_size, initial_alphabet=letters,
         limit_alphabet=len(letters), special_tokens=[
-            *SPECIAL, *letters, *(f"##{c}" for c in letters if _joins(c))],
+            *SPECIAL, *letters, *(f"##{c}" for c in letters
+                                  if _joins(c, self.chinese_characters))],
         continuing_subword_prefix="##", show_progress=False)
     raw.train_from_iterator(sample, trainer)
     vocabulary = raw.get_vocab()
     if len(vocabulary) == len(SPECIAL):
       raise UserError("No text to train a tokenizer on.")
     return WordPiece(sorted(vocabulary, key=vocabulary.__getitem__),
-                      self.lowercase)
+                     self._text())
+
+  def _text(self) -> dict[str, Any]:
+    return dict(lowercase=self.lowercase, strip_accents=self.strip_accents,
+                handle_chinese_chars=self.chinese_characters, clean_text=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectoryTokenizer(Tokenizer, name="directory"):
+  """The one in a directory of Hugging Face's: see `from_directory`."""
+
+  path: str = ""
+
+  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
+    if not self.path:
+      raise UserError("data.tokenizer.path: name the directory that holds the "
+                      "tokenizer's files.")
+    return from_directory(self.path)
 
 
 def _letters(normalizer: Any, sample: Iterable[str]) -> list[str]:
@@ -127,11 +149,13 @@ def _letters(normalizer: Any, sample: Iterable[str]) -> list[str]:
   return sorted(frequent[:_LETTERS])
 
 
-def _joins(letter: str) -> bool:
+def _joins(letter: str, chinese_characters: bool) -> bool:
   """Whether BERT lets a character stand inside a word."""
   punctuation = (letter.isascii() and not letter.isalnum()
                  or unicodedata.category(letter).startswith("P"))
-  return not punctuation and not unicodedata.name(letter, "").startswith("CJK")
+  apart = (chinese_characters
+           and unicodedata.name(letter, "").startswith("CJK"))
+  return not punctuation and not apart
 
 
 def _sample(sentences: Iterable[str]) -> list[str]:
@@ -168,7 +192,3 @@ def _read_bytes(path: str) -> bytes:
     return pathlib.Path(path).expanduser().read_bytes()
   except OSError as error:
     raise UserError(f"Tokenizer file {path!r}: {error.strerror}.") from None
-
-
-def _in_base64(data: bytes) -> str:
-  return base64.b64encode(data).decode()
