@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax.checkpoint import Saved
 from bert_jax.config import UserError, nearest
 from bert_jax.data import loader
-from bert_jax.data.tasks import Labelled, TaskRows
+from bert_jax.data.tasks import Classes
 from bert_jax.model.encoder import Bert, Encoder
 from bert_jax.objectives.objective import Batch
 
@@ -83,10 +83,10 @@ def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
   if pooling == "pooled" and "pooler" not in saved.params["encoder"]:
     raise UserError("This network was trained without a pooler (its objective "
                     "has no use for one); take the pooling mean or cls.")
-  labelled = Labelled("class", [str(i) for i in range(len(texts))],
-                      list(texts), list(pairs) or None)
-  rows = TaskRows(labelled, tokenizer, length or experiment.data.length, 16,
-                  seed=0, shuffle=False)
+  labelled = Classes(names=[str(i) for i in range(len(texts))],
+                     texts_a=list(texts), texts_b=list(pairs) or None)
+  rows = labelled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
+                       shuffle=False)
   module = Embedder(experiment.model, layer, pooling)
   apply = jax.jit(lambda params, batch: module.apply({"params": params}, batch))
   encoder = {"encoder": saved.params["encoder"]}

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import checkpoint, config, hosts, metrics
@@ -14,10 +13,10 @@ from bert_jax.checkpoint import Saved
 from bert_jax.config import UserError
 from bert_jax.data import loader, tables, tasks
 from bert_jax.data.datasets import TableData
+from bert_jax.data.labelled import Labelled
 from bert_jax.data.rows import Rows
-from bert_jax.data.tasks import Labelled, TaskRows, by_word
 from bert_jax.experiment import Experiment, recipe
-from bert_jax.objectives.objective import Batch, Objective
+from bert_jax.objectives.objective import Batch
 from bert_jax.training import partition
 from bert_jax.training.step import Recipe, evaluation_step
 
@@ -68,55 +67,14 @@ class Evaluator:
       counted.append(pairs)
       predicted.append(found)
     means = metrics.summarize(metrics.merge(jax.device_get(counted)))
-    if labelled is None or labelled.labels is None or batches is not None:
+    if labelled is None or batches is not None:
       return means
-    return means | scores(self._objective, labelled,
-                          by_example(labelled, predicted))
+    return means | labelled.scores(labelled.collect(jax.device_get(predicted)))
 
   def predict(self, params: Any, rows: Rows, labelled: Labelled) -> Any:
-    """`by_example` of the whole set."""
-    return by_example(labelled, [
-        found for _, *found in self.outputs(params, rows)])
-
-
-def by_example(labelled: Labelled, predicted: Sequence[Sequence[Any]]) -> Any:
-  """Predictions in the order of the examples.
-
-  Args:
-    labelled: the examples.
-    predicted: of each batch its keys of PLACES, and the predictions.
-
-  Returns:
-    Probabilities (X, C), numbers (X,), or X times probabilities (words, C).
-  """
-  predicted = jax.device_get(predicted)
-  if labelled.kind == "tags":
-    return by_word(labelled, predicted)
-  found = np.zeros((len(labelled), *predicted[0][1].shape[2:]), np.float32)
-  for places, predictions in predicted:
-    real_BE = places["example_index"] >= 0
-    found[places["example_index"][real_BE]] = predictions[real_BE]
-  return found
-
-
-def scores(objective: Objective, labelled: Labelled,
-           found: Any) -> dict[str, float]:
-  """The objective's scores of what `by_example` found."""
-  if labelled.kind == "tags":
-    names = lambda tags: [labelled.label_names[t] for t in tags]
-    return metrics.entity_scores(
-        [names(tags) for tags in labelled.labels],
-        [tag_names(labelled, probabilities) for probabilities in found])
-  if labelled.kind == "class":
-    found = np.argmax(found, axis=-1)
-  return {name: metrics.score(name, labelled.labels, found)
-          for name in objective.scores}
-
-
-def tag_names(labelled: Labelled, probabilities: np.ndarray) -> list[str]:
-  """The likeliest tag of each word; "" where nothing is known of it."""
-  return [labelled.label_names[int(np.argmax(p))] if p.any() else ""
-          for p in probabilities]
+    """What `labelled.collect` gives of the whole set."""
+    return labelled.collect(jax.device_get([
+        found for _, *found in self.outputs(params, rows)]))
 
 
 def load(saved: Saved, batch_size: int) -> tuple[Evaluator, Any]:
@@ -162,37 +120,20 @@ def predict_file(workdir: str, source: str, output: str,
   labelled = tasks.read(
       source, dataclasses.replace(experiment.data.columns, label=""),
       experiment.objective.label_kind, experiment.objective.labels)
-  rows = TaskRows(labelled, saved.facts.tokenizer, experiment.data.length,
-                  experiment.data.examples_per_row, seed=0, shuffle=False)
+  rows = labelled.rows(
+      saved.facts.tokenizer, experiment.data.length,
+      experiment.data.examples_per_row, seed=0, shuffle=False)
   _agree(saved, experiment, rows)
   evaluator, params = load(saved, experiment.batch_size)
   found = evaluator.predict(params, rows, labelled)
   if hosts.first():
-    tables.write_table(output, *_table(labelled, found))
+    (given, records), (columns, beside) = (labelled.given(),
+                                           labelled.predictions(found))
+    tables.write_table(output, [*given, *columns],
+                       [[*r, *b] for r, b in zip(records, beside)])
   return len(labelled)
 
 
 def _agree(saved: Saved, experiment: Experiment, rows: Rows) -> None:
   hosts.agree({**config.options(experiment), **hosts.code_facts(),
                "checkpoint": str(saved.step), "data": rows.fingerprint})
-
-
-def _table(labelled: Labelled, found: Any
-           ) -> tuple[list[str], list[list[Any]]]:
-  """Columns and records: what was read, and beside it what was found."""
-  names = labelled.label_names
-  match labelled.kind:
-    case "class":
-      columns = ["predicted_label", *(f"probability_{n}" for n in names)]
-      beside = [[names[int(np.argmax(p))], *map(float, p)] for p in found]
-    case "number":
-      columns, beside = ["predicted_value"], [[float(v)] for v in found]
-    case "tags":
-      columns = ["predicted_tags", "probabilities"]
-      beside = [[tag_names(labelled, p),
-                 [f"{best:.4f}" for best in p.max(axis=-1)]] for p in found]
-  if labelled.table is None:
-    return (["words", *columns],
-            [[words, *b] for words, b in zip(labelled.words, beside)])
-  return ([*labelled.table.columns, *columns],
-          [[*r, *b] for r, b in zip(labelled.table.records, beside)])

@@ -15,7 +15,7 @@ import numpy as np
 from bert_jax import checkpoint, config, loop, metrics, writers
 from bert_jax.data.corpus import Splits
 from bert_jax.data.datasets import CodeWordsData
-from bert_jax.data.tasks import Labelled
+from bert_jax.data.tasks import Tags
 
 SCORE = "entity_f1"
 
@@ -101,7 +101,7 @@ def lexicon(data: CodeWordsData) -> float:
        for words in evaluation.words])[SCORE]
 
 
-def most_frequent_tags(labelled: Labelled) -> dict[str, int]:
+def most_frequent_tags(labelled: Tags) -> dict[str, int]:
   """The most frequent tag of each word."""
   counts = collections.defaultdict(collections.Counter)
   for words, tags in zip(labelled.words, labelled.labels):

@@ -16,11 +16,13 @@ import jax
 import numpy as np
 from rich.text import Text
 
-from bert_jax import checkpoint, config, loop, metrics, watch, writers
+from bert_jax import checkpoint, config, metrics, watch, writers
 from bert_jax.config import UserError
 from bert_jax.data import loader
+from bert_jax.data.labelled import kind_of
 from bert_jax.experiment import Composition, compose
 from bert_jax.facts import Facts
+from bert_jax.start import first_state
 from bert_jax.training import partition
 from bert_jax.training.layouts import Runner
 from bert_jax.training.step import TrainState, row_losses
@@ -140,8 +142,8 @@ def _before(workdir: pathlib.Path, run: Composition, runner: Runner, step: int,
   if state is None:
     start, origin = 0, "the first ones"
     source = run.experiment.init_from
-    state = loop.first_state(run, runner,
-                             checkpoint.read(source) if source else None)
+    state = first_state(run, runner,
+                        checkpoint.read(source) if source else None)
   again = step - 1 - start
   if not again:
     return state, origin
@@ -225,17 +227,15 @@ def _row(found: Replay, b: int, loss: float) -> Text:
 
 def _label(found: Replay, b: int, example: int) -> Text:
   """What an example is labelled with, and what its parts of the loss are."""
-  batch, kind = found.batch, found.run.experiment.objective.label_kind
+  batch, objective = found.batch, found.run.experiment.objective
   words = []
   here_L = batch["example_ids"][b] == example + 1
-  if kind is None and batch["token_type_ids"][b, here_L].any():
+  if objective.label_kind is not None:
+    words += filter(None, [kind_of(objective.label_kind).told(
+        {key: value[b] for key, value in batch.items()}, example,
+        objective.labels)])
+  elif batch["token_type_ids"][b, here_L].any():
     words.append(("next", "random")[batch["next_sentence_labels"][b, example]])
-  elif kind == "class":
-    label = batch["labels"][b, example]
-    words.append("no label" if label < 0 else
-                 found.run.experiment.objective.labels[label])
-  elif kind == "number":
-    words.append(f"{batch['labels'][b, example]:g}")
   for name in found.pairs:
     loss_E = _one_by_one(found, name, "example_mask", b)
     if loss_E is not None:

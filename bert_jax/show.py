@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from bert_jax import config, writers
+from bert_jax.data import labelled
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.experiment import Experiment, recipe
 from bert_jax.training import partition, plan
@@ -98,7 +99,7 @@ def workload(experiment: Experiment) -> Workload:
   model = dataclasses.replace(experiment.model,
                               vocab_size=vocabulary_size(experiment))
   objective = experiment.objective
-  if objective.label_kind in ("class", "tags") and not objective.labels:
+  if "labels" in vars(objective) and not objective.labels:
     # The data will tell; two is the least.
     objective = dataclasses.replace(objective, labels=("0", "1"))
   tables = np.arange(model.vocab_size, dtype=np.int32)
@@ -106,14 +107,14 @@ def workload(experiment: Experiment) -> Workload:
                           tables)
   tokens_BL = np.zeros((1, length), np.int32)
   slots_BE = np.zeros((1, experiment.data.examples_per_row), np.int32)
-  labels = {"class": slots_BE, "number": slots_BE.astype(np.float32),
-            "tags": tokens_BL}
   row = {"input_ids": tokens_BL, "token_type_ids": tokens_BL,
          "position_ids": tokens_BL, "example_ids": tokens_BL,
          "cls_positions": slots_BE, "next_sentence_labels": slots_BE,
          "example_mask": slots_BE.astype(np.float32), "row": slots_BE[:, 0]}
   if objective.label_kind:
-    row["labels"] = labels[objective.label_kind]
+    kind = labelled.kind_of(objective.label_kind)
+    row |= {key: value[None] for key, value in kind.blank(
+        length, slots_BE.shape[1], objective.labels).items()}
   complete = recipe(dataclasses.replace(experiment, model=model,
                                         objective=objective), vocabulary)
   return Workload(complete, jax.eval_shape(complete.init, np.int32(0), row),

@@ -15,12 +15,13 @@ from bert_jax import config, loop, replay, writers
 from bert_jax.__main__ import main
 from bert_jax.config import UserError
 from bert_jax.data.datasets import TableData, TextData
-from bert_jax.data.tasks import Columns
+from bert_jax.data.columns import Columns
 from bert_jax.data.tokenizers import WordPieceTokenizer
 from bert_jax.experiment import Experiment, compose
 from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.tasks import Classification, Regression, Tagging
+from bert_jax.start import first_state
 from bert_jax.training.layouts import MeshLayout
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
@@ -190,7 +191,7 @@ def test_every_objective_has_a_text(folder, objective, columns, pattern):
                 dataclasses.replace(pretraining(folder), objective=objective))
   runner = OneDevice().build(run.recipe, run.shape(), 8, run.row())
   text = str(replay.text(replay.look(
-      run, runner, loop.first_state(run, runner, None), 1), 8))
+      run, runner, first_state(run, runner, None), 1), 8))
   assert re.search(pattern, text), text
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import tables
+from bert_jax.data import columns, tables
 
 
 def write(folder: pathlib.Path, name: str, text: str) -> str:
@@ -49,26 +49,30 @@ def test_json_lines_and_compression(tmp_path):
 
 @pytest.mark.parametrize("name, text, bad", [
     ("a.tsv", "text\tlabel\none\t1\ntwo\nthree\t1\t2\n",
-     "2 of 3 records have not the 2 columns of the first line: line 3 has 1; "
-     "line 4 has 3"),
-    ("a.csv", "text,label\none,1\ntwo\nthree,1,2\n", "line 3 has 1"),
-    ("a.jsonl", '{"text": "one", "label": 1}\n{"text": "two"}\n{"label": 1}\n',
-     "line 2 lacks label; line 3 lacks text")])
-def test_ragged_records_are_named_or_left_out(tmp_path, caplog, name, text,
-                                              bad):
+     "2 of 3 records cannot be used \\(2 with other columns\\):\n.*a.tsv:3: 1 "
+     "columns, not the 2.*\n.*a.tsv:4: 3"),
+    ("a.csv", "text,label\none,1\ntwo\nthree,1,2\n", "a.csv:3: 1 col"),
+    ("a.tsv", "text\tlabel\none\t1\n\ufefftext\tlabel\nthree\t\ufeff2\n",
+     "2 with a byte-order mark"),
+    ("a.jsonl", '{"text": "one", "label": 1}\n{"text": "two"}\n{"label": ',
+     "1 with other columns, 1 that are no JSON.*\n.*:2: lacks label\n.*:3: no "
+     "JSON"),
+    ("a.jsonl", '{"text": "one"}\n[1]\n{"label": 1}', "not a list\n.*lacks t"),
+    ("a.conll", "one O\n\ntwo\n\na B\nb\nc\n", "2 without a tag.*\n.*conll:3: 1"
+     " columns;.*\n.*conll:6: 1 columns")])
+def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
   path = write(tmp_path, name, text)
+  read = lambda: (tables.read_conll(path) if name.endswith("conll") else
+                  tables.read_table(path, header=True))
   with pytest.raises(UserError, match=bad):
-    tables.read_table(path, header=True)
-  table = tables.read_table(path, header=True, ragged="skip")
-  assert "They are left out" in caplog.text
-  assert len(table.records) == 1 and table.skipped == 2
+    columns.clean(read(), "error", {})
+  table, _ = columns.clean(read(), "skip", {})
+  assert "They are left out" in caplog.text and len(table.records) == 1
 
 
 @pytest.mark.parametrize("name, content, message", [
     ("a.tsv", b"", "is empty"),
     ("a.jsonl", b"\n", "is empty"),
-    ("a.jsonl", b'{"a": 1}\n{"a": ', "a.jsonl:2: no JSON"),
-    ("a.jsonl", b"[1]", "not a list"),
     ("a.csv", b'a,b\n"x"y,1\n', "a.csv:2: "),
     ("a.tsv", b"text\nc\xe9\n", "not UTF-8: byte 6 is 0xe9"),
     ("a.tsv.gz", b"not gzip", "cannot be read"),
@@ -96,15 +100,14 @@ def test_a_missing_file_or_column_is_told(tmp_path):
 def test_conll_columns(tmp_path):
   path = write(tmp_path, "a.conll", "\n-DOCSTART- O\n\nNew\tB-LOC\nYork \tI-LOC"
                "\n\t\nin NN O B-PER\n\n\nend\tO")
-  assert tables.read_conll(path) == [
-      (4, ["New", "York "], ["B-LOC", "I-LOC"]), (7, ["in"], ["B-PER"]),
-      (10, ["end"], ["O"])]
-  assert tables.read_conll(path, 0, None)[1] == (7, ["in"], [""])
-  with pytest.raises(UserError, match="a.conll:4: 2 columns;.* column 2"):
-    tables.read_conll(path, 0, 2)
-  path = write(tmp_path, "b.conll", "one\tO\ntwo\n")
-  with pytest.raises(UserError, match="b.conll:2: a word without a tag"):
-    tables.read_conll(path)
+  table = tables.read_conll(path)
+  assert table.columns == ("words", "tags") and table.lines == [4, 7, 10]
+  assert table.records == [
+      [["New", "York "], ["B-LOC", "I-LOC"]], [["in"], ["B-PER"]],
+      [["end"], ["O"]]]
+  table = tables.read_conll(path, 0, None)
+  assert table.columns == ("words",) and table.records[1] == [["in"]]
+  assert len(tables.read_conll(path, 0, 2).faults.found) == 2
 
 
 def test_tfds_values_are_as_in_files(monkeypatch):

@@ -1,11 +1,15 @@
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
 
 from bert_jax.config import UserError
+from bert_jax.data import labelled as sets
 from bert_jax.data import loader, tasks
-from bert_jax.data.tasks import Columns, Labelled, TaskRows
+from bert_jax.data.columns import Columns
+from bert_jax.data.labelled import TaskRows
+from bert_jax.data.tasks import Classes, Numbers, Tags
 from tests.memory_corpus import SPECIAL, vocabulary
 
 
@@ -30,13 +34,14 @@ def random_words(rng: np.random.Generator, longest: int) -> list[str]:
           for _ in range(rng.integers(1, longest + 1))]
 
 
-def classes(count: int, longest: int = 12, pairs: bool = False) -> Labelled:
+def classes(count: int, longest: int = 12, pairs: bool = False) -> Classes:
   rng = np.random.default_rng(count)
   texts = [[" ".join(random_words(rng, longest)) for _ in range(count)]
            for _ in range(2)]
-  return Labelled("class", [str(i) for i in range(count)], texts[0],
-                  texts[1] if pairs else None, None,
-                  rng.integers(0, 3, count).astype(np.int32), ("a", "b", "c"))
+  return Classes(names=[str(i) for i in range(count)], texts_a=texts[0],
+                 texts_b=texts[1] if pairs else None,
+                 labels=rng.integers(0, 3, count).astype(np.int32),
+                 label_names=("a", "b", "c"))
 
 
 def test_texts_and_classes_are_read(tmp_path):
@@ -47,7 +52,7 @@ def test_texts_and_classes_are_read(tmp_path):
   assert labelled.texts_b == ["you", "me", "us"]
   assert labelled.label_names == ("9", "10")  # by value
   assert labelled.labels.tolist() == [1, 0, 1]
-  assert labelled.names[0] == f"{path}:2"
+  assert labelled.names[0] == "train.tsv:2"  # wherever it lies
   # By number there is no header unless it is said.
   numbered = tasks.read(str(path), Columns("0", "", "2", header=True), "class")
   assert numbered.texts_a == labelled.texts_a and numbered.texts_b is None
@@ -87,19 +92,19 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
 
 def test_splits_go_by_name_and_samples_grow():
   labelled = classes(400)
-  train, held_out = tasks.split(labelled, 25)
+  train, held_out = sets.split(labelled, 25)
   assert 50 < len(held_out) < 150
   assert sorted(train.names + held_out.names) == sorted(labelled.names)
   for part in (train, held_out):
     where = [int(name) for name in part.names]
     assert part.texts_a == [labelled.texts_a[i] for i in where]
     np.testing.assert_array_equal(part.labels, labelled.labels[where])
-  few, more = tasks.first(labelled, 10), tasks.first(labelled, 50)
+  few, more = sets.first(labelled, 10), sets.first(labelled, 50)
   assert len(few) == 10 and set(few.names) < set(more.names)
   assert few.names != labelled.names[:10]
-  assert tasks.first(labelled, None) is labelled
+  assert sets.first(labelled, None) is labelled
   with pytest.raises(UserError, match="401 examples .* a set of 400"):
-    tasks.first(labelled, 401)
+    sets.first(labelled, 401)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
@@ -150,18 +155,18 @@ def test_training_shows_every_example_once_in_another_order():
 
 def test_numbers_and_unknown_labels():
   labelled = classes(5)
-  numbers = Labelled("number", labelled.names, labelled.texts_a,
-                     labels=np.arange(5, dtype=np.float32))
+  numbers = Numbers(names=labelled.names, texts_a=labelled.texts_a,
+                    labels=np.arange(5, dtype=np.float32))
   row = TaskRows(numbers, Letters(), 999, 7, 0, shuffle=False).row(0, 0)
   assert row["labels"].dtype == np.float32
   assert sorted(row["labels"]) == [0, 0, 0, 1, 2, 3, 4]
-  for kind, label in (("class", -1), ("number", 0)):
-    unknown = Labelled(kind, labelled.names, labelled.texts_a)
+  for kind, label in ((Classes, -1), (Numbers, 0)):
+    unknown = kind(names=labelled.names, texts_a=labelled.texts_a)
     assert (TaskRows(unknown, Letters(), 999, 7, 0).row(0, 0)["labels"]
             == label).all()
 
 
-def words_and_tags(count: int) -> Labelled:
+def words_and_tags(count: int) -> Tags:
   rng = np.random.default_rng(0)
   words = [random_words(rng, 20) for _ in range(count)]
   words[3] = ["...", "ab", "."]
@@ -189,7 +194,7 @@ def test_every_word_gets_its_tag_back_or_none(examples_per_row):
   rows = TaskRows(labelled, Letters(), 24, examples_per_row, 0, shuffle=False)
   batches = [(b, np.eye(3, dtype=np.float32)[b["labels"]])
              for b in loader.evaluation_batches(rows, 4)]
-  found = tasks.by_word(labelled, batches)
+  found = labelled.collect(batches)
   outside, lost = labelled.label_names.index("O"), 0
   for words, gold, tags in zip(labelled.words, labelled.labels, found):
     pieces = [len(p) for p in Letters().encode_words([words])[0]]
@@ -201,17 +206,15 @@ def test_every_word_gets_its_tag_back_or_none(examples_per_row):
     np.testing.assert_array_equal(tags.sum(-1), 1)
   assert lost > 10
   # Without an O among the tags, nothing is said of a lost word.
-  no_outside = Labelled("tags", labelled.names, [], None, labelled.words,
-                        labelled.labels, ("B", "I"))
+  no_outside = dataclasses.replace(labelled, label_names=("B", "I"))
   two = [(b, p[..., :2]) for b, p in batches]
-  assert tasks.by_word(no_outside, two)[3][0].tolist() == [0, 0]
+  assert no_outside.collect(two)[3][0].tolist() == [0, 0]
 
 
 def test_the_fingerprint_tells_content_and_tokenizer():
   labelled, tokenizer = classes(9), Letters()
   rows = TaskRows(labelled, tokenizer, 30, 2, 0)
-  relabelled = Labelled("class", labelled.names, labelled.texts_a, None, None,
-                        (labelled.labels + 1) % 3, labelled.label_names)
+  relabelled = dataclasses.replace(labelled, labels=(labelled.labels + 1) % 3)
   other = Letters()
   other.fingerprint = "other"
   found = {rows.fingerprint, TaskRows(relabelled, tokenizer, 30, 2, 0
@@ -242,7 +245,7 @@ def test_errors_teach():
      1500)])
 def test_glue_as_it_ships(shared, name, columns, kind, count):
   labelled = tasks.read(str(shared / "data" / "glue" / name), columns, kind)
-  assert len(labelled) == count and labelled.table.skipped == 0
+  assert len(labelled) == count and not labelled.table.faults.found
   assert len(labelled.label_names) == (2 if kind == "class" else 0)
 
 

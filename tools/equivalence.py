@@ -136,7 +136,7 @@ def _problem(task: str, microbatches: int):
   from bert_jax.data import loader
   from bert_jax.data.formats import PairsFormat
   from bert_jax.data.rows import PretrainingRows
-  from bert_jax.data.tasks import Labelled, TaskRows
+  from bert_jax.data.tasks import Classes
   from bert_jax.data.tokenizers import Vocabulary
   from bert_jax.model.encoder import Bert
   from bert_jax.objectives.mlm import MlmNsp
@@ -164,11 +164,11 @@ def _problem(task: str, microbatches: int):
     tokenizer = types.SimpleNamespace(
         vocabulary=vocabulary, fingerprint="numbers",
         encode=lambda texts: [list(map(int, text.split())) for text in texts])
-    rows = TaskRows(
-        Labelled("class", list(map(str, range(len(texts)))), texts,
-                 labels=rng.integers(0, 3, len(texts)).astype(np.int32),
-                 label_names=objective.labels),
-        tokenizer, LENGTH, 6, SEED, shuffle=False)
+    rows = Classes(
+        names=list(map(str, range(len(texts)))), texts_a=texts,
+        labels=rng.integers(0, 3, len(texts)).astype(np.int32),
+        label_names=objective.labels).rows(
+            tokenizer, LENGTH, 6, SEED, shuffle=False)
     batch_of = lambda positions: list(
         loader.evaluation_batches(rows, ROWS, positions))[-1]
   zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)

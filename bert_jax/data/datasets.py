@@ -6,13 +6,14 @@ import pathlib
 from typing import Any
 
 from bert_jax.config import Choice, UserError
-from bert_jax.data import corpus, docstrings, tasks
+from bert_jax.data import corpus, docstrings, labelled, tasks
+from bert_jax.data.columns import Columns
 from bert_jax.data.corpus import Splits
 from bert_jax.data.formats import Format, PairsFormat
+from bert_jax.data.labelled import Labelled
 from bert_jax.data.rows import PretrainingRows, Rows
 from bert_jax.data.tokenizers import (
     LoadedTokenizer, SentencePieceTokenizer, Tokenizer)
-from bert_jax.data.tasks import Columns, Kind, Labelled, TaskRows
 
 
 def cache_directory() -> pathlib.Path:
@@ -44,7 +45,7 @@ class Data(Choice):
   examples_per_row: int = 1
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
+              kind: str | None, labels: tuple[str, ...]) -> Prepared:
     """Reads, tokenizes and caches what is needed.
 
     Args:
@@ -72,7 +73,7 @@ class TextData(Data):
   held_out_percent: float = 2.0
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
+              kind: str | None, labels: tuple[str, ...]) -> Prepared:
     splits = corpus.prepare(
         self.text, tokenizer or self.tokenizer,
         cache_directory() / "corpora", self.held_out_percent)
@@ -102,32 +103,26 @@ class LabelledData(Data):
   tokenizer: Tokenizer = SentencePieceTokenizer()
   held_out_percent: float = 10.0
 
-  def sets(self, kind: Kind,
+  def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
     """The examples to train and to evaluate on."""
     raise NotImplementedError
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: Kind | None, labels: tuple[str, ...]) -> Prepared:
+              kind: str | None, labels: tuple[str, ...]) -> Prepared:
     if kind is None:
       raise UserError(f"data={self.choice_name} has labels, but the objective "
                       "takes none; set objective=classification, regression "
                       "or tagging.")
     train, evaluation = self.sets(kind, labels)
-    tokenizer = tokenizer or self.tokenizer.build(_texts(train))
+    tokenizer = tokenizer or self.tokenizer.build(train.texts())
 
-    def rows(labelled: Labelled, shuffle: bool) -> TaskRows:
-      return TaskRows(labelled, tokenizer, self.length, self.examples_per_row,
-                      seed if shuffle else 0, shuffle)
+    def rows(examples: Labelled, shuffle: bool) -> Rows:
+      return examples.rows(tokenizer, self.length, self.examples_per_row,
+                           seed if shuffle else 0, shuffle)
 
     return Prepared(rows(train, True), rows(evaluation, False), tokenizer,
                     evaluation)
-
-
-def _texts(labelled: Labelled) -> list[str]:
-  if labelled.words is not None:
-    return [" ".join(words) for words in labelled.words]
-  return labelled.texts_a + (labelled.texts_b or [])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,14 +138,14 @@ class TableData(LabelledData):
   evaluation: str = ""
   columns: Columns = Columns()
 
-  def sets(self, kind: Kind,
+  def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
     if not self.train:
       raise UserError("data.train: name the file of the training examples, as "
                       "in data.train=train.tsv.")
     train = tasks.read(self.train, self.columns, kind, labels)
     if not self.evaluation:
-      return tasks.split(train, self.held_out_percent)
+      return labelled.split(train, self.held_out_percent)
     return train, tasks.read(self.evaluation, self.columns, kind,
                              train.label_names)
 
@@ -166,11 +161,11 @@ class CodeWordsData(LabelledData):
   held_out_percent: float = 15.0
   training_examples: int | None = None  # None: all
 
-  def sets(self, kind: Kind,
+  def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
     if kind != "tags":
       raise UserError("data=code_words has a tag for every word; set "
                       "objective=tagging.")
     everything = tasks.tagged(list(docstrings.code_paragraphs()), labels)
-    train, evaluation = tasks.split(everything, self.held_out_percent)
-    return tasks.first(train, self.training_examples), evaluation
+    train, evaluation = labelled.split(everything, self.held_out_percent)
+    return labelled.first(train, self.training_examples), evaluation

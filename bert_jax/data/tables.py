@@ -5,7 +5,9 @@
   train.jsonl one JSON object a line
   tfds:NAME:SPLIT
 
-A file may be compressed (.gz, .xz); a byte-order mark is dropped.
+A file may be compressed (.gz, .xz); a byte-order mark at its beginning is
+dropped. Records with too few or too many columns are not in the table but
+among its faults, for whoever reads it to settle.
 """
 
 import contextlib
@@ -18,12 +20,12 @@ import logging
 import lzma
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from bert_jax.config import UserError, nearest
 from bert_jax.data.documents import tfds_name, tfds_records
+from bert_jax.data.faults import Fault, Faults
 
-Ragged = Literal["error", "skip"]
 _LOG = logging.getLogger(__name__)
 
 
@@ -31,15 +33,14 @@ _LOG = logging.getLogger(__name__)
 class Table:
   """Records with the columns' names (their numbers where there is no header).
 
-  `lines` are the line numbers of the records in `source`, from 1; `skipped`
-  counts the records that were left out as they lack columns.
+  `lines` are the line numbers of the records in `source`, from 1.
   """
 
   source: str
   columns: tuple[str, ...]
   records: list[list[Any]]
   lines: list[int]
-  skipped: int = 0
+  faults: Faults
 
   def column(self, name: str) -> list[Any]:
     index = self.index(name)
@@ -57,20 +58,30 @@ class Table:
   def place(self, record: int) -> str:
     return f"{self.source}:{self.lines[record]}"
 
+  def names(self) -> list[str]:
+    """A name for each record, the same wherever the file lies."""
+    stem = (self.source if self.source.startswith("tfds:")
+            else pathlib.Path(self.source).name)
+    return [f"{stem}:{line}" for line in self.lines]
 
-def read_table(spec: str, header: bool, ragged: Ragged = "error") -> Table:
+  def subset(self, chosen: Sequence[int]) -> "Table":
+    return dataclasses.replace(
+        self, records=[self.records[i] for i in chosen],
+        lines=[self.lines[i] for i in chosen])
+
+
+def read_table(spec: str, header: bool) -> Table:
   """Reads all of it; labelled sets are small.
 
   Args:
     spec: a path, or tfds:NAME:SPLIT.
     header: whether the first line of a TSV or CSV file names the columns.
-    ragged: what to do about records with another number of columns.
   """
   if spec.startswith("tfds:"):
     return _tfds_table(spec)
   suffix, text = read_text(spec)
   if suffix in (".jsonl", ".json", ".ndjson"):
-    return _json_table(spec, text, ragged)
+    return _json_table(spec, text)
   if suffix == ".tsv":
     numbered = ((i, line.rstrip("\r").split("\t"))
                 for i, line in enumerate(text.split("\n"), 1) if line.strip())
@@ -79,7 +90,7 @@ def read_table(spec: str, header: bool, ragged: Ragged = "error") -> Table:
   else:
     raise UserError(f"{spec}: a table is read from .tsv, .csv or .jsonl files "
                     f"(also .gz, .xz) or tfds:NAME:SPLIT, not {suffix!r}.")
-  return _table(spec, numbered, header, ragged)
+  return _table(spec, numbered, header)
 
 
 def write_table(path: str, columns: Sequence[str],
@@ -147,57 +158,68 @@ def _csv_records(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _table(source: str, numbered: Iterable[tuple[int, list[str]]],
-           header: bool, ragged: Ragged) -> Table:
+           header: bool) -> Table:
   numbered = list(numbered)
   if not numbered:
     raise UserError(f"{source} is empty.")
   width = len(numbered[0][1])
   columns = tuple(numbered[0][1]) if header else tuple(map(str, range(width)))
-  numbered = numbered[header:]
-  good = [(line, record) for line, record in numbered if len(record) == width]
-  _check_ragged(source, ragged, len(numbered), [
-      f"line {line} has {len(record)}" for line, record in numbered
-      if len(record) != width], f"the {width} columns of the first line")
-  return Table(source, columns, [record for _, record in good],
-               [line for line, _ in good], len(numbered) - len(good))
+  table = Table(source, columns, [], [], Faults(source))
+  for line, record in numbered[header:]:
+    fault = _fault(record, width)
+    if fault:
+      table.faults.add(f"{source}:{line}", fault)
+    else:
+      table.records.append(record)
+      table.lines.append(line)
+  return table
 
 
-def _json_table(source: str, text: str, ragged: Ragged) -> Table:
-  columns, records, lines, bad = None, [], [], []
+def _fault(record: list[str], width: int) -> Fault | None:
+  if len(record) != width:
+    return Fault("with other columns", lambda: f"{len(record)} columns, not "
+                 f"the {width} of the first line")
+  # Where files were joined: it would stick to a word that nobody sees.
+  if any("\ufeff" in field for field in record):
+    return Fault("with a byte-order mark", lambda: "a byte-order mark amid "
+                 "the file")
+  return None
+
+
+def _json_table(source: str, text: str) -> Table:
+  columns, records, lines, faults = (), [], [], Faults(source)
   for number, line in enumerate(text.split("\n"), 1):
     if not line.strip():
       continue
     try:
-      record = json.loads(line)
-    except json.JSONDecodeError as error:
-      raise UserError(f"{source}:{number}: no JSON: {error}.") from None
-    if not isinstance(record, dict):
-      raise UserError(f"{source}:{number}: one JSON object a line is wanted, "
-                      f"not a {type(record).__name__}.")
-    columns = columns or tuple(record)
-    missing = [name for name in columns if name not in record]
-    if missing:
-      bad.append(f"line {number} lacks {', '.join(missing)}")
-    else:
+      record = _json_record(line)
+      columns = columns or tuple(record)
       records.append([record[name] for name in columns])
       lines.append(number)
-  if columns is None:
+    except KeyError:
+      faults.add(f"{source}:{number}", _missing(columns, record))
+    except Fault as fault:
+      faults.add(f"{source}:{number}", fault)
+  if not (records or faults.found):
     raise UserError(f"{source} is empty.")
-  _check_ragged(source, ragged, len(records) + len(bad), bad,
-                "the fields of the first line")
-  return Table(source, columns, records, lines, len(bad))
+  return Table(source, columns, records, lines, faults)
 
 
-def _check_ragged(source: str, ragged: Ragged, count: int, bad: list[str],
-                  wanted: str):
-  if not bad:
-    return
-  shown = "; ".join(bad[:5]) + (" ..." if len(bad) > 5 else "")
-  message = (f"{source}: {len(bad)} of {count} records have not {wanted}"
-             f": {shown}.")
-  if ragged == "error":
-    raise UserError(f"{message} Mend them, or leave them out by ragged=skip.")
-  _LOG.warning("%s They are left out.", message)
+def _json_record(line: str) -> dict[str, Any]:
+  try:
+    record = json.loads(line)
+  except json.JSONDecodeError as error:
+    said = str(error)
+    raise Fault("that are no JSON", lambda: f"no JSON: {said}") from None
+  if not isinstance(record, dict):
+    raise Fault("that are no objects", lambda: "one JSON object a line is "
+                f"wanted, not a {type(record).__name__}")
+  return record
+
+
+def _missing(columns: Sequence[str], record: dict[str, Any]) -> Fault:
+  missing = [name for name in columns if name not in record]
+  return Fault("with other columns", lambda: f"lacks {', '.join(missing)}")
 
 
 def _tfds_table(spec: str) -> Table:
@@ -209,7 +231,8 @@ def _tfds_table(spec: str) -> Table:
   columns = tuple(features)
   records = [[_plain(record[c], features[c]) for c in columns]
              for record in found]
-  return Table(spec, columns, records, list(range(len(records))))
+  return Table(spec, columns, records, list(range(len(records))),
+               Faults(spec))
 
 
 def _plain(value: Any, feature: Any) -> Any:
@@ -226,30 +249,38 @@ def _plain(value: Any, feature: Any) -> Any:
   return value
 
 
-def read_conll(spec: str, word: int = 0, tag: int | None = -1
-               ) -> list[tuple[int, list[str], list[str]]]:
-  """Sentences of a CoNLL file: first line number, words, tags.
+def read_conll(spec: str, word: int = 0, tag: int | None = -1) -> Table:
+  """Sentences of a CoNLL file: a table of words and tags (None: of words).
 
   One word a line, its columns between tabs (or spaces where a line has no
-  tab); empty lines between sentences; -DOCSTART- lines are left out.
+  tab); empty lines between sentences; -DOCSTART- lines are left out. `lines`
+  are the first of each sentence.
   """
   _, text = read_text(spec)
-  sentences, words, tags = [], [], []
+  columns = ("words",) if tag is None else ("words", "tags")
+  table = Table(spec, columns, [], [], Faults(spec))
+  begin, sentence, fault = 0, [], None
   for number, line in enumerate((text + "\n").split("\n"), 1):
     line = line.rstrip("\r\n")
     if not line.strip() or line.startswith("-DOCSTART-"):
-      if words:
-        sentences.append((number - len(words), words, tags))
-      words, tags = [], []
+      if fault:
+        table.faults.add(*fault)
+      elif sentence:
+        table.records.append([list(column) for column in zip(*sentence)])
+        table.lines.append(begin)
+      sentence, fault = [], None
       continue
+    if not sentence:
+      begin = number
     fields = line.split("\t") if "\t" in line else line.split()
-    try:
-      words.append(fields[word])
-      tags.append("" if tag is None else fields[tag])
-    except IndexError:
-      raise UserError(f"{spec}:{number}: {len(fields)} columns; the word is "
-                      f"wanted in column {word}, its tag in column {tag}, "
-                      "counted from 0.") from None
-    if tag is not None and len(fields) < 2:
-      raise UserError(f"{spec}:{number}: a word without a tag.")
-  return sentences
+    wanted = [word] if tag is None else [word, tag]
+    if max(wanted) >= len(fields) or len(fields) < len(wanted):
+      fault = fault or (f"{spec}:{number}", _short(len(fields), wanted))
+    sentence.append([fields[i] if i < len(fields) else "" for i in wanted])
+  return table
+
+
+def _short(columns: int, wanted: list[int]) -> Fault:
+  return Fault("without a tag", lambda: (
+      f"{columns} columns; the word is wanted in column {wanted[0]}, its tag "
+      f"in column {wanted[-1]}, counted from 0"))

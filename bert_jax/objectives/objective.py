@@ -1,7 +1,7 @@
 """The face of every objective."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,11 @@ class Objective(Choice):
   those of the whole global batch however it is split.
   """
 
-  # What the labels in the data are; None: the text itself is what is learned.
-  label_kind: ClassVar[Literal["class", "number", "tags"] | None] = None
+  # What the labels in the data are, as data.labelled names their kinds; None:
+  # the text itself is what is learned.
+  label_kind: ClassVar[str | None] = None
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
-  # The task metrics that an evaluation reports, the main one first.
-  scores: ClassVar[tuple[str, ...]] = ()
 
   def corrupt(self, batch: Batch, keys_B: jax.Array,
               vocabulary: Vocabulary) -> Batch:
@@ -77,5 +76,3 @@ def hits(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
   # Not by argmax, which XLA's CPU backend computes an element at a time.
   picked = jnp.take_along_axis(logits_C, labels[..., None], axis=-1)[..., 0]
   return (picked >= jnp.max(logits_C, axis=-1)).astype(jnp.float32)
-
-

@@ -24,7 +24,6 @@ class Classification(Objective):
 
   labels: tuple[str, ...] = ()
   label_kind: ClassVar = "class"
-  scores: ClassVar = ("accuracy", "f1", "precision", "recall", "matthews")
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
@@ -58,7 +57,6 @@ class Regression(Objective):
   """One number for a text or a pair of texts; squared error."""
 
   label_kind: ClassVar = "number"
-  scores: ClassVar = ("pearson", "spearman")
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
@@ -89,8 +87,6 @@ class Tagging(Objective):
 
   labels: tuple[str, ...] = ()
   label_kind: ClassVar = "tags"
-  scores: ClassVar = ("entity_f1", "entity_precision", "entity_recall",
-                      "tag_accuracy")
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

@@ -1,0 +1,62 @@
+"""Records that cannot be used: counted, and told with file and line."""
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Literal
+
+from bert_jax.config import UserError
+
+Dirty = Literal["error", "skip"]
+_SHOWN = 5
+_LOG = logging.getLogger(__name__)
+
+
+class Fault(Exception):
+  """What is wrong with one record.
+
+  Attributes:
+    what: the kind of fault, to count by.
+    detail: makes the words for this one; called for the first few only.
+  """
+
+  def __init__(self, what: str, detail: Callable[[], str]):
+    super().__init__(what)
+    self.what = what
+    self.detail = detail
+
+
+@dataclasses.dataclass
+class Faults:
+  """The faults of a source, by place ("train.tsv:7")."""
+
+  source: str
+  option: str = "data.columns.dirty"  # by which a user chooses
+  found: list[tuple[str, Fault]] = dataclasses.field(default_factory=list)
+
+  def add(self, place: str, fault: Fault) -> None:
+    self.found.append((place, fault))
+
+  def settle(self, records: int, dirty: Dirty) -> None:
+    """Tells of the faults, if there are any, and goes on or not.
+
+    Args:
+      records: how many there were with the bad ones.
+
+    Raises:
+      UserError: there are faults, and `dirty` is "error".
+    """
+    if not self.found:
+      return
+    counts = collections.Counter(fault.what for _, fault in self.found)
+    lines = [f"  {place}: {fault.detail()}"
+             for place, fault in self.found[:_SHOWN]]
+    message = "\n".join([
+        f"{self.source}: {len(self.found)} of {records} records cannot be used "
+        f"({', '.join(f'{n} {what}' for what, n in counts.items())}):",
+        *lines, *["  ..."] * (len(self.found) > _SHOWN)])
+    if dirty == "error":
+      raise UserError(f"{message}\nMend them, or leave them out by "
+                      f"{self.option}=skip.")
+    _LOG.warning("%s\nThey are left out.", message)
