@@ -32,6 +32,7 @@ class Examples:
   is_random_X: np.ndarray | None = None
   target_X: np.ndarray | None = None
   sentences_X: np.ndarray | None = None
+  separators: int = 1  # between the texts of a pair
 
   def __len__(self) -> int:
     return len(self.a_start_X)
@@ -41,20 +42,20 @@ class Examples:
     """Tokens of each example with [CLS] and [SEP]."""
     if self.b_length_X is None:
       return self.a_length_X + 2
-    return self.a_length_X + self.b_length_X + 3
+    return self.a_length_X + self.b_length_X + 2 + self.separators
 
   @classmethod
   def concatenate(cls, blocks: list["Examples"]) -> "Examples":
     columns = [[getattr(block, field.name) for block in blocks]
                for field in dataclasses.fields(cls)]
-    return cls(*(None if column[0] is None else np.concatenate(column)
-                 for column in columns))
+    return cls(*(np.concatenate(column) if isinstance(column[0], np.ndarray)
+                 else column[0] for column in columns))
 
 
 class Format(Choice):
   """How an epoch of examples is cut from a corpus."""
 
-  special_tokens: ClassVar[int]  # of one example
+  pairs: ClassVar[bool]
 
   def plan(self, corpus: Any, length: int,
            rng: np.random.Generator) -> Examples:
@@ -72,11 +73,11 @@ class Format(Choice):
 
   def maximum(self, length: int) -> int:
     """Tokens of text that fit into a row."""
-    if length < self.special_tokens + 2:
-      raise UserError(f"Rows of {length} tokens hold no text beside "
-                      f"{self.special_tokens} special tokens; "
-                      f"allowed: {self.special_tokens + 2} or more.")
-    return length - self.special_tokens
+    special = 2 + self.pairs
+    if length < special + 2:
+      raise UserError(f"Rows of {length} tokens hold no text beside {special} "
+                      f"special tokens; allowed: {special + 2} or more.")
+    return length - special
 
   def examples(self, corpus: Any, first: int, last: int, maximum: int,
                rng: np.random.Generator) -> Examples:
@@ -106,7 +107,7 @@ class PairsFormat(Format):
   short_seq_prob: float = 0.1
   short_seq_per: Literal["document", "example"] = "document"
 
-  special_tokens = 3
+  pairs = True
 
   def __post_init__(self):
     _check_probability("short_seq_prob", self.short_seq_prob)
@@ -163,7 +164,7 @@ class FullSentencesFormat(Format):
 
   short_seq_prob: float = 0.1
 
-  special_tokens = 2
+  pairs = False
 
   def __post_init__(self):
     _check_probability("short_seq_prob", self.short_seq_prob)

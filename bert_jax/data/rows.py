@@ -8,6 +8,7 @@ of the corpus.
 """
 
 import collections
+import dataclasses
 import hashlib
 import json
 import threading
@@ -86,10 +87,13 @@ def assemble(tokens_T: np.ndarray, vocabulary: Any, examples: Examples,
     at = _append(input_ids_L, at, tokens_T, examples.a_start_X[example],
                  examples.a_length_X[example], vocabulary.sep_id)
     if examples.b_start_X is not None:
+      more = vocabulary.pair_separators - 1
+      input_ids_L[at:at + more] = vocabulary.sep_id
+      at += more
       b_begin = at
       at = _append(input_ids_L, at, tokens_T, examples.b_start_X[example],
                    examples.b_length_X[example], vocabulary.sep_id)
-      token_type_ids_L[b_begin:at] = 1
+      token_type_ids_L[b_begin:at] = vocabulary.pair_token_type
     position_ids_L[begin:at] = np.arange(at - begin)
     example_ids_L[begin:at] = slot + 1
   return dict(
@@ -193,7 +197,9 @@ class PretrainingRows(Rows):
           f"but the tokenizer has {vocabulary.size}.")
     if not len(corpus.document_starts_U1) > 1:
       raise UserError("The corpus has no documents, so there are no rows.")
-    format.maximum(length)  # Here, not in the thread that reads ahead.
+    # Formats count one separator between two texts.
+    self._room = length - (vocabulary.pair_separators - 1) * format.pairs
+    format.maximum(self._room)  # Here, not in the thread that reads ahead.
     super().__init__(length, examples_per_row, seed, shuffle,
                      (corpus.fingerprint, repr(format)))
     self.corpus = corpus
@@ -201,8 +207,10 @@ class PretrainingRows(Rows):
     self.format = format
 
   def examples(self, epoch: int) -> Examples:
-    return self.format.plan(self.corpus, self.length,
+    plan = self.format.plan(self.corpus, self._room,
                             generator("examples", *self.draws, epoch))
+    return dataclasses.replace(
+        plan, separators=self.vocabulary.pair_separators)
 
   def _row(self, examples: Examples,
            example_E: np.ndarray) -> dict[str, np.ndarray]:
