@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax.data.library import LibraryTokenizer, json_bytes
+from bert_jax.data.library import LibraryTokenizer, files, json_bytes
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 _SPACE = "Ġ"  # how a vocabulary spells the byte of a space
@@ -45,6 +45,10 @@ class ByteLevel(LibraryTokenizer):
         # A character of the vocabulary's alphabet is a byte.
         map(len, vocabulary), mask_takes_space=True, pair_separators=2,
         pair_token_type=0)
+    cls, sep = ((self.pieces[i], i) for i in (
+        self.vocabulary.cls_id, self.vocabulary.sep_id))
+    tokenizer.post_processor = tokenizers.processors.RobertaProcessing(
+        sep, cls, add_prefix_space=prefix_space)
 
   def _split(self, text: str) -> list[str]:
     return _BREAK.split(text)
@@ -60,20 +64,16 @@ class ByteLevel(LibraryTokenizer):
     return self.directory()["tokenizer.json"]
 
   def directory(self, model_max_length: int | None = None) -> dict[str, bytes]:
-    import tokenizers
     numbered = {piece: i for i, piece in enumerate(self._vocabulary)}
     merges = "".join(f"{merge}\n" for merge in self._merges)
-    cls, sep = ((self.pieces[i], i) for i in (
-        self.vocabulary.cls_id, self.vocabulary.sep_id))
     return {
         "vocab.json": json_bytes(numbered),
         "merges.txt": f"#version: 0.2\n{merges}".encode(),
-    } | self._files(
-        tokenizers.processors.RobertaProcessing(
-            sep, cls, add_prefix_space=self._prefix_space),
-        {"tokenizer_class": "RobertaTokenizer",
-         "model_input_names": ["input_ids", "attention_mask"],
-         "add_prefix_space": self._prefix_space}, model_max_length)
+    } | files(self._tokenizer, {
+        "tokenizer_class": "RobertaTokenizer",
+        "model_input_names": ["input_ids", "attention_mask"],
+        "add_prefix_space": self._prefix_space}, self._special,
+        model_max_length)
 
   def serialize(self) -> dict[str, Any]:
     return {"kind": "byte_level", "vocabulary": self._vocabulary,

@@ -9,13 +9,12 @@ from typing import Any
 from bert_jax.config import UserError
 from bert_jax.data import byte_level, loaded
 from bert_jax.data.byte_level import ByteLevel
-from bert_jax.data.library import FLAGS
+from bert_jax.data.library import FLAGS, ROLES
 from bert_jax.data.loaded import LoadedTokenizer
 from bert_jax.data.sentencepiece import SentencePiece
 from bert_jax.data.wordpiece import WordPiece
 
 _CONFIG, _WHOLE = "tokenizer_config.json", "tokenizer.json"
-_ROLES = ("pad", "unk", "cls", "sep", "mask")
 
 
 def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
@@ -141,9 +140,9 @@ def _sentencepiece(folder: pathlib.Path,
 
 
 def _names(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-  """What the special tokens are called, in the order of _ROLES."""
+  """What the special tokens are called, in the order of ROLES."""
   given = (config.get(f"{role}_token") or name
-           for role, name in zip(_ROLES, names))
+           for role, name in zip(ROLES, names))
   return [name if isinstance(name, str) else name["content"] for name in given]
 
 

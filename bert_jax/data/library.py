@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bert_jax.data.loaded import LoadedTokenizer, vocabulary_of
+from bert_jax.data.loaded import LoadedTokenizer, Vocabulary, vocabulary_of
 
+# What tokenizer_config.json calls the special tokens, in the order of SPECIAL.
+ROLES = ("pad", "unk", "cls", "sep", "mask")
 # What `tokenizer.json` says of a token beside its name and id.
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -64,26 +66,35 @@ class LibraryTokenizer(LoadedTokenizer):
   def decode(self, ids: Sequence[int]) -> str:
     return self._tokenizer.decode([int(i) for i in ids])
 
-  def _files(self, processor: Any, options: dict[str, Any],
-             model_max_length: int | None) -> dict[str, bytes]:
-    """tokenizer.json and tokenizer_config.json.
 
-    Args:
-      processor: puts the special tokens around the texts.
-      options: for tokenizer_config.json, by which `transformers` makes some
-        tokenizers anew.
-    """
-    whole = json.loads(self._tokenizer.to_str())
-    whole["post_processor"] = json.loads(processor.__getstate__())
-    tokens = {str(token.pop("id")): token for token in json.loads(
-        self._tokenizer.to_str())["added_tokens"]}
-    names = zip(("pad", "unk", "cls", "sep", "mask"), self._special)
-    config = options | {f"{key}_token": name for key, name in names} | {
-        "added_tokens_decoder": tokens}
-    if model_max_length:
-      config["model_max_length"] = model_max_length
-    return {"tokenizer.json": json_bytes(whole),
-            "tokenizer_config.json": json_bytes(config)}
+def around(vocabulary: Vocabulary, pieces: Sequence[str]) -> Any:
+  """Puts [CLS] and [SEP] around texts, as BERT has them."""
+  import tokenizers
+  cls, sep = (pieces[i] for i in (vocabulary.cls_id, vocabulary.sep_id))
+  return tokenizers.processors.TemplateProcessing(
+      single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1",
+      special_tokens=[(cls, vocabulary.cls_id), (sep, vocabulary.sep_id)])
+
+
+def files(tokenizer: Any, options: Mapping[str, Any], special: Sequence[str],
+          model_max_length: int | None) -> dict[str, bytes]:
+  """tokenizer.json and tokenizer_config.json of a `tokenizers.Tokenizer`.
+
+  Args:
+    options: for tokenizer_config.json, by which `transformers` makes some
+      tokenizers anew.
+    special: names of [PAD] [UNK] [CLS] [SEP] [MASK].
+  """
+  whole = json.loads(tokenizer.to_str())
+  config = dict(options) | {
+      f"{role}_token": name for role, name in zip(ROLES, special)} | {
+          "added_tokens_decoder": {
+              token["id"]: {flag: token[flag] for flag in ("content", *FLAGS)}
+              for token in whole["added_tokens"]}}
+  if model_max_length:
+    config["model_max_length"] = model_max_length
+  return {"tokenizer.json": json_bytes(whole),
+          "tokenizer_config.json": json_bytes(config)}
 
 
 def _special(name: str, takes_space: bool) -> dict[str, Any]:

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import UserError
-from bert_jax.data.loaded import LoadedTokenizer, threads, vocabulary_of
+from bert_jax.data.library import around, files
+from bert_jax.data.loaded import (
+    SPECIAL, UNK, LoadedTokenizer, threads, vocabulary_of)
+
+# The library has no pieces that text is never made of: so unlikely are they.
+_NEVER = -1e4
 
 
 class SentencePiece(LoadedTokenizer):
@@ -56,7 +61,49 @@ class SentencePiece(LoadedTokenizer):
     return base64.b64decode(self._model)
 
   def directory(self, model_max_length: int | None = None) -> dict[str, bytes]:
-    raise UserError("SentencePiece models are not yet written for others.")
+    """A tokenizer.json of the `tokenizers` library, and the model itself.
+
+    Raises:
+      UserError: the model was trained with settings that the library lacks.
+    """
+    return {"spiece.model": self.file()} | files(
+        self._translated(), {"tokenizer_class": "PreTrainedTokenizerFast",
+                             "model_input_names": [
+                                 "input_ids", "token_type_ids",
+                                 "attention_mask"]},
+        SPECIAL, model_max_length)
+
+  def _translated(self) -> Any:
+    """The same tokenizer as a `tokenizers.Tokenizer`."""
+    import tokenizers
+    from sentencepiece import sentencepiece_model_pb2 as pb2
+    proto = pb2.ModelProto.FromString(self.file())
+    trained, text = proto.trainer_spec, proto.normalizer_spec
+    odd = [piece.piece for piece in proto.pieces if piece.type in (
+        pb2.ModelProto.SentencePiece.USER_DEFINED,
+        pb2.ModelProto.SentencePiece.UNUSED)]
+    if (odd or trained.model_type not in (trained.BPE, trained.UNIGRAM)
+        or trained.treat_whitespace_as_suffix or not text.add_dummy_prefix
+        or not text.remove_extra_whitespaces or not text.escape_whitespaces):
+      raise UserError(
+          "This SentencePiece model was trained with settings that a "
+          "tokenizer.json cannot express (user-defined or unused pieces, or "
+          "white space kept or treated as a suffix); others read its .model, "
+          "which `tokenizer train` writes.")
+    make = _bpe if trained.model_type == trained.BPE else _unigram
+    found = tokenizers.Tokenizer(make(proto, trained.byte_fallback))
+    parts, decoders = tokenizers.normalizers, tokenizers.decoders
+    found.normalizer = parts.Sequence([
+        *([parts.Precompiled(text.precompiled_charsmap)]
+          if text.precompiled_charsmap else []),
+        parts.Strip(), parts.Replace(tokenizers.Regex(" {2,}"), " ")])
+    found.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    found.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+        decoders.Strip(" ", 1, 0)])
+    found.post_processor = around(self.vocabulary, SPECIAL)
+    found.add_special_tokens(list(SPECIAL))
+    return found
 
   def serialize(self) -> dict[str, Any]:
     return {"kind": "sentencepiece", "model": self._model}
@@ -77,3 +124,27 @@ def _places(text: str, encoded: Any) -> tuple[list[int], list[tuple[int, int]]]:
                 int(character[piece.end]) + 1)
     places.append(shared)
   return [piece.id for piece in encoded.pieces], places[::-1]
+
+
+def _bpe(proto: Any, byte_fallback: bool) -> Any:
+  """Pairs of pieces that make a piece, in the order of its score."""
+  import tokenizers
+  ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+  normal = {piece.piece for piece in proto.pieces if piece.type == piece.NORMAL}
+  merges = sorted(
+      (-piece.score, ids[piece.piece], piece.piece[:cut], piece.piece[cut:])
+      for piece in proto.pieces for cut in range(1, len(piece.piece))
+      if piece.piece in normal and piece.piece[:cut] in normal
+      and piece.piece[cut:] in normal)
+  return tokenizers.models.BPE(
+      ids, [(left, right) for _, _, left, right in merges],
+      unk_token=UNK, fuse_unk=True, byte_fallback=byte_fallback)
+
+
+def _unigram(proto: Any, byte_fallback: bool) -> Any:
+  import tokenizers
+  return tokenizers.models.Unigram(
+      [(piece.piece, piece.score if piece.type == piece.NORMAL else _NEVER)
+       for piece in proto.pieces],
+      [piece.type for piece in proto.pieces].index(
+          proto.pieces[0].UNKNOWN), byte_fallback)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax.data.library import LibraryTokenizer
+from bert_jax.data.library import LibraryTokenizer, around, files
 from bert_jax.data.loaded import SPECIAL, UNK
 
 _LONGEST_WORD = 100  # google-research/bert counts to 200
@@ -33,30 +33,25 @@ class WordPiece(LibraryTokenizer):
         tokenizer, vocabulary, special, added, [not c for c in continues],
         [len(p.encode()) - 2 if c else len(p.encode()) + p[:1].isalnum()
          for p, c in zip(vocabulary, continues)])
+    tokenizer.post_processor = around(self.vocabulary, self.pieces)
 
   def file(self) -> bytes:
     return "".join(f"{piece}\n" for piece in self._vocabulary).encode()
 
   def directory(self, model_max_length: int | None = None) -> dict[str, bytes]:
-    import tokenizers
-    cls, sep = (self.pieces[i] for i in (
-        self.vocabulary.cls_id, self.vocabulary.sep_id))
     # BertTokenizer makes itself anew of these options, which are not all there
     # are; the other class takes tokenizer.json as it is.
     whole = self._text["clean_text"] and self._longest_word == _LONGEST_WORD
-    return {"vocab.txt": self.file()} | self._files(
-        tokenizers.processors.TemplateProcessing(
-            single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1",
-            special_tokens=[(cls, self.vocabulary.cls_id),
-                            (sep, self.vocabulary.sep_id)]),
-        {"tokenizer_class":
-             "BertTokenizer" if whole else "PreTrainedTokenizerFast",
-         "model_input_names": [
-             "input_ids", "token_type_ids", "attention_mask"],
-         "do_lower_case": self._text["lowercase"],
-         "strip_accents": self._text["strip_accents"],
-         "tokenize_chinese_chars": self._text["handle_chinese_chars"]},
-        model_max_length)
+    return {"vocab.txt": self.file()} | files(
+        self._tokenizer, {
+            "tokenizer_class":
+                "BertTokenizer" if whole else "PreTrainedTokenizerFast",
+            "model_input_names": [
+                "input_ids", "token_type_ids", "attention_mask"],
+            "do_lower_case": self._text["lowercase"],
+            "strip_accents": self._text["strip_accents"],
+            "tokenize_chinese_chars": self._text["handle_chinese_chars"]},
+        self._special, model_max_length)
 
   def serialize(self) -> dict[str, Any]:
     return {"kind": "wordpiece", "vocabulary": self._vocabulary,
