@@ -20,12 +20,11 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from bert_jax import config, hosts, stored
-from bert_jax.config import UserError, nearest
+from bert_jax import config, hosts, stored, watch
+from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
 from bert_jax.facts import Facts
 from bert_jax.stored import Damaged
-from bert_jax.training.paths import leaves, path_of
 from bert_jax.training.step import TrainState
 
 # Orbax tells of every barrier and every thread, and prints as tracebacks what
@@ -66,7 +65,7 @@ class Checkpoints:
               cleanup_tmp_directories=True))
 
   def save(self, state: TrainState, facts: Facts, metrics: dict[str, float],
-           progress: dict[str, Any]) -> None:
+           progress: dict[str, Any], again: bool = False) -> None:
     """Starts to save; returns when the arrays are copied.
 
     Args:
@@ -74,15 +73,21 @@ class Checkpoints:
       facts: the same throughout a run.
       metrics: of an evaluation of this state, or none.
       progress: what else the run needs to go on, as JSON.
+      again: in the place of what was saved of this step, if anything.
 
     Raises:
       UserError: this or the save before it failed.
     """
     step = int(state.step)
     if step in self._manager.all_steps():
-      return
+      if not again:
+        return
+      self.wait()
+      self._manager.delete(step)
     rank = self._rank(metrics)
-    about = facts.to_json() | {"rank": rank, "progress": progress}
+    about = facts.to_json() | {
+        "rank": rank, "progress": progress,
+        "scores": {name: float(value) for name, value in metrics.items()}}
     with _explained(self._folder, self._manager.all_steps()):
       self._manager.save(step, args=stored.contents(state, about),
                          metrics={"rank": rank} if self._best else None)
@@ -91,11 +96,7 @@ class Checkpoints:
     """How good a checkpoint is; one that was not evaluated comes last."""
     if not self._best:
       return 0.0
-    if metrics and self._best not in metrics:
-      raise UserError(f"best={self._best}: no such metric"
-                      + nearest(self._best, metrics))
-    sign = -1 if self._best.endswith("loss") else 1
-    return sign * metrics[self._best] if metrics else float("-1e30")
+    return watch.rank(self._best, metrics) if metrics else watch.WORST
 
   def latest(self) -> int | None:
     return self._manager.latest_step()
@@ -210,11 +211,17 @@ def _explained(folder: pathlib.Path,
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-  """A checkpoint as read, its parameters on the host."""
+  """A checkpoint as read.
+
+  Attributes:
+    params: on the host; those of the plain network, an adapter being merged.
+    scores: of its evaluation, if there was one.
+  """
 
   params: Any
   facts: Facts
   step: int
+  scores: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def read(directory: str | pathlib.Path) -> Saved:
@@ -232,7 +239,9 @@ def read(directory: str | pathlib.Path) -> Saved:
     except Damaged as error:
       _warn_of_damage(directory, step, error)
     else:
-      return Saved(params, Facts.from_json(found[step]), step)
+      facts = Facts.from_json(found[step])
+      return Saved(jax.device_get(facts.experiment.adapter.merge(params)),
+                   facts, step, found[step]["scores"])
   raise UserError(f"{directory} holds no finished checkpoint that is whole.")
 
 
@@ -297,27 +306,3 @@ def resolve(experiment: Experiment,
   model = read(experiment.init_from).facts.experiment.model
   return config.override(dataclasses.replace(experiment, model=model),
                          [o for o in overrides if o.startswith("model.")])
-
-
-def start_from(saved: Saved, params: Any) -> tuple[Any, list[str]]:
-  """`params` with every parameter that `saved` holds under the same path.
-
-  Returns:
-    The parameters, on the host, and the paths that `saved` does not hold.
-
-  Raises:
-    UserError: a parameter of the encoder has another shape.
-  """
-  found, missing = leaves(saved.params), []
-
-  def take(keys: Any, old: Any) -> Any:
-    path = path_of(keys)
-    if path in found and found[path].shape == old.shape:
-      return found[path]
-    if path in found and path.startswith("encoder/"):
-      raise UserError(f"{path} has the shape {found[path].shape} in the "
-                      f"checkpoint, but {old.shape} in this network.")
-    missing.append(path)
-    return old
-
-  return jax.tree_util.tree_map_with_path(take, params), missing

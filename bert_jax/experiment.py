@@ -14,11 +14,14 @@ from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import Network
 from bert_jax.objectives.objective import Objective
+from bert_jax.training.adapters import Adapter, NoAdapter
 from bert_jax.training.layouts import Layout, MeshLayout
 from bert_jax.training.optimizers import BertAdam, Optimizer
 from bert_jax.training.plan import flops_per_token
+from bert_jax.training.rates import Rates
 from bert_jax.training.schedules import LinearSchedule, Schedule
 from bert_jax.training.step import Recipe, TrainState
+from bert_jax.training.transfer import Transfer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Experiment:
       batch out; 0: never.
     best: the metric whose best checkpoint is kept and used too, as
       "accuracy" or "loss"; "": the last one is used.
+    patience: so many evaluations in a row that are no better in `best` end the
+      run, whose schedule is as it was; None: they do not.
     init_from: work directory of a run whose network, tokenizer and parameters
       this one starts from.
     from_scratch: take network and tokenizer of `init_from`, but draw the
@@ -54,6 +59,8 @@ class Experiment:
   data: Data = TextData()
   optimizer: Optimizer = BertAdam()
   schedule: Schedule = LinearSchedule()
+  adapter: Adapter = NoAdapter()
+  transfer: Transfer = Transfer()
   layout: Layout = MeshLayout()
   steps: int = 1_000_000
   epochs: float | None = None
@@ -70,6 +77,7 @@ class Experiment:
   max_skipped: int = 10
   spike_deviations: float = 0.0
   best: str = ""
+  patience: int | None = None
   init_from: str = ""
   from_scratch: bool = False
 
@@ -78,6 +86,10 @@ class Experiment:
                  "save_every", "log_every", "keep", "max_skipped"):
       if getattr(self, name) < 1:
         raise UserError(f"{name}={getattr(self, name)}: at least 1.")
+    if self.patience is not None and (self.patience < 1 or not self.best):
+      raise UserError(f"patience={self.patience} and best={self.best}: expected "
+                      "at least 1 evaluation, and the metric that has to get "
+                      "better, as in best=accuracy.")
     if self.budget:
       Budget.parse(self.budget)
       if self.epochs is not None:
@@ -147,9 +159,12 @@ def compose(experiment: Experiment,
 def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
   """The recipe of a complete experiment."""
   schedule = experiment.schedule.build(experiment.steps)
-  return Recipe(Network(experiment.model, experiment.objective), vocabulary,
+  network = Network(experiment.model, experiment.objective)
+  rates = Rates(experiment.adapter.tables() + experiment.transfer.tables(
+      experiment.model.num_hidden_layers))
+  return Recipe(experiment.adapter.adapt(network), vocabulary,
                 experiment.optimizer.build(), schedule,
-                experiment.microbatches)
+                experiment.microbatches, rates)
 
 
 def _with_vocabulary(model: Bert, vocabulary: Vocabulary) -> Bert:

@@ -15,7 +15,7 @@ from bert_jax.experiment import Experiment
 # and layouts change the order of sums, the others nothing of the steps.
 RESUMABLE = ("layout", "microbatches", "log_every", "keep", "evaluate_every",
              "save_every", "save_minutes", "evaluation_batches", "max_skipped",
-             "spike_deviations")
+             "spike_deviations", "patience")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from bert_jax import checkpoint, config, hosts, watch, writers
@@ -23,10 +22,9 @@ from bert_jax.evaluate import Evaluator
 from bert_jax.experiment import Composition, Experiment, compose
 from bert_jax.facts import Facts
 from bert_jax.log import Log
-from bert_jax.training import partition
-from bert_jax.training.layouts import Runner
+from bert_jax.start import first_state
 from bert_jax.training.step import TrainState
-from bert_jax.watch import NotFinite, Spike, Watch, write_whole
+from bert_jax.watch import NotFinite, Patience, Spike, Watch, write_whole
 
 # Of a budget of time, what the steps may take: machines are not even.
 _SHARE_OF_TIME = 0.97
@@ -35,9 +33,9 @@ _MEASURED_SECONDS = 3.0
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What a finished run gives."""
+  """What a finished run gives: its best checkpoint, or else its last state."""
 
-  scores: dict[str, float]  # of the last evaluation
+  scores: dict[str, float]
   params: Any
   run: Composition
 
@@ -85,6 +83,9 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
       except Spike as spike:
         _roll_back(workdir, checkpoints, spike, experiment.max_skipped)
         news = [f"Rolled back: {spike}. That batch is left out."]
+  if experiment.best:
+    saved = checkpoint.read(workdir)
+    result = Result(saved.scores, saved.params, result.run)
   if hosts.first():
     writers.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
   return result
@@ -135,6 +136,7 @@ class _Leg:
     self._left_out = hosts.from_first(sorted(watch.left_out(workdir)))
     self._watch = Watch(self._experiment.max_skipped,
                         self._experiment.spike_deviations)
+    self._patience = Patience(self._experiment.best, self._experiment.patience)
     self.runner = self._experiment.layout.build(
         run.recipe, run.shape(), self._experiment.batch_size, run.row())
     # It may have been chosen by what is free on each host.
@@ -158,9 +160,12 @@ class _Leg:
       for message in news:
         log.note(message)
       if step and not progress["evaluated"] and self._evaluates(step):
-        log.held_out(step, self.evaluate(whole))
+        scores = self.evaluate(whole)
+        log.held_out(step, scores)
+        if self._patience.see(step, scores):
+          self._save(whole, log, scores, again=True)
       state = runner.spread(whole)
-      for batch in self.batches(step):
+      for batch in () if self._patience.over() else self.batches(step):
         # Asked before the step, so that the answer is there during it.
         wishes = hosts.any_of([stop_requested(),
                                hosts.first() and clock.save_due(),
@@ -183,8 +188,15 @@ class _Leg:
         whole = runner.gather(state)
         scores = self.evaluate(whole) if evaluates else {}
         log.held_out(step, scores)
-        if saves:
+        better = evaluates and self._patience.see(step, scores)
+        tired = self._patience.over()
+        if saves or better or tired:
           self._save(whole, log, scores)
+        if tired and not last:
+          log.note(f"{experiment.best} has not been better since step "
+                   f"{self._patience.step} (patience={experiment.patience}): "
+                   f"the run ends at step {step} of {experiment.steps}.")
+          break
         if last:
           if over and step < experiment.steps:
             log.note(f"The budget ended at step {step} of {experiment.steps}: "
@@ -203,9 +215,10 @@ class _Leg:
         self._run.shape(), self.runner.shardings, self._facts, say)
     self._clock.go_on(found.progress["seconds"] if found else 0.0)
     if found is None:
-      return (first_state(self._run, self.runner, self._source),
+      return (first_state(self._run, self.runner, self._source, say),
               {"window": {}, "evaluated": True})
     self._watch.go_on(found.progress["watch"])
+    self._patience.go_on(found.progress["patience"])
     return found.state, found.progress
 
   def batches(self, start: int) -> Iterator[Mapping[str, Any]]:
@@ -230,11 +243,12 @@ class _Leg:
         state.params, self._run.prepared.evaluation,
         self._run.prepared.labelled, self._experiment.evaluation_batches)
 
-  def _save(self, state: TrainState, log: Log,
-            scores: dict[str, float]) -> None:
+  def _save(self, state: TrainState, log: Log, scores: dict[str, float],
+            again: bool = False) -> None:
     self._checkpoints.save(state, self._facts, scores, {
         "seconds": self._clock.used(), "evaluated": bool(scores),
-        "watch": self._watch.state(), "window": log.window()})
+        "watch": self._watch.state(), "window": log.window(),
+        "patience": self._patience.state()}, again)
     self._clock.saved()
 
   def _give_up(self, state: TrainState, log: Log, error: NotFinite) -> None:
@@ -251,19 +265,6 @@ class _Leg:
         f"{int(state.step)}, and the same command goes on behind them. "
         f"`bert-jax replay {self._workdir} --step {error.first}` shows the "
         "first of their batches.", error.first) from error
-
-
-def first_state(run: Composition, runner: Runner,
-                source: Saved | None) -> TrainState:
-  """The state before the first step, over a mesh; `source` is `init_from`."""
-  state = jax.jit(run.recipe.init, out_shardings=runner.shardings)(
-      run.seed(), run.row())
-  if source is None or run.experiment.from_scratch:
-    return state
-  params, _ = checkpoint.start_from(source, partition.collect(
-      state.params, runner.mesh))
-  return state.replace(params=partition.place(
-      params, runner.shardings.params))
 
 
 @contextlib.contextmanager

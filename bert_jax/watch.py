@@ -1,4 +1,5 @@
-"""What a run watches for: steps that are not finite, and spikes of the loss."""
+"""What a run watches for: steps that are not finite, spikes of the loss, and
+evaluations that get no better."""
 
 import dataclasses
 import json
@@ -9,11 +10,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_jax import metrics
-from bert_jax.config import UserError
+from bert_jax.config import UserError, nearest
 
 # A step weighs so much in the running mean of the loss; before as many steps
 # as it remembers, nothing is a spike.
 _WEIGHT = 0.02
+# The rank of what was not evaluated, or to no number.
+WORST = -1e30
 _LEFT_OUT = "skipped.json"
 
 
@@ -90,6 +93,60 @@ class Watch:
   def go_on(self, state: Mapping[str, float]) -> None:
     for name, value in state.items():
       setattr(self, name, value)
+
+
+@dataclasses.dataclass
+class Patience:
+  """Sees the scores of every evaluation, in order.
+
+  Attributes:
+    metric: what is to get better; "": nothing is watched.
+    limit: so many evaluations in a row without a better one are enough; None:
+      they never are.
+    best: the best `rank` until now, seen after `step` steps.
+    waited: evaluations since.
+  """
+
+  metric: str
+  limit: int | None
+  best: float | None = None
+  step: int = 0
+  waited: int = 0
+
+  def see(self, step: int, scores: Mapping[str, float]) -> bool:
+    """Whether these are the best until now."""
+    if not self.metric:
+      return False
+    found = rank(self.metric, scores)
+    better = self.best is None or found > self.best
+    if better:
+      self.best, self.step, self.waited = found, step, 0
+    else:
+      self.waited += 1
+    return better
+
+  def over(self) -> bool:
+    return self.limit is not None and self.waited >= self.limit
+
+  def state(self) -> dict[str, Any]:
+    """What a later one goes on from, as JSON."""
+    return {"best": self.best, "step": self.step, "waited": self.waited}
+
+  def go_on(self, state: Mapping[str, Any]) -> None:
+    for name, value in state.items():
+      setattr(self, name, value)
+
+
+def rank(metric: str, scores: Mapping[str, float]) -> float:
+  """How good scores are: more of the metric is better, of a loss less.
+
+  Raises:
+    UserError: it is not among the scores.
+  """
+  if metric not in scores:
+    raise UserError(f"best={metric}: no such metric" + nearest(metric, scores))
+  found = scores[metric] * (-1 if metric.endswith("loss") else 1)
+  return found if math.isfinite(found) else WORST
 
 
 def left_out(workdir: pathlib.Path) -> frozenset[int]:

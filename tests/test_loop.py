@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config, embed, evaluate, loop
+from bert_jax import checkpoint, config, embed, evaluate, loop, start
 from bert_jax.config import UserError
 from bert_jax.data.datasets import TableData
 from bert_jax.experiment import Experiment
@@ -125,13 +125,13 @@ def test_finetuning_starts_from_the_pretrained_parameters(pretrained):
   saved = checkpoint.read(pretrained)
   fresh = jax.tree.map(np.zeros_like, saved.params) | {
       "classifier": {"kernel": np.zeros((16, 2))}}
-  params, missing = checkpoint.start_from(saved, fresh)
+  params, missing = start.start_from(saved, fresh)
   assert missing == ["classifier/kernel"]
   jax.tree.map(np.testing.assert_array_equal, params["encoder"],
                saved.params["encoder"])
   wider = {"encoder": {"pooler": {"kernel": np.zeros((16, 99))}}}
   with pytest.raises(UserError, match=r"encoder/pooler/kernel .*\(16, 16\)"):
-    checkpoint.start_from(saved, wider)
+    start.start_from(saved, wider)
 
 
 def test_tags_for_every_word(folder, tmp_path, pretrained):

@@ -14,7 +14,7 @@ from bert_jax.training.paths import Table, map_table
 # optimization.py: exclude_from_weight_decay).
 DECAYED: Table[bool] = (
     (r"(^|/)(bias|scale)$", False),
-    (r"(^|/)(kernel|embedding)$", True),
+    (r"(^|/)(kernel|embedding|lora_[ab])$", True),
 )
 
 

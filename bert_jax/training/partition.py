@@ -37,6 +37,7 @@ LAYOUT: Table[P] = (
     (r"norm/(scale|bias)$|(attention|layers)/output/bias$", P()),
     (r"(pooler|transform)/bias$", P()),
     (r"encoder/pooler/kernel$|mlm/transform/kernel$", P("fsdp", None)),
+    (r"/lora_[ab]$", P()),
     # The heads of the tasks are small, and anyone may define one.
     (r"^((?!encoder/|mlm/).)*$", P()),
 )

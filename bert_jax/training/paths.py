@@ -3,16 +3,22 @@
 A table is a sequence of (pattern, value). A pattern is a regular expression
 searched in the path, as in `encoder/layers/attention/query/kernel`; the first
 that matches gives the value.
+
+The encoder's layers are stacked in one array a kind. Where layers are told
+apart, as in freezing, patterns are searched in the paths of `expand`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+import flax.traverse_util
 import jax
 
 Value = TypeVar("Value")
 Table = Sequence[tuple[str, Value]]
+
+_STACK = "encoder/layers/"
 
 
 def path_of(keys: Sequence[Any]) -> str:
@@ -26,11 +32,33 @@ def leaves(tree: Any) -> dict[str, Any]:
           for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def nested(leaves_by_path: Mapping[str, Any]) -> dict[str, Any]:
+  """The dictionaries of dictionaries whose `leaves` these are."""
+  return flax.traverse_util.unflatten_dict(leaves_by_path, sep="/")
+
+
+def expand(path: str, leaf: Any) -> list[str]:
+  """The path of each layer in a stack of them, in order; else the path alone.
+
+  Those of encoder/layers/attention/query/kernel, which leads with the layers,
+  are encoder/layers/0/attention/query/kernel, and so on.
+  """
+  before, stack, behind = path.partition(_STACK)
+  if not stack:
+    return [path]
+  return [f"{before}{stack}{n}/{behind}" for n in range(leaf.shape[0])]
+
+
 def look_up(table: Table[Value], path: str) -> Value:
   """The value of the first pattern that is found in `path`."""
-  for pattern, value in table:
+  return table[first_match(table, path)][1]
+
+
+def first_match(table: Table[Any], path: str) -> int:
+  """The place in the table of the first pattern that is found in `path`."""
+  for row, (pattern, _) in enumerate(table):
     if re.search(pattern, path):
-      return value
+      return row
   raise ValueError(f"No rule matches the parameter {path!r}; the patterns are "
                    f"{[pattern for pattern, _ in table]}.")
 

@@ -70,6 +70,11 @@ class Workload:
   batch_size: int
 
   @functools.cached_property
+  def trained(self) -> Any:
+    """Shapes and types of the parameters that have gradients."""
+    return jax.eval_shape(self.recipe.rates.trained, self.state.params)
+
+  @functools.cached_property
   def forward(self) -> tuple[dict[str, int], dict[int, int]]:
     """How often the loss takes each parameter, by path, and how many logits
     vectors of each size a row has."""
@@ -95,9 +100,8 @@ class Workload:
     machine needs somewhat less.
     """
     one, two = (jax.tree.leaves(jax.eval_shape(
-        lambda params, *rest: jax.vjp(lambda p: self._loss(p, *rest),
-                                      params, has_aux=True)[1],
-        *self._arguments(rows))) for rows in (2, 3))
+        self._residuals, self.trained, *self._arguments(rows)))
+                for rows in (2, 3))
     found = []
     for a, b in zip(one, two, strict=True):
       differing = [i for i, (m, n) in enumerate(zip(a.shape, b.shape))
@@ -106,6 +110,11 @@ class Workload:
         found.append(((b.size - a.size) * b.dtype.itemsize,
                       b.shape[differing[0] + 1:]))
     return found
+
+  def _residuals(self, trained: Any, params: Any, *rest: Any) -> Any:
+    join = self.recipe.rates.join
+    return jax.vjp(lambda part: self._loss(join(params, part), *rest), trained,
+                   has_aux=True)[1]
 
   def _loss(self, params: Any, batch: Batch, keys_B: jax.Array) -> Any:
     objective = self.recipe.network.objective
@@ -221,10 +230,11 @@ def price(work: Workload, shape: tuple[int, int, int]) -> Plan:
   activations = rows * sum(
       size // (tensor if split & set(dimensions) else 1)
       for size, dimensions in work.saved)
+  gradients = _bytes(work.trained, partition.shardings(work.trained, mesh))
   return Plan(
       *shape, parameters, _bytes(work.state.opt_state, placed.opt_state),
       # The sum over microbatches, and the part that is added to it.
-      parameters * (1 if work.recipe.microbatches == 1 else 2),
+      gradients * (1 if work.recipe.microbatches == 1 else 2),
       activations, round(traffic(work, shape)))
 
 
@@ -239,7 +249,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   """Bytes that a device sends in a step, by rings.
 
   Per microbatch and parameter, as XLA partitions this step:
-  * gradients: reduce-scatter over fsdp where the parameter is split by it, and
+  * gradients, but of what is frozen: reduce-scatter over fsdp where the parameter is split by it, and
     all-reduce over what is left of data x fsdp;
   * products with what fsdp splits: gathered, forward and backward;
   * products with what tensor splits (Megatron-LM): an all-reduce of the
@@ -258,8 +268,9 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   computed = jnp.dtype(work.recipe.network.options.dtype).itemsize
   tokens = (work.batch_size // (work.recipe.microbatches * data * fsdp)
             * work.row["input_ids"].shape[1])
-  total = 0.0
+  total, trained = 0.0, leaves(work.trained)
   for path, leaf in leaves(work.state.params).items():
+    differentiated = path in trained
     whole = {axis: size for axis, size in zip(
         look_up(partition.LAYOUT, path), leaf.shape)
         if axis and size % axes[axis] == 0}
@@ -274,13 +285,15 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
     size = elements * (computed if matrix else leaf.dtype.itemsize)
     total += products * (
         2 * _part(over["fsdp"]) * size
-        + _reduce(size, data, fsdp, 1 if table else over["fsdp"]))
+        + differentiated * _reduce(size, data, fsdp,
+                                   1 if table else over["fsdp"]))
     if path.endswith("kernel"):
       total += leaf.shape[0] * _all_reduce(
           tokens * width * computed, over["tensor"])
     if table:
       sent = tokens * width * leaf.dtype.itemsize
-      total += 2 * _part(over["fsdp"]) * sent + _all_reduce(
+      total += (1 + differentiated) * _part(over["fsdp"]) * sent
+      total += differentiated * _all_reduce(
           elements * leaf.dtype.itemsize / over["fsdp"],
           data * fsdp // over["fsdp"])
       predicted = tokens // work.row["input_ids"].shape[1] * vectors.get(

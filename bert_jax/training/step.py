@@ -20,6 +20,7 @@ from bert_jax.config import UserError
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.objectives.network import Network
 from bert_jax.objectives.objective import Batch, Pairs
+from bert_jax.training.rates import Rates
 
 # Streams of random numbers below the key of a row.
 CORRUPTION, DROPOUT = 0, 1
@@ -33,7 +34,7 @@ class TrainState:
   step: jax.Array  # completed updates
   seed: jax.Array
   params: Any
-  opt_state: Any
+  opt_state: Any  # of the parameters that are trained
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class Recipe:
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
   microbatches: int = 1
+  rates: Rates = Rates()
 
   def init(self, seed: jax.Array, batch: Batch) -> TrainState:
     """The state before the first step; `batch` gives shapes, B may be 1."""
@@ -53,7 +55,7 @@ class Recipe:
     corrupted = self.network.objective.corrupt(batch, keys_B, self.vocabulary)
     params = self.network.init(key, corrupted)["params"]
     return TrainState(jnp.zeros((), jnp.int32), seed, params,
-                      self.optimizer.init(params))
+                      self.optimizer.init(self.rates.trained(params)))
 
 
 def row_keys(key: jax.Array, row_B: jax.Array) -> jax.Array:
@@ -76,8 +78,9 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
   batch, dropout_B = _drawn(recipe, state, batch)
   weights = sum_all(objective.weights(batch))
 
-  def loss(params: Any, part: tuple[Batch, jax.Array]):
+  def loss(trained: Any, part: tuple[Batch, jax.Array]):
     rows, keys = part
+    params = recipe.rates.join(state.params, trained)
     logits = recipe.network.apply({"params": params}, rows, keys)
     totals = objective.losses(logits, rows)
     pairs = {f"{name}_loss": (total, objective.weights(rows)[name])
@@ -88,14 +91,15 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
     return mean, pairs
 
   differentiate = jax.grad(loss, has_aux=True)
+  old = recipe.rates.trained(state.params)
   gradients, pairs = sum_all(_accumulate(
-      functools.partial(differentiate, state.params),
-      (batch, dropout_B), recipe.microbatches))
-  updates, opt_state = recipe.optimizer.update(gradients, state.opt_state,
-                                               state.params)
+      functools.partial(differentiate, old), (batch, dropout_B),
+      recipe.microbatches))
+  updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, old)
+  updates = recipe.rates.scale(state.params, updates)
   rate = jnp.asarray(recipe.schedule(state.step), jnp.float32)
-  params = optax.apply_updates(
-      state.params, jax.tree.map(lambda update: -rate * update, updates))
+  new = optax.apply_updates(
+      old, jax.tree.map(lambda update: -rate * update, updates))
 
   one, norm = jnp.ones(()), optax.tree.norm(gradients)
   pairs |= {"gradient_norm": (norm, one), "learning_rate": (rate, one)}
@@ -106,8 +110,8 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
       functools.partial(jnp.where, finite), new, old)
   pairs = where_finite(pairs, jax.tree.map(jnp.zeros_like, pairs))
   pairs["skipped"] = (1.0 - finite.astype(jnp.float32), one)
-  return TrainState(state.step + 1, state.seed,
-                    where_finite(params, state.params),
+  params = recipe.rates.join(state.params, where_finite(new, old))
+  return TrainState(state.step + 1, state.seed, params,
                     where_finite(opt_state, state.opt_state)), pairs
 
 
