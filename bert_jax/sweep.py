@@ -1,0 +1,303 @@
+"""Many fine-tunings at once: seeds and learning rates of one experiment.
+
+The members are one program over all devices of a host, and each is what a run
+by itself with that seed and rate is. Where not all fit, they run in groups.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax import checkpoint, metrics, writers
+from bert_jax.checkpoint import Checkpoints
+from bert_jax.config import UserError
+from bert_jax.data import loader
+from bert_jax.evaluate import PLACES
+from bert_jax.experiment import Composition, Experiment, compose
+from bert_jax.facts import Facts
+from bert_jax.log import Log
+from bert_jax.start import start_from
+from bert_jax.training import members as program
+from bert_jax.training import plan
+from bert_jax.training.layouts import memory_limit
+from bert_jax.training.plan import Workload
+from bert_jax.training.step import TrainState
+from bert_jax.watch import Patience, Watch
+
+Scores = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """What sets a run apart from the others of its sweep."""
+
+  seed: int
+  learning_rate: float
+
+  def __str__(self) -> str:
+    return f"seed{self.seed}_rate{self.learning_rate:g}"
+
+  def of(self, experiment: Experiment) -> Experiment:
+    """The run by itself."""
+    schedule = dataclasses.replace(experiment.schedule,
+                                   learning_rate=self.learning_rate)
+    return dataclasses.replace(experiment, seed=self.seed, schedule=schedule)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+  """What became of a member, at the evaluation that counts.
+
+  That is the last one or, where the experiment names what is `best`, the best
+  until its `patience` was over.
+
+  Attributes:
+    step: the updates until then.
+    scores: held out.
+    found: what `Labelled.collect` gives of the predictions.
+    params: the parameters, on the host; an adapter is merged.
+  """
+
+  member: Member
+  step: int
+  scores: Scores
+  found: Any
+  params: Any
+
+
+def grid(experiment: Experiment, seeds: int,
+         rates: Sequence[float] = ()) -> list[Member]:
+  """So many seeds, from the experiment's on, with each of the rates.
+
+  Args:
+    rates: none: the experiment's.
+  """
+  rates = rates or (experiment.schedule.learning_rate,)
+  return [Member(experiment.seed + i, rate)
+          for rate, i in itertools.product(rates, range(seeds))]
+
+
+class Sweep:
+  """Members that run as one program.
+
+  Attributes:
+    members: as given.
+    run: the first one's composition.
+  """
+
+  def __init__(self, experiment: Experiment, members: Sequence[Member],
+               at_once: int | None = None):
+    """
+    Args:
+      experiment: what the members share.
+      members: at least one.
+      at_once: so many run together; None: as the devices have memory for.
+
+    Raises:
+      UserError: what is asked for cannot be run, or not as a sweep.
+    """
+    _check(experiment)
+    self._source = (checkpoint.read(experiment.init_from)
+                    if experiment.init_from else None)
+    tokenizer = self._source and self._source.facts.tokenizer
+    # Rates share what seeds decide.
+    self._by_seed = {
+        seed: compose(dataclasses.replace(experiment, seed=seed), tokenizer)
+        for seed in dict.fromkeys(m.seed for m in members)}
+    self.members, self.run = list(members), self._by_seed[members[0].seed]
+    devices = jax.local_devices()
+    self._group = at_once or min(len(members), self._room(devices))
+    self._mesh = program.make_mesh(self._group, devices)
+    experiment, recipe = self.run.experiment, self.run.recipe
+    self._step = program.on_members(
+        recipe, lambda peak: dataclasses.replace(
+            experiment.schedule, learning_rate=peak).build(experiment.steps),
+        self._mesh)
+    self._evaluate = program.evaluation_on_members(recipe, self._mesh)
+
+  def _room(self, devices: Sequence[jax.Device]) -> int:
+    """How many members the devices hold at once, at least one each.
+
+    A CPU computes them one after another anyhow.
+    """
+    limit = memory_limit(devices)
+    if limit is None:
+      return len(devices)
+    work = Workload(self.run.recipe, self.run.shape(), self.run.row(),
+                    self.run.experiment.batch_size)
+    alone = plan.price(work, (1, 1, 1))
+    return len(devices) * max(1, limit // alone.memory)
+
+  def of(self, member: Member) -> Composition:
+    """What the member is by itself."""
+    run = self._by_seed[member.seed]
+    return dataclasses.replace(run, experiment=member.of(run.experiment))
+
+  def train(self, workdir: pathlib.Path) -> list[Outcome]:
+    """Runs all members, from their beginning to their end.
+
+    Args:
+      workdir: gets a folder for each group, with the means over its members.
+    """
+    return [outcome for i in range(0, len(self.members), self._group)
+            for outcome in self._train(self.members[i:i + self._group],
+                                       workdir)]
+
+  def _train(self, group: Sequence[Member],
+             workdir: pathlib.Path) -> list[Outcome]:
+    experiment, count = self.run.experiment, len(group)
+    workdir /= "_to_".join(dict.fromkeys(map(str, (group[0], group[-1]))))
+    workdir.mkdir(parents=True, exist_ok=True)
+    kept, states = [_Kept(m, experiment) for m in group], self._first(group)
+    peaks = self._spread([np.float32(m.learning_rate) for m in group])
+    told = dataclasses.replace(experiment,
+                               batch_size=count * experiment.batch_size)
+    # A member that diverges is told by its scores; the others go on.
+    with Log(workdir, told, 0, Watch(sys.maxsize, 0.0), {}) as log:
+      for step, batches in enumerate(self._batches(group), 1):
+        states, pairs = self._step(states, peaks, self._spread(batches))
+        log.flush()  # The metrics of the step before.
+        log.hold(step, _end_to_end(batches),
+                 functools.partial(_sums, pairs, count))
+        last = step == experiment.steps
+        if last or step % experiment.evaluate_every == 0:
+          log.flush()
+          found = self._evaluated(states, count)
+          log.held_out(step, _means([scores for scores, _ in found]))
+          for i, (member, seen) in enumerate(zip(kept, found)):
+            member.see(step, *seen, functools.partial(self._params, states, i),
+                       last)
+    writers.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
+    return [member.outcome for member in kept]
+
+  def _first(self, group: Sequence[Member]) -> TrainState:
+    """The states before the first step."""
+    experiment, recipe = self.run.experiment, self.run.recipe
+    init = jax.jit(recipe.init)
+
+    def first(member: Member) -> Any:
+      params = jax.device_get(
+          init(np.int32(member.seed), self.run.row()).params)
+      if self._source is None or experiment.from_scratch:
+        return params
+      return start_from(self._source, params, experiment.transfer.drawn_anew(
+          experiment.model.num_hidden_layers))[0]
+
+    params = self._spread([first(m) for m in group])
+    sharding = program.sharding(self._mesh)
+    begin = lambda seed, params: TrainState(
+        jnp.zeros((), jnp.int32), seed, params,
+        recipe.optimizer.init(recipe.rates.trained(params)))
+    return jax.jit(jax.vmap(begin), out_shardings=sharding)(
+        self._spread([np.int32(m.seed) for m in group]), params)
+
+  def _spread(self, trees: Sequence[Any]) -> Any:
+    """A tree for each member, stacked and on the devices."""
+    sharding = program.sharding(self._mesh)
+    places = program.places(len(trees), self._mesh)
+    return jax.tree.map(lambda *leaves: jax.device_put(
+        np.stack([leaves[i] for i in places]), sharding), *trees)
+
+  def _batches(self, group: Sequence[Member]) -> Iterator[list[loader.Batch]]:
+    """Of every step, each member's batch."""
+    experiment = self.run.experiment
+    seeds = list(dict.fromkeys(m.seed for m in group))
+    by_seed = [loader.batches(self._by_seed[seed].prepared.train,
+                              experiment.batch_size, 0, experiment.steps)
+               for seed in seeds]
+    for batches in zip(*by_seed, strict=True):
+      yield [batches[seeds.index(m.seed)] for m in group]
+
+  def _evaluated(self, states: TrainState,
+                 count: int) -> list[tuple[Scores, Any]]:
+    """Each member's scores and predictions."""
+    prepared, counted, predicted = self.run.prepared, [], []
+    for batch in loader.evaluation_batches(
+        prepared.evaluation, self.run.experiment.batch_size):
+      pairs, predictions = jax.device_get(self._evaluate(states.params, batch))
+      places = {key: batch[key] for key in PLACES if key in batch}
+      counted.append(pairs)
+      predicted.append((places, predictions))
+
+    def of(i: int) -> tuple[Scores, Any]:
+      found = prepared.labelled.collect(
+          [(places, predictions[i]) for places, predictions in predicted])
+      pairs = metrics.merge(
+          jax.tree.map(lambda x: x[i], pairs) for pairs in counted)
+      return metrics.summarize(pairs) | prepared.labelled.scores(found), found
+
+    return [of(i) for i in range(count)]
+
+  def _params(self, states: TrainState, member: int) -> Any:
+    params = jax.tree.map(lambda x: x[member], states.params)
+    return jax.device_get(self.run.experiment.adapter.merge(params))
+
+
+class _Kept:
+  """Keeps the outcome of a member, as its evaluations come in."""
+
+  def __init__(self, member: Member, experiment: Experiment):
+    self._member, self._picks = member, bool(experiment.best)
+    self._patience = Patience(experiment.best, experiment.patience)
+    self.outcome: Outcome | None = None
+
+  def see(self, step: int, scores: Scores, predicted: Any, params: Any,
+          last: bool) -> None:
+    """`params` are called for where they are wanted."""
+    if self._patience.over():
+      return
+    if self._patience.see(step, scores) or last and not self._picks:
+      self.outcome = Outcome(self._member, step, scores, predicted, params())
+
+
+def save(outcome: Outcome, run: Composition, workdir: pathlib.Path) -> None:
+  """Makes a member's work directory, to predict with or to start from.
+
+  Args:
+    run: `Sweep.of` the member.
+  """
+  state = TrainState(np.int32(outcome.step), run.seed(),
+                     jax.tree.map(jnp.asarray, outcome.params), ())
+  facts = Facts(run.experiment, "", run.prepared.tokenizer,
+                run.prepared.fingerprint)
+  with Checkpoints(workdir) as checkpoints:
+    checkpoints.save(state, facts, dict(outcome.scores), {"seconds": 0.0})
+
+
+def _check(experiment: Experiment) -> None:
+  if jax.process_count() > 1:
+    raise UserError("A sweep runs on the devices of one host; give each host "
+                    "members or tasks of its own.")
+  if experiment.budget:
+    raise UserError(f"budget={experiment.budget}: a sweep has no budget; set "
+                    "epochs or steps.")
+  if experiment.objective.label_kind is None:
+    raise UserError(f"objective={experiment.objective.choice_name} has no "
+                    "labels; sweeps are for labelled tasks.")
+
+
+def _end_to_end(batches: Sequence[loader.Batch]) -> loader.Batch:
+  """The members' rows as one batch, of which tokens are counted."""
+  return {"example_ids": np.concatenate([b["example_ids"] for b in batches])}
+
+
+def _sums(pairs: Any, count: int) -> Any:
+  """Pairs over the members; without those that only fill up the devices."""
+  return jax.tree.map(lambda x: x[:count].sum(0), jax.device_get(pairs))
+
+
+def _means(scores: Sequence[Scores]) -> dict[str, float]:
+  """Over the members, of those that have a finite score."""
+  values = {name: [s[name] for s in scores if math.isfinite(s[name])]
+            for name in scores[0]}
+  return {name: float(np.mean(found)) if found else math.nan
+          for name, found in values.items()}
