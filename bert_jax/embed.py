@@ -13,6 +13,7 @@ from bert_jax.config import UserError, nearest
 from bert_jax.data import loader
 from bert_jax.data.tasks import Classes
 from bert_jax.model.encoder import Bert, Encoder
+from bert_jax.model.heads import mean_pool
 from bert_jax.objectives.objective import Batch
 
 Pooling = Literal["mean", "cls", "pooled", "tokens"]
@@ -45,12 +46,8 @@ class Embedder(nn.Module):
         return jnp.take_along_axis(
             hidden_BLD, batch["cls_positions"][..., None], axis=1)
       case "mean":
-        examples = jnp.arange(batch["cls_positions"].shape[1]) + 1
-        member_BLE = (batch["example_ids"][..., None]
-                      == examples[None, None]).astype(jnp.float32)
-        count_BE = jnp.maximum(member_BLE.sum(axis=1), 1.0)
-        return jnp.einsum("BLE,BLD->BED", member_BLE,
-                          hidden_BLD) / count_BE[..., None]
+        return mean_pool(hidden_BLD, batch["example_ids"],
+                         batch["cls_positions"].shape[1])
 
 
 def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,

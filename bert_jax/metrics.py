@@ -128,6 +128,56 @@ def score(name: str, labels: Sequence, predictions: Sequence) -> float:
   return _SCORES[name](np.asarray(labels), np.asarray(predictions))
 
 
+def label_set_scores(labels: np.ndarray,
+                     predictions: np.ndarray) -> dict[str, float]:
+  """Of sets of labels: F1 over all, the classes' mean F1, and exact match.
+
+  Args:
+    labels: (X, C), true where a class holds.
+    predictions: likewise.
+
+  As scikit-learn's f1_score: a class that nobody has and nobody predicts has
+  0. nan where there is no example.
+  """
+  if not len(labels):
+    return dict.fromkeys(("micro_f1", "macro_f1", "exact_match"), math.nan)
+  labels, predictions = labels > 0, predictions > 0
+  hits_C = (labels & predictions).sum(0)
+  both_C = labels.sum(0) + predictions.sum(0)
+  return {
+      "micro_f1": float(2 * hits_C.sum() / max(both_C.sum(), 1)),
+      "macro_f1": float(np.mean(2 * hits_C / np.maximum(both_C, 1))),
+      "exact_match": float((labels == predictions).all(-1).mean())}
+
+
+def retrieval_scores(queries: np.ndarray,
+                     passages: np.ndarray) -> dict[str, float]:
+  """How well query i finds passage i among all, by the product of vectors.
+
+  Args:
+    queries, passages: (X, D).
+
+  Passages as near as the right one count as nearer, but for copies of it. nan
+  where there is no example.
+  """
+  ranks = []
+  for begin in range(0, len(queries), 1024):
+    block = queries[begin:begin + 1024] @ passages.T
+    rows = np.arange(len(block))
+    own = passages[begin + rows]
+    score = block[rows, begin + rows]
+    nearer = block >= score[:, None]
+    for i in rows:
+      rivals = np.flatnonzero(nearer[i])
+      ranks.append(1 + (~(passages[rivals] == own[i]).all(-1)).sum())
+  rank_X = np.array(ranks, np.float64)
+  if not len(rank_X):
+    return dict.fromkeys(("mrr", "recall_1", "recall_10"), math.nan)
+  return {"mrr": float((1 / rank_X).mean()),
+          "recall_1": float((rank_X <= 1).mean()),
+          "recall_10": float((rank_X <= 10).mean())}
+
+
 def entities(tags: Tags) -> set[tuple[int, int, str]]:
   """(start, end, kind) of every chunk of B-, I- and O tags, as conlleval.
 

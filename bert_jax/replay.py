@@ -230,6 +230,11 @@ def _label(found: Replay, b: int, example: int) -> Text:
   batch, objective = found.batch, found.run.experiment.objective
   words = []
   here_L = batch["example_ids"][b] == example + 1
+  # An example may have several segments, and has its label at the first.
+  example, later = divmod(example, batch["cls_positions"].shape[1]
+                          // batch["example_mask"].shape[1])
+  if later:
+    return Text("or: ", style=BOUNDARY)
   if objective.label_kind is not None:
     words += filter(None, [kind_of(objective.label_kind).told(
         {key: value[b] for key, value in batch.items()}, example,

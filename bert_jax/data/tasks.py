@@ -209,7 +209,8 @@ class Tags(Labelled):
     word_T[first_T] = words[has_pieces]
     if self.labels is not None:
       label_T[first_T] = np.concatenate(self.labels)[has_pieces]
-    return Encoded(tokens_T, _single(start_X1, room(length, 2)),
+    slices = single(start_X1, room(tokenizer, length, pairs=False))
+    return Encoded(tokens_T, slices,
                    of_tokens={"labels": label_T, "word_index": word_T})
 
   @classmethod
@@ -281,19 +282,28 @@ def _tags(label_names: Sequence[str]) -> Callable[..., np.ndarray]:
 def encode_texts(tokenizer: Any, length: int, texts_a: list[str],
                  texts_b: list[str] | None) -> tuple[np.ndarray, Examples]:
   """All tokens, and the slices of texts or pairs truncated to rows."""
+  maximum = room(tokenizer, length, texts_b is not None)
   if texts_b is None:
     tokens_T, start_X1 = flatten(tokenizer.encode(texts_a))
-    return tokens_T, _single(start_X1, room(length, 2))
+    return tokens_T, single(start_X1, maximum)
   tokens_T, start = flatten(tokenizer.encode(texts_a)
                             + tokenizer.encode(texts_b))
-  a_start_X, b_start_X = start[:-1].reshape(2, -1)
-  a_length_X, b_length_X = truncated(*np.diff(start).reshape(2, -1),
-                                     room(length, 3))
-  return tokens_T, Examples(a_start_X, a_length_X, b_start_X, b_length_X)
+  return tokens_T, paired(tokenizer, *start[:-1].reshape(2, -1),
+                          *np.diff(start).reshape(2, -1), maximum)
 
 
-def room(length: int, specials: int) -> int:
+def paired(tokenizer: Any, a_start_X: np.ndarray, b_start_X: np.ndarray,
+           a_length_X: np.ndarray, b_length_X: np.ndarray,
+           maximum: int) -> Examples:
+  """Pairs of slices, truncated to `maximum` tokens together."""
+  a_length_X, b_length_X = truncated(a_length_X, b_length_X, maximum)
+  return Examples(a_start_X, a_length_X, b_start_X, b_length_X,
+                  separators=tokenizer.vocabulary.pair_separators)
+
+
+def room(tokenizer: Any, length: int, pairs: bool) -> int:
   """Tokens of text that fit beside the special ones."""
+  specials = tokenizer.vocabulary.special_tokens(pairs)
   if length <= specials:
     raise UserError(f"Rows of {length} tokens hold no text beside {specials} "
                     f"special tokens; allowed: {specials + 1} or more.")
@@ -307,6 +317,7 @@ def flatten(pieces: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
                      starts[-1]), starts
 
 
-def _single(start_X1: np.ndarray, maximum: int) -> Examples:
+def single(start_X1: np.ndarray, maximum: int) -> Examples:
+  """Slices of texts, truncated."""
   return Examples(start_X1[:-1], np.minimum(np.diff(start_X1), maximum), None,
                   None)

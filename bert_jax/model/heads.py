@@ -65,3 +65,14 @@ class ClassificationHead(nn.Module):
     """Float32 logits (B, E, C) of (B, E, D)."""
     x_BED = dropout(x_BED, self.dropout_rate, keys_B, Site.HEAD)
     return self.dense(x_BED).astype(jnp.float32)
+
+
+def mean_pool(x_BLD: jax.Array, example_ids_BL: jax.Array,
+              examples: int) -> jax.Array:
+  """(B, E, D) float32: the mean over each example's tokens, 0 where none."""
+  numbers_E = jnp.arange(examples) + 1
+  member_BLE = (example_ids_BL[..., None]
+                == numbers_E[None, None]).astype(jnp.float32)
+  count_BE = jnp.maximum(member_BLE.sum(axis=1), 1.0)
+  return jnp.einsum("BLE,BLD->BED", member_BLE,
+                    x_BLD.astype(jnp.float32)) / count_BE[..., None]

@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from bert_jax.data.tasks import Classes, Numbers, Tags
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
@@ -23,7 +24,7 @@ class Classification(Objective):
   """
 
   labels: tuple[str, ...] = ()
-  label_kind: ClassVar = "class"
+  label_kind: ClassVar = Classes.kind
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
@@ -56,7 +57,7 @@ class Classification(Objective):
 class Regression(Objective):
   """One number for a text or a pair of texts; squared error."""
 
-  label_kind: ClassVar = "number"
+  label_kind: ClassVar = Numbers.kind
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
@@ -86,7 +87,7 @@ class Tagging(Objective):
   """
 
   labels: tuple[str, ...] = ()
-  label_kind: ClassVar = "tags"
+  label_kind: ClassVar = Tags.kind
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

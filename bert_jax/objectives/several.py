@@ -1,0 +1,178 @@
+"""Objectives of several labels a text, and of several segments an example."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.config import UserError
+from bert_jax.data import segments
+from bert_jax.data.label_sets import LabelSets
+from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.model.encoder import Encoder, gather
+from bert_jax.model.heads import ClassificationHead, mean_pool
+from bert_jax.objectives.objective import (
+    Batch, Objective, Pairs, cross_entropy, hits, weighted_sum)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiLabel(Objective):
+  """Any number of classes for a text: a yes or no for each (sigmoid).
+
+  The loss of an example is the mean over the classes, as in torch's
+  BCEWithLogitsLoss. `labels` as in Classification.
+  """
+
+  labels: tuple[str, ...] = ()
+  label_kind: ClassVar = LabelSets.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
+    head = ClassificationHead(
+        encoder.options, len(self.labels),
+        encoder.options.hidden_dropout_prob, name="classifier")
+    return {"classifier": head(pooled_BED, keys_B)}
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"classifier": batch["example_mask"].sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    loss_BEC = optax.sigmoid_binary_cross_entropy(logits["classifier"],
+                                                  batch["labels"])
+    return {"classifier": weighted_sum(loss_BEC.mean(-1),
+                                       batch["example_mask"])}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.sigmoid(logits["classifier"])
+
+
+@dataclasses.dataclass(frozen=True)
+class MultipleChoice(Objective):
+  """One of several texts that follow another (Devlin et al. 2019, 4.4).
+
+  Each choice is a segment with a logit; the softmax is over an example's
+  choices, as many as there are `labels`.
+  """
+
+  labels: tuple[str, ...] = ()
+  label_kind: ClassVar = segments.MultipleChoice.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    # Of (B, E * choices) segments.
+    pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
+    head = ClassificationHead(
+        encoder.options, 1, encoder.options.hidden_dropout_prob,
+        name="classifier")
+    return {"classifier": head(pooled_BED, keys_B).reshape(
+        *batch["example_mask"].shape, -1)}
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"classifier": batch["example_mask"].sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    loss_BE = cross_entropy(logits["classifier"],
+                            jnp.maximum(batch["labels"], 0))
+    return {"classifier": weighted_sum(loss_BE, batch["example_mask"])}
+
+  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Pairs:
+    hits_BE, mask_BE = (hits(logits["classifier"], batch["labels"]),
+                        batch["example_mask"])
+    return {"batch_accuracy": (weighted_sum(hits_BE, mask_BE), mask_BE.sum())}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.softmax(logits["classifier"], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Similarity(Objective):
+  """Vectors of two texts whose cosine is how alike they are; squared error.
+
+  Attributes:
+    pooling: the mean over a text's tokens, or the vector at its [CLS].
+    scale: the label of texts that say the same (STS-B: 5).
+  """
+
+  pooling: Literal["mean", "cls"] = "mean"
+  scale: float = 5.0
+  label_kind: ClassVar = segments.Vectors.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    """`vectors` (B, E, segments, D) of length 1."""
+    cls_positions = batch["cls_positions"]
+    match self.pooling:
+      case "mean":
+        x_BED = mean_pool(sequence_output_BLD, batch["example_ids"],
+                          cls_positions.shape[1])
+      case "cls":
+        x_BED = gather(sequence_output_BLD, cls_positions)
+    x_BED = x_BED.astype(jnp.float32)
+    square = jnp.square(x_BED).sum(-1, keepdims=True)
+    # Where nothing is, the vector is 0, and so is its gradient.
+    x_BED /= jnp.sqrt(jnp.maximum(square, 1e-24))
+    return {"vectors": x_BED.reshape(*batch["example_mask"].shape, -1,
+                                     x_BED.shape[-1])}
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"similarity": batch["example_mask"].sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    first_BED, second_BED = _two(logits["vectors"])
+    cosine_BE = (first_BED * second_BED).sum(-1)
+    error_BE = jnp.square(cosine_BE - batch["labels"] / self.scale)
+    return {"similarity": weighted_sum(error_BE, batch["example_mask"])}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    return logits["vectors"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrastive(Similarity):
+  """The second text is to be found by the first among those of its row.
+
+  The other passages of the row are the negatives (van den Oord et al. 2018;
+  Henderson et al. 2017), so that the loss stays within a row wherever that
+  lies: here alone the packing, `data.examples_per_row`, changes the loss. An
+  example alone in its row weighs nothing.
+
+  Attributes:
+    scale: what cosines are multiplied by before the softmax.
+  """
+
+  scale: float = 20.0
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"contrastive": _accompanied(batch["example_mask"]).sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    mask_BE = batch["example_mask"]
+    query_BED, passage_BPD = _two(logits["vectors"])
+    score_BEP = self.scale * jnp.einsum("BED,BPD->BEP", query_BED, passage_BPD)
+    score_BEP = jnp.where(mask_BE[:, None] > 0, score_BEP, -1e9)
+    own_BE = jnp.broadcast_to(jnp.arange(mask_BE.shape[1])[None],
+                              mask_BE.shape)
+    return {"contrastive": weighted_sum(cross_entropy(score_BEP, own_BE),
+                                        _accompanied(mask_BE))}
+
+
+def _two(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The vectors (B, E, D) of the first and of the second texts."""
+  if vectors.shape[2] != 2:
+    raise UserError("Examples have one text where two are wanted; name the "
+                    "column of the second by data.columns.pair.")
+  return vectors[:, :, 0], vectors[:, :, 1]
+
+
+def _accompanied(mask_BE: jax.Array) -> jax.Array:
+  """The mask of the examples that are not alone in their row."""
+  return mask_BE * (mask_BE.sum(-1, keepdims=True) > 1)

@@ -1,0 +1,257 @@
+"""Kinds of labels: what every one of them promises, and each for itself."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import metrics
+from bert_jax.config import UserError
+from bert_jax.data import loader, tasks
+from bert_jax.data.columns import Columns
+from bert_jax.data.label_sets import LabelSets
+from bert_jax.data.labelled import KINDS, Labelled
+from bert_jax.data.segments import MultipleChoice, Vectors
+from bert_jax.data.tasks import Classes, Numbers
+from bert_jax.objectives.objective import Objective
+from bert_jax.objectives.several import Contrastive, Similarity
+from tests import tiny
+from tests.test_tasks import Letters
+
+COUNT, NAMES = 6, ("a", "b", "c")
+
+
+class Tiny(Letters):
+  """Words of letters, in the vocabulary of the tiny network."""
+
+  vocabulary = tiny.VOCABULARY
+
+  def encode_words(self, words_batch):
+    return [[[5 + i % 43 for i in ids] for ids in words]
+            for words in super().encode_words(words_batch)]
+
+
+def texts(seed: int, longest: int = 3) -> list[str]:
+  rng = np.random.default_rng(seed)
+  return [" ".join("".join(rng.choice(list("abcdef"), rng.integers(1, 5)))
+                   for _ in range(rng.integers(1, longest + 1)))
+          for _ in range(COUNT)]
+
+
+def labels(*shape: int, top: int = 3) -> np.ndarray:
+  return np.random.default_rng(7).integers(0, top, shape).astype(np.int32)
+
+
+# A set of each kind; a new kind wants one here.
+MADE: dict[str, Callable[[], Labelled]] = {
+    "class": lambda: Classes(
+        names=texts(0), texts_a=texts(0), texts_b=texts(1),
+        labels=labels(COUNT), label_names=NAMES),
+    "number": lambda: Numbers(
+        names=texts(0), texts_a=texts(0),
+        labels=labels(COUNT).astype(np.float32)),
+    "classes": lambda: LabelSets(
+        names=texts(0), texts_a=texts(0), label_names=NAMES,
+        labels=labels(COUNT, 3, top=2).astype(np.float32)),
+    "tags": lambda: tasks.tagged([
+        (text, text.split(), labels(len(text.split())).astype(str))
+        for text in texts(0)], ("0", "1", "2")),
+    "choice": lambda: MultipleChoice(
+        names=texts(0), texts_a=texts(0, 1), labels=labels(COUNT),
+        choices=[list(c) for c in zip(texts(1, 1), texts(2, 1), texts(3, 1))],
+        label_names=NAMES),
+    "vectors": lambda: Vectors(
+        names=texts(0), texts_a=texts(0), texts_b=texts(1),
+        labels=labels(COUNT).astype(np.float32)),
+}
+OBJECTIVES = {
+    name: member for name, member in Objective.members().items()
+    if member.label_kind in MADE and member is not Contrastive
+    and member.__module__.startswith("bert_jax.")}
+
+
+def objective_for(member: type[Objective], labelled: Labelled) -> Objective:
+  if "labels" in member.__dataclass_fields__:
+    return member(labels=labelled.label_names)
+  return member()
+
+
+def batches_of(labelled: Labelled) -> tuple[dict, dict]:
+  """One example a row, and up to three; of one shape, for one program."""
+  rows = labelled.rows(Tiny(), 72, 3, 0, shuffle=False)
+  alone = [rows._row(rows.examples(0), np.array([i, -1, -1]))
+           for i in range(COUNT)]
+  packed = next(loader.evaluation_batches(rows, COUNT))
+  return {key: np.stack([row[key] for row in alone])
+          for key in alone[0]} | {"row": packed["row"]}, packed
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_packed_examples_are_as_one_a_row(name):
+  """The same logits and gradients, and the labels back where they belong."""
+  labelled = MADE[OBJECTIVES[name].label_kind]()
+  objective = objective_for(OBJECTIVES[name], labelled)
+  recipe = tiny.recipe(objective, num_hidden_layers=1,
+                       max_position_embeddings=72)
+  single, packed = batches_of(labelled)
+  assert (packed["example_mask"].sum(-1) > 1).any()
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+      lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32),
+      jax.eval_shape(recipe.init, np.int32(0), single).params)
+
+  def loss(params, batch):
+    logits = recipe.network.apply({"params": params}, batch)
+    totals, weights = objective.losses(logits, batch), objective.weights(batch)
+    pairs = objective.metrics(logits, batch, recipe.vocabulary)
+    return sum(totals[name] / weights[name] for name in totals), (
+        pairs, objective.predictions(logits))
+
+  run = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  both = []
+  for batch in (single, packed):
+    (value, (pairs, predicted)), gradient = run(params, batch)
+    found = labelled.collect([(batch, np.asarray(predicted))])
+    both.append((value, gradient, pairs, found))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
+                                 atol=2e-6), *both)
+  assert labelled.scores(both[0][3])
+  columns, records = labelled.predictions(both[1][3])
+  assert len(records) == COUNT
+  assert all(len(record) == len(columns) for record in records)
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_rows_have_the_keys_that_a_kind_says(kind):
+  labelled = MADE[kind]()
+  rows = labelled.rows(Tiny(), 72, 3, 0)
+  blank = KINDS[kind].blank(72, 3, labelled.label_names)
+  row, empty = rows.row(0, 0), rows.empty()
+  assert set(blank) <= set(row)
+  for key, value in blank.items():
+    for found in (row[key], empty[key]):
+      assert (found.shape, found.dtype) == (value.shape, value.dtype), key
+  assert not empty["example_mask"].any()
+  assert isinstance(KINDS[kind].told(row, 0, labelled.label_names), str)
+  few = labelled.subset([3, 1])
+  assert few.names == [labelled.names[3], labelled.names[1]]
+  assert few.texts() and len(few.encode(Tiny(), 72)) == 2
+
+
+def test_an_example_lies_whole_in_its_row():
+  labelled = MADE["choice"]()
+  seen = []
+  for row in map(lambda i: labelled.rows(Tiny(), 72, 3, 0).row(0, i),
+                 range(2)):
+    for slot, example in enumerate(row["example_index"].tolist()):
+      if example < 0:
+        continue
+      seen.append(example)
+      for choice in range(3):
+        segment = slot * 3 + choice
+        here = row["example_ids"] == segment + 1
+        assert row["cls_positions"][segment] == np.flatnonzero(here)[0]
+        ids = row["input_ids"][here].tolist()
+        a, b = Tiny().encode([labelled.texts_a[example],
+                              labelled.choices[example][choice]])
+        assert ids == [2, *a, 3, *b, 3]
+        assert row["position_ids"][here].tolist() == list(range(len(ids)))
+  assert sorted(seen) == list(range(COUNT))
+
+
+def write(path, *records: dict) -> str:
+  path.write_text("".join(json.dumps(record) + "\n" for record in records))
+  return str(path)
+
+
+def test_sets_of_labels_are_read(tmp_path):
+  path = tmp_path / "a.tsv"
+  path.write_text("sentence\tlabel\nhi\tred|blue\nho\t\nha\tblue\n")
+  labelled = tasks.read(str(path), Columns(separator="|"), "classes")
+  assert labelled.label_names == ("blue", "red")
+  assert labelled.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
+  lists = write(tmp_path / "a.jsonl", {"sentence": "x", "label": ["red"]},
+                {"sentence": "y", "label": ["rde", "blue"]})
+  with pytest.raises(UserError, match="a.jsonl:2: the label 'rde' is not known"
+                     "; did you mean 'red'"):
+    tasks.read(lists, Columns(), "classes", labelled.label_names)
+  found = tasks.read(lists, Columns(dirty="skip"), "classes", ("blue", "red"))
+  assert found.labels.tolist() == [[0, 1]]
+
+
+def test_choices_are_read(tmp_path):
+  columns = Columns("premise", pair="begins", choices=("one", "two"))
+  path = tmp_path / "a.tsv"
+  path.write_text("premise\tbegins\tone\ttwo\tlabel\n"
+                  "It rained.\tSo\twe ran\twe slept\t1\n")
+  labelled = tasks.read(str(path), columns, "choice")
+  assert labelled.choices == [["So we ran", "So we slept"]]
+  assert labelled.labels.tolist() == [1]
+  assert labelled.label_names == ("0", "1")
+  lists = write(tmp_path / "a.jsonl",
+                {"q": "x", "options": ["u", "v", "w"], "label": "C"},
+                {"q": "y", "options": ["u", "v"], "label": "A"})
+  with pytest.raises(UserError, match="1 with another number of choices.*\n"
+                     ".*:2: 2 choices, not 3"):
+    tasks.read(lists, Columns("q", choices=("options",)), "choice",
+               ("A", "B", "C"))
+  with pytest.raises(UserError, match="name the columns of the choices"):
+    tasks.read(lists, Columns("q"), "choice")
+
+
+def test_vectors_are_scored_by_similarity_or_by_search():
+  labelled = MADE["vectors"]()
+  found = np.random.default_rng(0).normal(size=(COUNT, 2, 4))
+  similar = labelled.scores(found)
+  assert similar["pearson"] == metrics.pearson(
+      labelled.labels, (found[:, 0] * found[:, 1]).sum(-1))
+  unlabelled = dataclasses.replace(labelled, labels=None)
+  found[:, 1] = found[:, 0]
+  assert unlabelled.scores(found / np.linalg.norm(
+      found, axis=-1, keepdims=True))["recall_1"] == 1
+  single = Vectors(names=labelled.names, texts_a=labelled.texts_a)
+  assert single.encode(Tiny(), 72).segments == 1
+  assert single.scores(found[:, :1]) == {}
+
+
+def test_search_ranks():
+  query, passage = np.eye(3), np.eye(3)
+  assert metrics.retrieval_scores(query, passage) == {
+      "mrr": 1, "recall_1": 1, "recall_10": 1}
+  found = metrics.retrieval_scores(query, passage[[1, 0, 2]])
+  # Third: first. The others: nobody is nearer but one, and one is as near.
+  assert found["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+  # A copy of the right one is no rival; what is as near but another one is.
+  copies = metrics.retrieval_scores(np.eye(2)[[0, 0]], np.eye(2)[[0, 0]])
+  assert copies["recall_1"] == 1
+
+
+def test_scores_of_label_sets():
+  sklearn = pytest.importorskip("sklearn.metrics")
+  gold, found = (np.random.default_rng(i).random((40, 5)) < 0.4
+                 for i in range(2))
+  gold[:, 4] = found[:, 4] = False  # a class that nobody has
+  scores = metrics.label_set_scores(gold, found)
+  for average in ("micro", "macro"):
+    assert scores[f"{average}_f1"] == pytest.approx(sklearn.f1_score(
+        gold, found, average=average, zero_division=0))
+  assert scores["exact_match"] == pytest.approx(
+      sklearn.accuracy_score(gold, found))
+
+
+def test_negatives_are_the_others_of_the_row():
+  contrastive = Contrastive(scale=2.0)
+  vectors = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype("f4")
+  mask = np.array([[1, 1, 0], [1, 0, 0]], np.float32)
+  batch = {"example_mask": mask}
+  score = 2.0 * vectors[0, :2, 0] @ vectors[0, :2, 1].T
+  wanted = sum(np.log(np.exp(score[i]).sum()) - score[i, i] for i in range(2))
+  assert contrastive.weights(batch)["contrastive"] == 2
+  assert contrastive.losses({"vectors": vectors}, batch)[
+      "contrastive"] == pytest.approx(wanted, rel=1e-5)
+  with pytest.raises(UserError, match="data.columns.pair"):
+    Similarity().losses({"vectors": vectors[:, :, :1]}, batch)
