@@ -1,6 +1,5 @@
 """Scores, predictions and embeddings of given parameters."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,9 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import checkpoint, config, hosts, metrics
 from bert_jax.checkpoint import Saved
-from bert_jax.config import UserError
-from bert_jax.data import loader, tables, tasks
-from bert_jax.data.datasets import TableData
+from bert_jax.data import loader
 from bert_jax.data.labelled import Labelled
 from bert_jax.data.rows import Rows
 from bert_jax.experiment import Experiment, recipe
@@ -21,7 +18,8 @@ from bert_jax.training import partition
 from bert_jax.training.step import Recipe, evaluation_step
 
 # What of a batch says where in the set its predictions belong.
-PLACES = ("example_index", "example_ids", "word_index")
+PLACES = ("example_index", "example_ids", "word_index", "question_index",
+          "answer_starts", "answer_ends")
 
 
 class Evaluator:
@@ -113,13 +111,8 @@ def predict_file(workdir: str, source: str, output: str,
   """
   saved = checkpoint.read(workdir)
   experiment = config.override(saved.facts.experiment, overrides)
-  if not isinstance(experiment.data, TableData):
-    raise UserError(f"The run in {workdir} was trained on "
-                    f"data={experiment.data.choice_name}, which has no "
-                    "columns; add data=table and data.columns.text=...")
-  labelled = tasks.read(
-      source, dataclasses.replace(experiment.data.columns, label=""),
-      experiment.objective.label_kind, experiment.objective.labels)
+  labelled = experiment.data.unlabelled(
+      source, experiment.objective.label_kind, experiment.objective.labels)
   rows = labelled.rows(
       saved.facts.tokenizer, experiment.data.length,
       experiment.data.examples_per_row, seed=0, shuffle=False)
@@ -127,10 +120,7 @@ def predict_file(workdir: str, source: str, output: str,
   evaluator, params = load(saved, experiment.batch_size)
   found = evaluator.predict(params, rows, labelled)
   if hosts.first():
-    (given, records), (columns, beside) = (labelled.given(),
-                                           labelled.predictions(found))
-    tables.write_table(output, [*given, *columns],
-                       [[*r, *b] for r, b in zip(records, beside)])
+    labelled.write(output, found)
   return len(labelled)
 
 

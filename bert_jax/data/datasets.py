@@ -6,14 +6,17 @@ import pathlib
 from typing import Any
 
 from bert_jax.config import Choice, UserError
-from bert_jax.data import corpus, docstrings, labelled, tasks
+from bert_jax.data import corpus, docstrings, labelled, squad, tasks
 from bert_jax.data.columns import Columns
 from bert_jax.data.corpus import Splits
+from bert_jax.data.faults import Dirty
 from bert_jax.data.formats import Format, PairsFormat
 from bert_jax.data.labelled import Labelled
 from bert_jax.data.rows import PretrainingRows, Rows
+from bert_jax.data.spans import Spans
 from bert_jax.data.tokenizers import (
     LoadedTokenizer, SentencePieceTokenizer, Tokenizer)
+from bert_jax.data.windows import SpanOptions
 
 
 def cache_directory() -> pathlib.Path:
@@ -55,6 +58,17 @@ class Data(Choice):
       labels: their names in the order of their ids; (): those in the data.
     """
     raise NotImplementedError
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    """The examples of a file to predict, whose labels are not looked at.
+
+    Raises:
+      UserError: it is not said how the examples lie in a file.
+    """
+    raise UserError(f"The run was trained on data={self.choice_name}, which "
+                    "has no columns; add data=table and "
+                    "data.columns.text=...")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +162,52 @@ class TableData(LabelledData):
       return labelled.split(train, self.held_out_percent)
     return train, tasks.read(self.evaluation, self.columns, kind,
                              train.label_names)
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    return tasks.read(source, dataclasses.replace(self.columns, label=""),
+                      kind, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class SquadData(SpanOptions, LabelledData):
+  """Questions about contexts: SQuAD's .json, JSON lines, or tfds:NAME:SPLIT.
+
+  Attributes:
+    train, evaluation: the files; without one for evaluation, some articles of
+      the other are kept for it.
+    dirty: what is done about questions that cannot be used, or whose answer is
+      not where it is said to be: they are an error, or left out and counted.
+  """
+
+  length: int = 384
+  examples_per_row: int = 4
+  train: str = ""
+  evaluation: str = ""
+  dirty: Dirty = "error"
+
+  def sets(self, kind: str,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    if kind != "span":
+      raise UserError("data=squad has answers that are spans of contexts; set "
+                      "objective=span.")
+    if not self.train:
+      raise UserError("data.train: name the file of the questions to train "
+                      "on, as in data.train=train-v1.1.json.")
+    train = Spans.of(squad.read(self.train, self.dirty), self)
+    none = sum(not right for right in train.labels)
+    if none and self.null_threshold is None:
+      raise UserError(
+          f"{self.train}: {none} of {len(train)} questions have no answer; set "
+          "data.null_threshold=0 and the network may give none (SQuAD 2.0).")
+    if not self.evaluation:
+      return labelled.split(train, self.held_out_percent)
+    return train, Spans.of(squad.read(self.evaluation, self.dirty), self)
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    return Spans.of(squad.read(source, self.dirty, labelled=False), self,
+                    labelled=False)
 
 
 @dataclasses.dataclass(frozen=True)

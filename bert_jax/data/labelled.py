@@ -176,6 +176,12 @@ class Labelled:
     """What was read."""
     return list(self.table.columns), self.table.records
 
+  def write(self, path: str, found: Any) -> None:
+    """Writes what was read, and beside it what `collect` gave, to a table."""
+    (given, records), (columns, beside) = self.given(), self.predictions(found)
+    tables.write_table(path, [*given, *columns],
+                       [[*r, *b] for r, b in zip(records, beside)])
+
 
 def kind_of(name: str) -> type[Labelled]:
   if name not in KINDS:

@@ -118,9 +118,14 @@ def write_table(path: str, columns: Sequence[str],
   else:
     raise UserError(f"{path}: a table is written to a .tsv, .csv or .jsonl "
                     f"file, not {suffix!r}.")
+  write_text(path, text.getvalue())
+
+
+def write_text(path: str, text: str) -> None:
+  """Writes a file, whole or not at all; a UserError where it cannot."""
   part = pathlib.Path(f"{path}.part")
   try:
-    part.write_text(text.getvalue(), newline="")
+    part.write_text(text, newline="", encoding="utf-8")
     part.replace(path)
   except OSError as error:
     with contextlib.suppress(OSError):

@@ -1,0 +1,72 @@
+"""The first and the last token of an answer (Devlin et al. 2019, 4.2)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.model.encoder import Encoder
+from bert_jax.model.heads import ClassificationHead
+from bert_jax.objectives.objective import (
+    Batch, Objective, Pairs, hits, weighted_sum)
+
+_NOWHERE = -1e30  # finite: a window that is not there has no nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Span(Objective):
+  """Where in a window the answer begins and ends, or its [CLS] for neither.
+
+  Two softmaxes over the tokens of the window; the loss is their mean. Windows
+  in one row do not see each other.
+  """
+
+  label_kind: ClassVar = "span"
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    # No dropout here, as in run_squad.py.
+    head = ClassificationHead(encoder.options, 2, 0.0, name="classifier")
+    return {"classifier": head(sequence_output_BLD, keys_B)}
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"span": batch["example_mask"].sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    loss_BE = sum(
+        jax.nn.logsumexp(of_BEL, axis=-1) - _at(of_BEL, position_BE)
+        for of_BEL, position_BE in _by_window(logits, batch)) / 2
+    return {"span": weighted_sum(loss_BE, batch["example_mask"])}
+
+  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Pairs:
+    start_BE, end_BE = (hits(of_BEL, position_BE)
+                        for of_BEL, position_BE in _by_window(logits, batch))
+    mask_BE = batch["example_mask"]
+    return {"window_accuracy": (weighted_sum(start_BE * end_BE, mask_BE),
+                                mask_BE.sum())}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    """Logits (B, L, 2) of beginning and end."""
+    return logits["classifier"]
+
+
+def _by_window(logits: Mapping[str, jax.Array], batch: Batch
+               ) -> list[tuple[jax.Array, jax.Array]]:
+  """Of beginning and end: logits (B, E, L) in each window, and labels."""
+  slots_E = jnp.arange(batch["cls_positions"].shape[1]) + 1
+  here_BEL = batch["example_ids"][:, None] == slots_E[None, :, None]
+  # Of a window that is not there, any place will do.
+  labels = [jnp.maximum(batch[f"{end}_positions"], 0)
+            for end in ("start", "end")]
+  return [(jnp.where(here_BEL, logits["classifier"][:, None, :, i], _NOWHERE),
+           label_BE) for i, label_BE in enumerate(labels)]
+
+
+def _at(values_BEL: jax.Array, position_BE: jax.Array) -> jax.Array:
+  return jnp.take_along_axis(values_BEL, position_BE[..., None],
+                             axis=-1)[..., 0]

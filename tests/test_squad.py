@@ -1,0 +1,367 @@
+"""Questions about contexts: from files to windows, to answers and scores."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import answers
+from bert_jax.__main__ import main
+from bert_jax.config import UserError
+from bert_jax.data import loader, squad, windows
+from bert_jax.data import labelled as sets
+from bert_jax.data.spans import Answer, Found, Spans, best_spans
+from bert_jax.data.squad import Question
+from bert_jax.data.windows import SpanOptions
+from bert_jax.objectives.span import Span
+from tests.memory_corpus import SPECIAL, vocabulary
+
+
+class Words:
+  """A tokenizer of words and punctuation marks."""
+
+  vocabulary = vocabulary(3000)
+  fingerprint = "words"
+
+  def encode(self, texts):
+    return [ids.tolist() for ids, _, _ in self.encode_offsets(texts)]
+
+  def encode_offsets(self, texts):
+    found = []
+    for text in texts:
+      matches = list(re.finditer(r"\w+|[^\w\s]", text))
+      ids = [SPECIAL + sum(map(ord, m[0])) % 2900 for m in matches]
+      starts, ends = ([m.span()[i] for m in matches] for i in (0, 1))
+      found.append(tuple(np.array(a, np.int32) for a in (ids, starts, ends)))
+    return found
+
+
+def made(count: int, seed: int = 0, longest: int = 60) -> list[Question]:
+  """Questions about random words, every fourth without an answer."""
+  rng = np.random.default_rng(seed)
+  text = lambda n: " ".join("".join(rng.choice(list("abcde"), rng.integers(
+      1, 6))) for _ in range(n))
+  questions = []
+  for i in range(count):
+    context = text(rng.integers(1, longest))
+    if i % 3 == 2:
+      context = questions[-1].context
+    places = [m.span() for m in re.finditer(r"\w+", context)]
+    first = rng.integers(len(places))
+    start, end = places[first][0], places[min(first + 2, len(places) - 1)][1]
+    right = (context[start:end],) if i % 4 else ()
+    questions.append(Question(f"made:{i}", f"article {i // 6}", str(i),
+                              text(rng.integers(1, 9)), context, right,
+                              *((start, end) if right else (0, 0))))
+  return questions
+
+
+def file(folder, articles, name="dev.json") -> str:
+  """A file of {title: [(context, [question, ...]), ...]}."""
+  (folder / name).write_text(json.dumps({"version": "v2.0", "data": [
+      {"title": title, "paragraphs": [{"context": context, "qas": qas}
+                                      for context, qas in paragraphs]}
+      for title, paragraphs in articles.items()]}))
+  return str(folder / name)
+
+
+def ask(id, *places, **more):
+  return {"id": id, "question": f"what {id}?", **more, "answers": [
+      {"text": text, "answer_start": start} for text, start in places]}
+
+
+def test_files_are_read(tmp_path):
+  path = file(tmp_path, {"Red": [("a red fox ran", [
+      ask("1", ("red", 2), ("red fox", 2)),
+      ask("2", is_impossible=True, plausible_answers=[
+          {"text": "a", "answer_start": 77}])])],
+                         "Blue": [("it is  blue", [ask("3", ("is blue", 3))])]})
+  one, two, three = squad.read(path)
+  assert (one.id, one.article, one.text) == ("1", "Red", "what 1?")
+  assert one.answers == ("red", "red fox") and (one.start, one.end) == (2, 5)
+  assert two.answers == () and two.context == "a red fox ran"
+  # White space alone differs.
+  assert three.context[three.start:three.end] == "is  blue"
+  assert three.answers == ("is blue",)
+  assert three.place == f"{path}: article 2 'Blue', paragraph 1, question 3"
+
+
+def test_flat_records_are_read_too(tmp_path, monkeypatch):
+  record = dict(id="1", title="T", context="a red fox", question="q?",
+                answers=dict(text=["red"], answer_start=[2]))
+  none = record | dict(id="2", answers=dict(text=[], answer_start=[]))
+  (tmp_path / "a.jsonl").write_text(f"{json.dumps(record)}\n"
+                                    f"{json.dumps(none)}\n")
+  from_lines = squad.read(str(tmp_path / "a.jsonl"))
+  coded = lambda record: {
+      key: value.encode() if isinstance(value, str) else dict(
+          text=[t.encode() for t in value["text"]],
+          answer_start=np.array(value["answer_start"], np.int32))
+      for key, value in record.items()}
+  asked = []
+  monkeypatch.setattr(squad, "tfds_records", lambda *name: asked.append(
+      name) or [coded(record), coded(none)])
+  from_tfds = squad.read("tfds:squad/v2.0:validation")
+  assert asked == [("squad/v2.0", "validation")]
+  for found in from_lines, from_tfds:
+    assert [q.answers for q in found] == [("red",), ()]
+    assert (found[0].start, found[0].end, found[0].article) == (2, 5, "T")
+
+
+def test_dirty_questions_are_told_or_left_out(tmp_path, caplog):
+  context = "a red fox ran"
+  path = file(tmp_path, {"Red": [(context, [
+      ask("good", ("red", 2)), ask("off", ("red", 3)), ask("case", ("Red", 2)),
+      ask("good", ("red", 2)), ask("none", is_impossible=False),
+      ask("both", ("red", 2), is_impossible=True), ask("far", ("fox", -7)),
+      {"id": "bare", "question": "q?"}, ask("", ("red", 2)),
+      ask("spaces", (" ", 1))]), (" ", [ask("empty", ("red", 2))])]})
+  with pytest.raises(UserError) as error:
+    squad.read(path)
+  for words in (
+      "10 of 11 records", "4 answer elsewhere", "1 repeated id",
+      f"{path}: article 1 'Red', paragraph 1, question off: the answer 'red' "
+      "is not at 3, where 'ed ' is; it is at 2", "data.dirty=skip"):
+    assert words in str(error.value)
+  assert [q.id for q in squad.read(path, "skip")] == ["good"]
+  assert "They are left out" in caplog.text
+  # Without labels, answers are not looked at.
+  unlabelled = squad.read(path, "skip", labelled=False)
+  assert [q.id for q in unlabelled] == [
+      "good", "off", "case", "none", "both", "far", "bare", "spaces", "empty"]
+  assert not any(q.answers for q in unlabelled)
+
+
+@pytest.mark.parametrize("name, text, words", [
+    ("a.json", "[]", "no list 'data'"), ("a.json", "{", "no JSON"),
+    ("a.json", '{"data": [{"paragraphs": 1}]}', "article 1.*'paragraphs'"),
+    ("a.json", '{"data": []}', "no question"),
+    ("a.tsv", "a\tb", "not '.tsv'")])
+def test_other_files_are_told(tmp_path, name, text, words):
+  (tmp_path / name).write_text(text)
+  with pytest.raises(UserError, match=words):
+    squad.read(str(tmp_path / name))
+
+
+def test_splits_go_by_article():
+  spans = Spans.of(made(120), SpanOptions())
+  train, held_out = sets.split(spans, 30)
+  assert len(train) + len(held_out) == 120 and len(held_out)
+  assert not {q.article for q in train.questions} & {
+      q.article for q in held_out.questions}
+  assert held_out.labels == [q.answers for q in held_out.questions]
+
+
+@pytest.mark.parametrize("count, room, stride", [
+    (0, 5, 2), (5, 5, 2), (6, 5, 2), (40, 9, 4), (41, 9, 20), (300, 256, 128),
+    (17, 4, 1)])
+def test_windows_are_run_squads(count, room, stride):
+  spans, start = [], 0
+  while start < count:
+    length = min(room, count - start)
+    spans.append((start, length))
+    if start + length == count:
+      break
+    start += min(length, stride)
+  begins, lengths, own_begin, own_end = windows.cut(count, room, stride)
+  assert list(zip(begins, lengths)) == (spans or [(0, 0)])
+  for token in range(count):
+    context = [min(token - b, b + n - 1 - token) + 0.01 * n
+               if b <= token < b + n else -1.0 for b, n in spans]
+    owns = [i for i in range(len(begins))
+            if begins[i] + own_begin[i] <= token < begins[i] + own_end[i]]
+    assert owns == [context.index(max(context))]
+
+
+def seen(spans, length, examples_per_row):
+  """Batches with logits that depend on what a window shows alone."""
+  rows = spans.rows(Words(), length, examples_per_row, 0, shuffle=False)
+  for batch in loader.evaluation_batches(rows, 4):
+    key = (batch["input_ids"] * 31 + batch["position_ids"] * 7) % 101
+    yield batch, np.stack([key, key * 37 % 89], -1).astype(np.float32) / 9
+
+
+@pytest.mark.parametrize("examples_per_row", [1, 4])
+def test_every_answer_is_found_where_it_is(examples_per_row):
+  questions = made(60)
+  spans = Spans.of(questions, SpanOptions(doc_stride=6, null_threshold=0.0))
+  predicted, held = [], set()
+  for batch, logits in seen(spans, 40, examples_per_row):
+    logits[:] = 0
+    for b, e in zip(*np.nonzero(batch["example_mask"])):
+      places = [batch[f"{end}_positions"][b, e] for end in ("start", "end")]
+      for i, place in enumerate(places):
+        assert batch["example_ids"][b, place] == e + 1
+        logits[b, place, i] = 9
+      if places[0] > batch["cls_positions"][b, e]:
+        held.add(int(batch["question_index"][b, e]))
+    predicted.append((batch, logits))
+  assert held == {i for i, q in enumerate(questions) if q.answers}
+  found = spans.collect(predicted)
+  assert [spans.answer(f) for f in found] == [
+      "".join(q.answers) for q in questions]
+  assert spans.scores(found)["exact"] == 1.0
+  for question, of_question in zip(questions, found):
+    for answer in of_question.best:
+      assert question.context[answer.start:answer.end] == answer.text
+
+
+def test_packing_changes_no_answer():
+  spans = Spans.of(made(50), SpanOptions(doc_stride=9, n_best=5))
+  alone, packed = (spans.collect(list(seen(spans, 48, n))) for n in (1, 3))
+  assert alone == packed
+  assert len(spans.rows(Words(), 48, 3, 0)) < len(
+      spans.rows(Words(), 48, 1, 0))
+  none = [f for f in alone if not f.best]
+  assert not none and all(len({a.text for a in f.best}) == len(f.best)
+                          for f in alone)
+
+
+def test_the_best_spans_are_the_best():
+  rng = np.random.default_rng(1)
+  logits = rng.normal(size=(30, 2)).astype(np.float32)
+  starts = np.arange(30, dtype=np.int32) * 3
+  ends = starts + 2
+  starts[:9] = starts[25:] = -1
+  ends[:5] = -1
+  every = sorted((-(float(logits[i, 0]) + float(logits[j, 1])), i, j)
+                 for i in range(9, 25) for j in range(i, min(i + 4, 30)))
+  found = sorted(best_spans(logits, starts, ends, 4, 7),
+                 key=lambda s: -s[2] - s[3])
+  assert [s[:2] for s in found] == [(starts[i], ends[j])
+                                    for _, i, j in every[:7]]
+  assert len(best_spans(logits, starts, ends, 4, 999)) == len(every)
+  assert best_spans(logits, np.full(30, -1), ends, 4, 7) == []
+
+
+def test_when_no_answer_is_given(tmp_path):
+  question = Question("x", "x", "7", "q?", "red fox", ("red",), 0, 3)
+  found = Found((Answer("red", 0, 3, 2.0, 1.0), Answer("fox", 4, 7, 1.0, 1.0)),
+                Answer("", 0, 0, 3.0, 0.5))
+  always = Spans.of([question], SpanOptions())
+  never, rather, at = (Spans.of([question], SpanOptions(null_threshold=t))
+                       for t in (0.0, 0.6, 0.5))
+  assert found.null_odds == 0.5
+  assert [s.answer(found) for s in (always, never, rather, at)] == [
+      "red", "", "red", "red"]
+  assert [a["text"] for a in always.n_best(found)] == ["red", "fox"]
+  assert [a["text"] for a in never.n_best(found)] == ["", "red", "fox"]
+  weights = np.exp([3.5, 3.0, 2.0])
+  np.testing.assert_allclose([a["probability"] for a in never.n_best(found)],
+                             weights / weights.sum())
+  assert never.predictions([found])[1][0][0] == ""
+  path = tmp_path / "predictions.json"
+  never.write(str(path), [found])
+  always.write(str(tmp_path / "other.json"), [found])
+  assert json.loads(path.read_text()) == {"7": ""}
+  assert json.loads((tmp_path / "nbest_predictions.json").read_text()
+                    )["7"][1]["start_logit"] == 2.0
+  assert json.loads((tmp_path / "null_odds_predictions.json").read_text()
+                    ) == {"7": 0.5}
+  assert not (tmp_path / "null_odds_other.json").exists()
+
+
+# What evaluate-v1.1.py and evaluate-v2.0.py say of these: the right answers,
+# an answer, the odds of none.
+CASES = [
+    (["the Panthers"], "Panthers", -3.0),
+    (["Denver Broncos", "The Denver Broncos"], "Denver", -1.5),
+    (["308"], "308 points", -4.0), (["U.S."], "us", 0.5),
+    (["O'Brien"], "O Brien", 2.0), (["naïve café"], "Naïve  Café!", -2.5),
+    (["e\u0301t\u00e9"], "été", 1.0), (["a"], "the", -1.0),
+    (["“quoted” text"], "quoted text", -0.5), (["東京 都"], "東京", 3.5),
+    (["theory of an atom"], "The theory of atom", -2.0),
+    (["one two two three"], "two two two", 0.0), (["answer"], "", 4.0),
+    (["in 1,000—2,000", "about 1000"], "1000", -3.5),
+    (["Straße"], "STRASSE", 1.5)]
+NO_ANSWER = [([], "", 5.0), ([], "something", -0.75), ([], "the", 0.25),
+             ([], "wrong", 2.5), ([], "", -5.0)]
+
+
+def test_scores_are_the_official_ones():
+  right, predictions, _ = zip(*CASES)
+  assert answers.scores(right, predictions) == pytest.approx(
+      {"exact": 0.33333333333333336, "f1": 0.5158730158730159})
+  right, predictions, odds = zip(*CASES, *NO_ANSWER)
+  assert answers.scores(right, predictions) == pytest.approx({
+      "exact": 0.40, "f1": 0.5869047619047618,
+      "HasAns_exact": 0.33333333333333336, "HasAns_f1": 0.58253968253968246,
+      "NoAns_exact": 0.60, "NoAns_f1": 0.60})
+  assert answers.best_thresholds(right, predictions, odds) == pytest.approx({
+      "best_exact": 0.45, "best_exact_thresh": -1.0,
+      "best_f1": 0.55357142857142854, "best_f1_thresh": 0.0})
+
+
+def test_the_loss_is_that_of_each_window():
+  spans = Spans.of(made(12), SpanOptions(doc_stride=6))
+  batch, logits = next(seen(spans, 40, 3))
+  total, count = 0.0, 0
+  for b, e in zip(*np.nonzero(batch["example_mask"])):
+    here = batch["example_ids"][b] == e + 1
+    for i, end in enumerate(("start", "end")):
+      of_window = logits[b, :, i].astype(np.float64)
+      total += (np.log(np.exp(of_window[here]).sum())
+                - of_window[batch[f"{end}_positions"][b, e]]) / 2
+    count += 1
+  assert count < batch["example_mask"].size  # some are not there
+  objective = Span()
+  losses = lambda classifier: objective.losses(
+      {"classifier": classifier}, batch)["span"]
+  value, gradient_BLF = jax.jit(jax.value_and_grad(losses))(logits)
+  assert value == pytest.approx(total, rel=1e-5)
+  assert objective.weights(batch)["span"] == count
+  # Two softmaxes a window, whose gradients each sum to nothing.
+  assert np.isfinite(gradient_BLF).all()
+  assert (np.asarray(gradient_BLF)[batch["example_ids"] == 0] == 0).all()
+  np.testing.assert_allclose(gradient_BLF.sum(), 0, atol=1e-5)
+
+
+def test_errors_teach():
+  spans = Spans.of(made(3), SpanOptions())
+  with pytest.raises(UserError, match="Rows of 6 tokens hold no context"):
+    spans.rows(Words(), 6, 1, 0)
+  with pytest.raises(UserError, match="data.doc_stride=0: at least 1"):
+    dataclasses.replace(SpanOptions(), doc_stride=0)
+
+
+def test_xquad_as_it_ships(shared):
+  questions = squad.read(str(shared / "data" / "squad" / "xquad.en.json"))
+  assert len(questions) == 1190 and len({q.article for q in questions}) == 48
+  assert all(q.context[q.start:q.end] == q.answers[0] for q in questions)
+
+
+def test_from_questions_to_predictions(tmp_path, capsys):
+  """The commands on a task that can be learned: the colour in the context."""
+  rng = np.random.default_rng(0)
+  words, colours = "tall short old new warm cold".split(), ["red", "blue"]
+  articles = {}
+  for i in range(24):
+    before, after = (" ".join(rng.choice(words, rng.integers(1, 9)))
+                     for _ in range(2))
+    answer = rng.choice(colours)
+    context = f"{before} is {answer} {after}"
+    articles[f"T{i}"] = [(context, [
+        ask(str(i), (str(answer), len(before) + 4), is_impossible=False)])]
+  path, work = file(tmp_path, articles), str(tmp_path / "run")
+  arguments = [
+      "finetune", "squad", f"data.train={path}", f"data.evaluation={path}",
+      "data.length=32", "data.examples_per_row=2", "data.null_threshold=0",
+      "data.tokenizer=wordpiece", "data.tokenizer.vocab_size=60",
+      "model.hidden_size=16", "model.num_hidden_layers=1",
+      "model.num_attention_heads=2", "model.intermediate_size=32",
+      "schedule.learning_rate=2e-2", "epochs=none", "steps=30", "batch_size=8",
+      "log_every=10", "--workdir", work]
+  assert main(arguments) == 0
+  out = capsys.readouterr().out
+  assert float(re.search(r"\| f1 +\| +([\d.]+)", out)[1]) > 0.9
+  output = tmp_path / "predictions.json"
+  assert main(["predict", work, path, "--output", str(output)]) == 0
+  predictions = json.loads(output.read_text())
+  right = {a["qas"][0]["id"]: a["qas"][0]["answers"][0]["text"]
+           for article in json.loads((tmp_path / "dev.json").read_text())["data"]
+           for a in article["paragraphs"]}
+  assert list(predictions) == list(right)
+  assert sum(predictions[i] == right[i] for i in right) > 20
