@@ -11,6 +11,7 @@ from bert_jax.checkpoint import Saved
 from bert_jax.config import UserError
 from bert_jax.experiment import Composition
 from bert_jax.training import partition
+from bert_jax.training.adapters import ADDED
 from bert_jax.training.layouts import Runner
 from bert_jax.training.paths import expand, leaves, path_of
 from bert_jax.training.step import TrainState
@@ -79,7 +80,8 @@ def start_from(saved: Saved, params: Any, drawn_anew: str = "(?!)"
 
 
 def _told(paths: Sequence[str]) -> str:
-  """The modules that parameters belong to; layers and heads as a whole."""
-  modules = [re.sub(r"(?<=^encoder/layers/)(\d+)/.*|/[^/]+$", r"\1", path)
-             for path in paths]
-  return ", ".join(dict.fromkeys(modules)) or "nothing"
+  """The heads, layers and parts of the encoder that parameters belong to."""
+  part = re.compile(r"encoder/layers/\d+|encoder/[^/]+|[^/]+")
+  parts = ["the adapter" if re.search(ADDED, path) else part.match(path)[0]
+           for path in paths]
+  return ", ".join(dict.fromkeys(parts)) or "nothing"

@@ -13,6 +13,8 @@ from bert_jax.objectives.network import Network
 from bert_jax.objectives.objective import Batch
 from bert_jax.training.paths import Table, leaves, look_up, nested
 
+# Found in the paths of what an adapter adds.
+ADDED = r"/lora_[ab]$"
 # How many of a kernel's dimensions are contracted, behind that of the layers.
 _INPUTS: Table[int] = ((r"attention/output/kernel$", 2),
                        (r"(?<!attention/output)/kernel$", 1))
@@ -73,7 +75,7 @@ class Lora(Adapter):
     return AdaptedNetwork(network, self)
 
   def tables(self) -> tuple[Table[float], ...]:
-    trained = r"^(?!encoder/)|^encoder/pooler/|/lora_[ab]$"
+    trained = rf"^(?!encoder/)|^encoder/pooler/|{ADDED}"
     return (((rf"^(?!.*(?:{trained}))", 0.0), (trained, 1.0)),)
 
   def grow(self, params: Any, key: jax.Array) -> Any:
@@ -102,8 +104,8 @@ class Lora(Adapter):
   def merge(self, params: Any) -> Any:
     found = leaves(params)
     merged = {path: x for path, x in found.items()
-              if not path.endswith(("/lora_a", "/lora_b"))}
-    for path in merged.keys():
+              if not re.search(ADDED, path)}
+    for path in merged:
       stem = path.removesuffix("kernel")
       if path.endswith("/kernel") and f"{stem}lora_a" in found:
         product = jnp.matmul(

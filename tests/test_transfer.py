@@ -1,0 +1,263 @@
+"""What stays, what learns slowly, what is drawn anew, and LoRA."""
+
+import dataclasses
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import start
+from bert_jax.checkpoint import Saved
+from bert_jax.config import UserError
+from bert_jax.objectives.objective import Objective
+from bert_jax.objectives.tasks import Classification
+from bert_jax.training import partition
+from bert_jax.training.adapters import Lora, NoAdapter
+from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.training.optimizers import DECAYED, AdamW, Optimizer, Sgd
+from bert_jax.training.partition import LAYOUT
+from bert_jax.training.paths import expand, leaves, look_up
+from bert_jax.training.rates import Rates
+from bert_jax.training.step import Recipe, TrainState, train_step
+from bert_jax.training.transfer import Transfer, layer_rates
+from tests import tiny
+
+LAYERS = tiny.MODEL.num_hidden_layers
+LORA = Lora(rank=2, alpha=6.0, targets="query|value|attention/output")
+MIXED = Transfer(frozen="word_embeddings|layers/0/attention/",
+                 rates=("embeddings/norm/bias$=4", "bias$=2"), layer_decay=0.5)
+
+
+def recipe(transfer=Transfer(), adapter=NoAdapter(),
+           optimizer: Optimizer = Sgd(clip_norm=0.0)) -> Recipe:
+  plain = tiny.recipe(Classification(("a", "b")), optimizer,
+                      hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+  return dataclasses.replace(
+      plain, network=adapter.adapt(plain.network),
+      rates=Rates(adapter.tables() + transfer.tables(LAYERS)))
+
+
+def batch(step: int = 0):
+  rows = tiny.batch(step)
+  return rows | {"labels": rows["next_sentence_labels"]}
+
+
+def shape(recipe: Recipe):
+  return jax.eval_shape(recipe.init, np.int32(0), batch())
+
+
+@functools.cache
+def drawn():
+  """Parameters of the plain network, without a compiler."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32),
+                      shape(recipe()).params)
+
+
+class Square(Objective):
+  """Half the square of every parameter, whose gradient is the parameter."""
+
+  def apply(self, variables, batch, keys_B):
+    return {"square": sum(jnp.sum(jnp.square(x)) / 2
+                          for x in jax.tree.leaves(variables))}
+
+  def weights(self, batch):
+    return {"square": jnp.ones(())}
+
+  def losses(self, logits, batch):
+    return logits
+
+  objective = property(lambda self: self)
+
+
+def by_layer(tree):
+  """Every layer of every parameter by its expanded path."""
+  found = {}
+  for path, leaf in leaves(tree).items():
+    parts = expand(path, leaf)
+    found |= dict(zip(parts, leaf if len(parts) > 1 else [leaf]))
+  return found
+
+
+@pytest.mark.parametrize("table", [
+    layer_rates(LAYERS, 0.9), *LORA.tables(), *MIXED.tables(LAYERS)[:1],
+    LAYOUT, DECAYED], ids=["decay of layers", "lora", "frozen", "layout",
+                           "weight decay"])
+def test_tables_match_every_parameter_once(table):
+  stacked = table in (LAYOUT, DECAYED)
+  for path, leaf in leaves(shape(recipe(adapter=LORA)).params).items():
+    for part in [path] if stacked else expand(path, leaf):
+      matching = [p for p, _ in table if re.search(p, part)]
+      assert len(matching) == 1, (part, matching)
+
+
+def test_layers_learn_slower_from_the_top_down():
+  """One power a layer, and no power lost between the heads and the top."""
+  table = layer_rates(12, 0.9)
+  rate = functools.partial(look_up, table)
+  assert rate("classifier/kernel") == rate("encoder/pooler/bias") == 1
+  assert rate("encoder/layers/11/output/kernel") == 0.9
+  assert rate("encoder/layers/1/output/kernel") == 0.9**11
+  assert rate("encoder/layers/0/output/kernel") == 0.9**12
+  assert rate("encoder/embeddings/norm/scale") == 0.9**13
+
+
+def test_rates_are_those_of_hand_made_steps():
+  """Frozen bytes stay, the rest goes its rate's part of the way; the norm is
+  that of what is trained."""
+  one = dataclasses.replace(recipe(MIXED), network=Square())
+  state = TrainState(np.int32(0), np.int32(0), drawn(),
+                     one.optimizer.init(one.rates.trained(drawn())))
+  state, pairs = jax.jit(functools.partial(train_step, one))(state, batch())
+  before, after = by_layer(drawn()), by_layer(jax.device_get(state.params))
+  squares = 0.0
+  for path, old in before.items():
+    if "word_embeddings" in path or "layers/0/attention/" in path:
+      assert old.tobytes() == after[path].tobytes(), path
+      continue
+    rate = (4 if path.endswith("embeddings/norm/bias") else
+            2 if path.endswith("bias") else 1)
+    rate *= (0.125 if "embeddings" in path else 0.25 if "layers/0" in path
+             else 0.5 if "layers/1" in path else 1)
+    np.testing.assert_allclose(after[path], (1 - 0.5 * rate) * old, rtol=1e-6,
+                               err_msg=path)
+    squares += np.square(old).sum()
+  assert pairs["gradient_norm"][0] == pytest.approx(squares**0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", [m() for m in
+                                       Optimizer.members().values()],
+                         ids=Optimizer.members())
+def test_what_is_frozen_has_no_moments(optimizer):
+  found = leaves(shape(recipe(MIXED, optimizer=optimizer)).opt_state)
+  whole = leaves(shape(recipe(optimizer=optimizer)).opt_state)
+  assert not [path for path in found if "word_embeddings" in path]
+  for path, leaf in found.items():
+    layers = 1 if "layers/attention/" in path else LAYERS
+    assert leaf.shape == ((layers, *whole[path].shape[1:])
+                          if "layers" in path else whole[path].shape)
+
+
+def test_members_may_be_mapped():
+  """As many runs in one program are."""
+  one = recipe(MIXED, LORA, AdamW())
+  step = functools.partial(train_step, one)
+  several = lambda tree: jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((3, *x.shape), x.dtype), tree)
+  states, batches = several(shape(one)), several(batch())
+  new, _ = jax.eval_shape(jax.vmap(step), states, batches)
+  assert jax.tree.map(lambda x: x.shape, new) == jax.tree.map(
+      lambda x: x.shape, states)
+
+
+@pytest.mark.parametrize("transfer, told", [
+    (Transfer(frozen="embedings"), "'embedings' .* no parameter.*layers/0..1/"),
+    (Transfer(rates=("bias=2", "query/bias=1")), "'query/bias' .* no param"),
+    (Transfer(frozen="a|e|i|o"), "nothing is left to train")])
+def test_patterns_without_effect_are_refused(transfer, told):
+  with pytest.raises(UserError, match=re.compile(told, re.DOTALL)):
+    shape(recipe(transfer))
+
+
+@pytest.mark.parametrize("options, told", [
+    ({"frozen": "layers/["}, "frozen: .* no regular expression"),
+    ({"rates": ("bias",)}, "rates=bias: expected a pattern and a multiplier"),
+    ({"rates": ("bias=fast",)}, "rates=bias=fast"),
+    ({"layer_decay": 1.1}, "layer_decay=1.1"),
+    ({"reinitialize_layers": -1}, "at least 0")])
+def test_options_that_say_nothing_are_refused(options, told):
+  with pytest.raises(UserError, match=told):
+    Transfer(**options)
+
+
+def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
+  fresh = drawn()
+  other = jax.tree.map(lambda x: x + 1, fresh)
+  other["classifier"] = {"kernel": np.zeros((16, 3)), "bias": np.zeros(3)}
+  del other["encoder"]["pooler"]
+  params, new = start.start_from(
+      Saved(other, None, 7), fresh,
+      Transfer(reinitialize_layers=1).drawn_anew(LAYERS))
+  before, after = by_layer(fresh), by_layer(params)
+  anew = [path for path in before
+          if re.match("encoder/layers/1/|encoder/pooler/|classifier/", path)]
+  assert sorted(new) == sorted(anew)
+  for path, value in after.items():
+    np.testing.assert_array_equal(value, before[path] + (path not in anew))
+  assert Transfer(reinitialize_pooler=True).drawn_anew(2) == "^encoder/pooler/"
+  with pytest.raises(UserError, match="network has 2 layers"):
+    Transfer(reinitialize_layers=3).drawn_anew(2)
+
+
+def test_heads_that_fit_are_taken():
+  """From MNLI to a task with as many classes, or to one with another number."""
+  saved = Saved(jax.tree.map(lambda x: x + 1, drawn()), None, 7)
+  params, new = start.start_from(saved, drawn())
+  assert not new
+  jax.tree.map(np.testing.assert_array_equal, params, saved.params)
+
+
+def run(layout, steps: int = 2):
+  """LoRA's parameters before and after some steps, some layers frozen."""
+  one = recipe(Transfer(frozen="layers/0/.*query"), LORA, Sgd())
+  runner = layout.build(one, shape(one), tiny.BATCH, batch())
+  params = LORA.grow(drawn(), jax.random.key(0))
+  state = TrainState(np.int32(0), np.int32(0), params,
+                     one.optimizer.init(one.rates.trained(params)))
+  state = runner.spread(partition.place(jax.device_get(state),
+                                        runner.shardings))
+  for step in range(steps):
+    state, _ = runner.step(state, runner.feed(batch(step)))
+  return jax.device_get((params, runner.gather(state).params))
+
+
+@functools.cache
+def on_a_mesh():
+  return run(MeshLayout(2, 2, 2))
+
+
+def test_lora_changes_only_what_is_small():
+  before, after = map(by_layer, on_a_mesh())
+  for path, old in before.items():
+    small = re.search("lora_|pooler|classifier", path)
+    frozen = not small or re.search("layers/0/.*query", path)
+    assert (old.tobytes() == after[path].tobytes()) == bool(frozen), path
+  small = sum(x.size for path, x in before.items() if "lora" in path)
+  assert small == LAYERS * 3 * 2 * 16 * LORA.rank  # 3 kernels of 16 x 16
+
+
+def test_lora_starts_as_the_network_and_merges_to_one():
+  plain, adapted = recipe().network, recipe(adapter=LORA).network
+  before, after = on_a_mesh()
+  forward = jax.jit(lambda network, params: network.apply(
+      {"params": params}, batch())["classifier"], static_argnums=0)
+  logits = lambda *arguments: np.asarray(forward(*arguments))
+  base = logits(plain, drawn())
+  np.testing.assert_array_equal(logits(adapted, before), base)
+  merged = LORA.merge(after)
+  assert jax.tree.structure(merged) == jax.tree.structure(drawn())
+  found = logits(adapted, after)
+  assert np.abs(found - base).max() > 1e-3
+  np.testing.assert_allclose(logits(plain, merged), found, atol=1e-6)
+  jax.tree.map(np.testing.assert_array_equal, LORA.merge(merged), merged)
+  old, new, large = (tree["encoder"]["layers"]["attention"]["output"]
+                     for tree in (before, after, merged))
+  np.testing.assert_allclose(
+      large["kernel"][1].reshape(16, 16), old["kernel"][1].reshape(16, 16)
+      + 3.0 * new["lora_a"][1] @ new["lora_b"][1], atol=1e-6)
+
+
+def test_lora_is_the_same_on_a_mesh_and_with_pmap():
+  jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6, rtol=0),
+               run(PmapLayout())[1], on_a_mesh()[1])
+
+
+@pytest.mark.parametrize("options, told", [
+    ({"rank": 0}, "adapter.rank=0"), ({"targets": "("}, "no regular express"),
+    ({"targets": "qwery"}, "in no kernel.*layers/attention/query/kernel")])
+def test_lora_that_adapts_nothing_is_refused(options, told):
+  with pytest.raises(UserError, match=re.compile(told, re.DOTALL)):
+    shape(recipe(adapter=Lora(**options)))
