@@ -3,6 +3,6 @@
 All are imported here, so that a page may be given any of them by name.
 """
 
-from bert_jax.objectives import mlm, several, tasks
+from bert_jax.objectives import mlm, several, span, tasks
 
-__all__ = ["mlm", "several", "tasks"]
+__all__ = ["mlm", "several", "span", "tasks"]
