@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from bert_jax.config import Choice, UserError
-from bert_jax.data import corpus, docstrings, labelled, squad, tasks
+from bert_jax.data import corpus, docstrings, glue, labelled, squad, tasks
 from bert_jax.data.columns import Columns
 from bert_jax.data.corpus import Splits
 from bert_jax.data.faults import Dirty
@@ -167,6 +167,46 @@ class TableData(LabelledData):
                  labels: tuple[str, ...]) -> Labelled:
     return tasks.read(source, dataclasses.replace(self.columns, label=""),
                       kind, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class GlueData(LabelledData):
+  """A task of GLUE, from its own files or through TFDS.
+
+  Attributes:
+    folder: what the tasks' folders lie in, or "tfds".
+    task: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, MNLI-mm, QNLI, RTE or WNLI.
+    dirty: what is done about records that cannot be used, as QQP has some:
+      they are left out and counted, or are an error.
+  """
+
+  folder: str = "glue"
+  task: str = "MRPC"
+  dirty: Dirty = "skip"
+
+  def facts(self, kind: str, labels: tuple[str, ...]) -> glue.Task:
+    task = glue.task_facts(self.task)
+    if kind != task.kind:
+      wanted = {"class": "classification", "number": "regression"}[task.kind]
+      raise UserError(f"data.task={self.task} wants objective={wanted}.")
+    if labels not in ((), task.labels):
+      raise UserError(f"objective.labels={','.join(labels)}: data.task="
+                      f"{self.task} has {','.join(task.labels)}.")
+    return task
+
+  def sets(self, kind: str,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    self.facts(kind, labels)
+    return tuple(glue.read(self.folder, self.task, split, self.dirty)
+                 for split in ("train", "dev"))
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    """Of a file with the columns of the task's test file, or of "test"."""
+    task = self.facts(kind, labels)
+    if source == "test":
+      return glue.read(self.folder, self.task, "test")
+    return glue.read_file(source, task, "test")
 
 
 @dataclasses.dataclass(frozen=True)
