@@ -7,6 +7,7 @@ by itself with that seed and rate is. Where not all fit, they run in groups.
 import dataclasses
 import functools
 import itertools
+import json
 import math
 import pathlib
 import sys
@@ -25,13 +26,14 @@ from bert_jax.evaluate import PLACES
 from bert_jax.experiment import Composition, Experiment, compose
 from bert_jax.facts import Facts
 from bert_jax.log import Log
+from bert_jax.spread import Spread
 from bert_jax.start import start_from
 from bert_jax.training import members as program
 from bert_jax.training import plan
 from bert_jax.training.layouts import memory_limit
 from bert_jax.training.plan import Workload
 from bert_jax.training.step import TrainState
-from bert_jax.watch import Patience, Watch
+from bert_jax.watch import Patience, Watch, rank, write_whole
 
 Scores = Mapping[str, float]
 
@@ -72,6 +74,42 @@ class Outcome:
   scores: Scores
   found: Any
   params: Any
+
+
+def run(experiment: Experiment, workdir: pathlib.Path, seeds: int,
+        rates: Sequence[float] = (), at_once: int | None = None) -> str:
+  """Trains a grid of members, and writes down what became of them.
+
+  Args:
+    workdir: gets outcomes.json, best/ (the work directory of the best member)
+      and a folder for each group.
+
+  Returns:
+    A table in Markdown: of every score, what the seeds of each rate say.
+  """
+  sweep = Sweep(experiment, grid(experiment, seeds, rates), at_once)
+  outcomes = sweep.train(workdir)
+  decides = experiment.best or "loss"
+  best = max(outcomes, key=lambda outcome: rank(decides, outcome.scores))
+  save(best, sweep.of(best.member), workdir / "best")
+  write_whole(workdir / "outcomes.json", json.dumps([
+      {"member": dataclasses.asdict(o.member), "step": o.step,
+       "scores": o.scores} for o in outcomes], indent=1) + "\n")
+  return f"{table(outcomes)}\nBest by {decides}: {best.member}."
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+  """Of every score, what the seeds of each rate say."""
+  lines = []
+  for rate in dict.fromkeys(o.member.learning_rate for o in outcomes):
+    here = [o.scores for o in outcomes if o.member.learning_rate == rate]
+    for name in here[0]:
+      spread = Spread.of([scores[name] for scores in here])
+      lines.append([f"{rate:g}", name, *(f"{x:.4g}" for x in (
+          spread.median, spread.mean, spread.deviation, spread.low,
+          spread.high)), str(spread.count)])
+  return writers.table(["rate", "held out", "median", "mean", "deviation",
+                        "95% from", "to", "seeds"], lines)
 
 
 def grid(experiment: Experiment, seeds: int,

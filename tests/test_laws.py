@@ -22,7 +22,7 @@ ROOMS = ("__main__", "quickstart", "glue", "sweep", "interop", "show", "embed",
          "replay", "loop", "start", "evaluate", "checkpoint", "stored", "facts",
          "log", "watch", "hosts", "writers", "compiled", "experiment", "budget",
          "training", "objectives", "model", "data", "metrics", "answers",
-         "config", "__init__")
+         "spread", "config", "__init__")
 
 # The functional core: arrays and frozen options in, arrays out.
 PURE = ("training", "objectives", "model", "metrics", "answers")

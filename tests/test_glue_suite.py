@@ -1,0 +1,93 @@
+"""The suite of GLUE: protocol, tables, what is done once."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import __main__ as commands
+from bert_jax import glue
+from bert_jax.config import UserError
+from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.interop import imported
+from bert_jax.objectives.mlm import Mlm
+from tests import small_run, tiny
+
+
+def result(rate_scores: dict[float, list[float | None]]) -> dict:
+  """As glue keeps it, of MRPC."""
+  return {"metrics": ["f1", "accuracy"], "outcomes": [
+      {"seed": seed, "learning_rate": rate, "degenerate": score is None,
+       "scores": {"f1": score, "accuracy": score}}
+      for rate, scores in rate_scores.items()
+      for seed, score in enumerate(scores)]}
+
+
+def test_of_several_rates_the_best_median_is_told():
+  found = result({1e-5: [0.99, 0.6, 0.6], 1e-4: [0.7, 0.8, 0.9],
+                  1e-3: [0.95, None, None]})
+  assert glue.chosen_rate(found) == 1e-4
+  table = glue.table({"MRPC": found})
+  f1, accuracy, mean = (line.split("|")[1:-1]
+                        for line in table.splitlines()[2:])
+  assert [cell.strip() for cell in f1] == [
+      "MRPC", "f1", "0.0001", "80.0", "80.0", "10.0", "55.2 to 104.8", "3",
+      "0"]
+  assert [cell.strip() for cell in mean][:4] == ["mean of 1", "", "", "80.0"]
+
+
+def test_a_seed_without_a_score_is_not_hidden():
+  table = glue.table({"MRPC": result({1e-4: [0.7, 0.8, None]})})
+  cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
+  assert cells[3:5] == ["nan", "nan"] and cells[-1] == "1"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory) -> list[str]:
+  """The command's arguments; a network and two tasks so small."""
+  folder = tmp_path_factory.mktemp("glue")
+  rng = np.random.default_rng(0)
+  for split, count in (("train", 40), ("dev", 12), ("test", 5)):
+    labels = ["entailment", "not_entailment"] * count
+    pairs = [(small_run.sentence(rng), small_run.sentence(rng))
+             for _ in range(count)]
+    lines = ["index\tsentence1\tsentence2" + "\tlabel" * (split != "test")]
+    lines += [f"{i}\t{a}\t{b}" + f"\t{labels[i]}" * (split != "test")
+              for i, (a, b) in enumerate(pairs)]
+    (folder / "RTE").mkdir(exist_ok=True)
+    (folder / "RTE" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+  tokenizer = WordPieceTokenizer(vocab_size=60).build(
+      [small_run.sentence(rng) for _ in range(100)])
+  recipe = tiny.recipe(objective=Mlm(), vocab_size=60, num_hidden_layers=1,
+                       max_position_embeddings=32)
+  params = jax.jit(recipe.init)(np.int32(0), tiny.batch(size=1)).params
+  imported.save(imported.Imported(
+      recipe.network.options, params, Mlm(), tokenizer, "a test"),
+      folder / "bert")
+  return ["glue", "--workdir", str(folder / "suite"), "--seeds", "2",
+          f"init_from={folder}/bert", f"data.folder={folder}",
+          "data.length=32", "epochs=1", "log_every=1"]
+
+
+def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
+  assert commands.main(suite) == 0
+  told = capsys.readouterr().out
+  assert "RTE: 2 members" in told and "| mean of 1" in told
+  workdir = tmp_path.parent.joinpath(suite[2])
+  kept, = json.loads((workdir / "results.json").read_text()).values()
+  assert kept["protocol"]["version"] == 1
+  assert [o["seed"] for o in kept["outcomes"]] == [0, 1]
+  lines = (workdir / "submission" / "RTE.tsv").read_text().splitlines()
+  assert lines[0] == "index\tprediction" and len(lines) == 6
+  # What is finished is not done again, and nothing else is passed for it.
+  assert commands.main(suite) == 0
+  assert "RTE: 2 members" not in capsys.readouterr().out
+  assert commands.main([*suite, "epochs=2"]) == 1
+  assert "of another protocol" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_told(suite):
+  with pytest.raises(UserError, match="no train and dev files of CoLA"):
+    commands._glue(commands._parser().parse_args(
+        [*suite, "--tasks", "CoLA"]))
