@@ -1,12 +1,14 @@
 """The commands: `python -m bert_jax COMMAND --help`."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import rich.console
@@ -18,7 +20,7 @@ from bert_jax.config import UserError
 from bert_jax.data import documents
 from bert_jax.data.datasets import TextData, cache_directory
 from bert_jax.experiment import Experiment
-from bert_jax.interop import imported, sources
+from bert_jax.interop import exporting, imported, sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,6 +125,18 @@ def _parser() -> argparse.ArgumentParser:
   importing.add_argument("--workdir", required=True)
   importing.add_argument("--tokenizer", default="", help="another directory, "
                          "or a vocab.txt, to take the tokenizer from")
+  outwards = command("export", _export, "A directory that Hugging Face's "
+                     "transformers loads, with a model card.")
+  _add_workdir(outwards)
+  outwards.add_argument("directory", help="is made, or is empty")
+  outwards.add_argument("--family", default="auto",
+                        choices=get_args(exporting.Family),
+                        help="whose names the network gets; auto (default): "
+                        "RoBERTa's if the tokenizer is, else BERT's")
+  for field in dataclasses.fields(exporting.Told):
+    outwards.add_argument(
+        f"--{field.name.replace('_', '-')}", default=field.default,
+        metavar="TEXT", help=f"for the card: {field.metadata['help']}")
   for noun, verb, run, summary in (
       ("tokenizer", "train", _tokenizer, "Train a page's tokenizer."),
       ("corpus", "build", _corpus, "Build a page's corpus.")):
@@ -238,6 +252,15 @@ def _import(options: argparse.Namespace) -> None:
   experiment = imported.save(found, options.workdir)
   print(f"{options.workdir}: {found.parameters:,} parameters, objective="
         f"{experiment.objective.choice_name}")
+
+
+def _export(options: argparse.Namespace) -> None:
+  told = exporting.Told(**{
+      field.name: getattr(options, field.name)
+      for field in dataclasses.fields(exporting.Told)})
+  architecture = exporting.export(options.workdir, options.directory, told,
+                                  options.family)
+  print(f"{options.directory}: {architecture}")
 
 
 def _text(options: argparse.Namespace) -> TextData:

@@ -13,6 +13,10 @@ from bert_jax.model.attention import DotProductAttention
 from bert_jax.model.encoder import Bert
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.objective import Objective
+from bert_jax.objectives.several import (
+    MultiLabel, MultipleChoice, Similarity)
+from bert_jax.objectives.span import Span
+from bert_jax.objectives.tasks import Classification, Regression, Tagging
 
 # The families whose tensors are BERT's, and what begins their classes.
 FAMILIES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
@@ -23,21 +27,35 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new",
     "gelu_accurate": "gelu_new", "relu": "relu", "silu": "silu",
     "swish": "silu", "tanh": "tanh"}
-# Kind of label: the class's ending, the problem_type, whether it has a pooler.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """What goes with a kind of labels."""
+
+  objective: type[Objective]
+  ending: str  # of the class
+  pooler: bool
+  problem: str | None = None  # problem_type of the configuration
+
+
 _TASKS = {
-    "class": ("ForSequenceClassification", "single_label_classification", True),
-    "number": ("ForSequenceClassification", "regression", True),
-    "classes": ("ForSequenceClassification", "multi_label_classification",
-                True),
-    "tags": ("ForTokenClassification", None, False),
-    "choice": ("ForMultipleChoice", None, True),
-    "span": ("ForQuestionAnswering", None, False)}
+    "class": _Task(Classification, "ForSequenceClassification", True,
+                   "single_label_classification"),
+    "number": _Task(Regression, "ForSequenceClassification", True,
+                    "regression"),
+    "classes": _Task(MultiLabel, "ForSequenceClassification", True,
+                     "multi_label_classification"),
+    "tags": _Task(Tagging, "ForTokenClassification", False),
+    "choice": _Task(MultipleChoice, "ForMultipleChoice", True),
+    "span": _Task(Span, "ForQuestionAnswering", False)}
 # Ending of a class that reads text: the parts that it cannot do without.
 _READERS = {
     "Model": set(), "ForPreTraining": {"encoder/pooler", "mlm", "nsp"},
     "ForMaskedLM": {"mlm"}, "LMHeadModel": {"mlm"},
     "ForNextSentencePrediction": {"encoder/pooler", "nsp"}}
 _HEADS = {"encoder/pooler", "mlm", "nsp"}
+_ENDINGS = (*_READERS, *dict.fromkeys(t.ending for t in _TASKS.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +65,12 @@ class Architecture:
   Attributes:
     parts: of its parameters, as `names.Entry.part`.
     first_position: rows of the position table before the first token's.
-    roberta: it has RoBERTa's names and positions.
   """
 
   model: Bert
   objective: Objective
   parts: frozenset[str]
   first_position: int = 0
-  roberta: bool = False
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -91,12 +107,15 @@ def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
   if kind is None:
     needed = _READERS[_ending(options, source) or "Model"]
     found = frozenset({"encoder"} | needed | there & _HEADS)
-    objective = MlmNsp() if "nsp" in found else Mlm()
+    _check_roberta(family != "bert", model, found)
+    objective = (MlmNsp() if "nsp" in found else Mlm() if "mlm" in found
+                 else Similarity())
   else:
-    found = frozenset({"encoder", "classifier"} | (
-        {"encoder/pooler"} if _TASKS[kind][2] else set()))
+    # Many hold a pooler that their class has no use for.
+    found = frozenset({"encoder", "classifier"} | there & {"encoder/pooler"} | (
+        {"encoder/pooler"} if _TASKS[kind].pooler else set()))
     objective = _objective(kind, options, shapes, source)
-  return Architecture(model, objective, found, first, family != "bert")
+  return Architecture(model, objective, found, first)
 
 
 def _model(options: Mapping[str, Any], first: int, source: str) -> Bert:
@@ -125,16 +144,21 @@ def _model(options: Mapping[str, Any], first: int, source: str) -> Bert:
     raise UserError(f"{source}: {error}") from None
 
 
+def _check_roberta(roberta: bool, model: Bert, parts: frozenset[str]) -> None:
+  if roberta and "mlm" in parts and model.hidden_act != "gelu":
+    raise UserError("RoBERTa's masked-LM head always has hidden_act=gelu; this "
+                    f"network's {model.hidden_act} cannot be had in both.")
+
+
 def _ending(options: Mapping[str, Any], source: str) -> str:
   """What the class's name says after the family's; "" if it is not told."""
   classes = options.get("architectures") or [""]
   for family in ("", *FAMILIES.values()):
-    if classes[0].startswith(family) and classes[0][len(family):] in {
-        "", *_READERS, *(ending for ending, _, _ in _TASKS.values())}:
-      return classes[0][len(family):]
+    ending = classes[0].removeprefix(family)
+    if ending in ("", *_ENDINGS):
+      return ending
   raise UserError(f"{source}: architectures={classes[0]}" + nearest(
-      classes[0], [f"Bert{e}" for e in dict.fromkeys(
-          [*_READERS, *(ending for ending, _, _ in _TASKS.values())])]))
+      classes[0], [f"Bert{ending}" for ending in _ENDINGS]))
 
 
 def _kind(options: Mapping[str, Any], there: set[str],
@@ -146,13 +170,17 @@ def _kind(options: Mapping[str, Any], there: set[str],
   if not ending:
     ending = ("ForSequenceClassification" if "encoder/pooler" in there
               else "ForTokenClassification")
-  kinds = [kind for kind, task in _TASKS.items() if task[0] == ending]
+  kinds = [kind for kind, task in _TASKS.items() if task.ending == ending]
   if len(kinds) == 1:
     return kinds[0]
   problem = options.get("problem_type")
   if problem is None:
-    return "number" if len(_labels(options) or "??") == 1 else "class"
-  return next(kind for kind in kinds if _TASKS[kind][1] == problem)
+    return "number" if len(_labels(options)) == 1 else "class"
+  if problem not in {task.problem for task in _TASKS.values()}:
+    raise UserError(f"{source}: problem_type={problem}" + nearest(
+        str(problem), [task.problem for task in _TASKS.values()
+                       if task.problem]))
+  return next(kind for kind in kinds if _TASKS[kind].problem == problem)
 
 
 def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -166,23 +194,15 @@ def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
 def _objective(kind: str, options: Mapping[str, Any],
                shapes: Mapping[str, tuple[int, ...]],
                source: str) -> Objective:
-  member = member_of(kind)
-  classes = shapes.get("classifier.bias", (2,))[0]
-  if "labels" not in {field.name for field in dataclasses.fields(member)}:
+  member = _TASKS[kind].objective
+  if kind not in ("class", "classes", "tags"):
     return member()
+  classes = shapes["classifier.bias"][0] if "classifier.bias" in shapes else 2
   labels = _labels(options) or tuple(f"LABEL_{i}" for i in range(classes))
   if len(labels) != classes:
     raise UserError(f"{source}: id2label names {len(labels)} labels, but the "
                     f"classifier has {classes}.")
   return member(labels=labels)
-
-
-def member_of(kind: str) -> type[Objective]:
-  """The project's own objective for a kind of labels."""
-  for member in Objective.members().values():
-    if member.label_kind == kind and member.__module__.startswith("bert_jax."):
-      return member
-  raise UserError(f"There is no objective for labels of the kind {kind}.")
 
 
 def write(model: Bert, objective: Objective, parts: set[str],
@@ -202,16 +222,15 @@ def write(model: Bert, objective: Objective, parts: set[str],
                     "it, so its weights cannot be exported.")
   family = "roberta" if roberta else "bert"
   ending, labels = _written_head(objective, parts)
+  _check_roberta(roberta, model, frozenset(parts))
   if roberta and "nsp" in parts:
     raise UserError("RoBERTa has no head for the next sentence; export it "
                     "with --family bert.")
-  first = 2 if roberta else 0
   options = {
       "architectures": [FAMILIES[family] + ending], "model_type": family,
       **{field.name: getattr(model, field.name)
          for field in dataclasses.fields(Bert) if field.name not in (
              "norm_placement", "attention", "dtype", "scan_unroll")},
-      "max_position_embeddings": model.max_position_embeddings + first,
       "tie_word_embeddings": True, **labels}
   return options, "" if ending == "Model" else f"{family}."
 
@@ -220,15 +239,15 @@ def _written_head(objective: Objective,
                   parts: set[str]) -> tuple[str, dict[str, Any]]:
   """The ending of the class, and what is said of its labels."""
   if "classifier" in parts and objective.label_kind in _TASKS:
-    ending, problem, _ = _TASKS[objective.label_kind]
-    labels = {} if problem is None else {"problem_type": problem}
-    if objective.label_kind == "number":
-      return ending, labels | {"id2label": {"0": "LABEL_0"},
-                               "label2id": {"LABEL_0": 0}}
-    if objective.labels:
-      labels["id2label"] = {str(i): n for i, n in enumerate(objective.labels)}
-      labels["label2id"] = {n: i for i, n in enumerate(objective.labels)}
-    return ending, labels
+    task, labels = _TASKS[objective.label_kind], {}
+    if task.problem:
+      labels["problem_type"] = task.problem
+    names_ = ("LABEL_0",) if objective.label_kind == "number" else (
+        () if objective.label_kind == "choice" else objective.labels)
+    if names_:
+      labels["id2label"] = {str(i): name for i, name in enumerate(names_)}
+      labels["label2id"] = {name: i for i, name in enumerate(names_)}
+    return task.ending, labels
   if "classifier" in parts:
     raise UserError(f"objective={objective.choice_name}: Hugging Face has no "
                     "class for its head.")

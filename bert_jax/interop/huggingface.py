@@ -1,51 +1,53 @@
 """Directories as Hugging Face's `transformers` keeps them, in and out."""
 
+import json
 import pathlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
-import flax.traverse_util
 import numpy as np
 
 from bert_jax.config import UserError
-from bert_jax.data import tokenizers
-from bert_jax.data.tokenizers import LoadedTokenizer
 from bert_jax.interop import architectures, names, pickles
 from bert_jax.interop.architectures import Architecture
-from bert_jax.interop.imported import Imported
+from bert_jax.model.encoder import Bert
+from bert_jax.objectives.objective import Objective
 
+
+Params = Mapping[str, np.ndarray]  # by their paths
+
+_POSITIONS = "embeddings.position_embeddings.weight"
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json",
             "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
-def read(path: pathlib.Path, tokenizer: str = "") -> Imported:
-  """The network, parameters and tokenizer of a directory.
-
-  Args:
-    path: with config.json, weights and the tokenizer's files.
-    tokenizer: another directory or file to take the tokenizer from.
+def read(path: pathlib.Path) -> tuple[Architecture, Params]:
+  """The network of a directory with config.json and weights, and its
+  parameters.
 
   Raises:
     UserError: something is missing, surplus, or not to be expressed here.
   """
   tensors = common_tensors(_tensors(path), str(path))
-  options = architectures.read_json(path / "config.json")
+  return fitted(tensors, architectures.read_json(path / "config.json"),
+                path / "config.json")
+
+
+def fitted(tensors: Mapping[str, np.ndarray], options: Mapping[str, Any],
+           config: pathlib.Path) -> tuple[Architecture, Params]:
+  """Tensors under the table's names as what a configuration asks for.
+
+  Args:
+    config: the file of the options, named in errors.
+  """
   found = architectures.read(
-      options, {name: x.shape for name, x in tensors.items()},
-      str(path / "config.json"))
-  return assemble(found, tensors, path, tokenizer)
-
-
-def assemble(found: Architecture, tensors: dict[str, np.ndarray],
-             path: pathlib.Path, tokenizer: str) -> Imported:
-  """Architecture, tensors under the table's names, and tokenizer in one."""
-  positions = "embeddings.position_embeddings.weight"
-  if positions in tensors:
-    tensors[positions] = tensors[positions][found.first_position:]
-  params = names.to_ours(tensors, found.model, set(found.parts), str(path))
-  return Imported(
-      found.model, flax.traverse_util.unflatten_dict(params, sep="/"),
-      found.objective, _tokenizer(pathlib.Path(tokenizer or path)), str(path))
+      options, {name: x.shape for name, x in tensors.items()}, str(config))
+  if _POSITIONS in tensors:
+    tensors = dict(tensors)
+    tensors[_POSITIONS] = tensors[_POSITIONS][found.first_position:]
+  return found, names.to_ours(tensors, found.model, set(found.parts),
+                              str(config.parent))
 
 
 def common_tensors(tensors: Mapping[str, np.ndarray],
@@ -101,11 +103,52 @@ def _file(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise UserError(f"{path} is no whole safetensors file: {error}.") from None
 
 
-def _tokenizer(path: pathlib.Path) -> LoadedTokenizer:
-  if path.is_file():
-    return tokenizers.WordPieceTokenizer(path=str(path)).build(())
-  options = (architectures.read_json(path / "tokenizer_config.json")
-             if (path / "tokenizer_config.json").is_file() else {})
-  return tokenizers.WordPieceTokenizer(
-      path=str(path / "vocab.txt"),
-      lowercase=options.get("do_lower_case", True)).build(())
+def write(directory: pathlib.Path, options: Mapping[str, Any],
+          tensors: Mapping[str, np.ndarray],
+          files: Mapping[str, bytes]) -> None:
+  """A directory that `AutoModel` loads.
+
+  Args:
+    directory: does not exist or is empty.
+    options, tensors: see `written`.
+    files: what else belongs there.
+
+  Raises:
+    UserError: there is something already.
+  """
+  import safetensors.numpy
+  if directory.exists() and (not directory.is_dir()
+                             or any(directory.iterdir())):
+    raise UserError(f"{directory} is not empty; give another directory.")
+  directory.mkdir(parents=True, exist_ok=True)
+  content = {
+      **files,
+      "config.json": (json.dumps(options, indent=2) + "\n").encode(),
+      # Without a word of who wrote it, some programs refuse to read it.
+      "model.safetensors": safetensors.numpy.save(dict(tensors),
+                                                  {"format": "pt"})}
+  for name, data in content.items():
+    (directory / name).write_bytes(data)
+
+
+def written(model: Bert, objective: Objective, params: Params,
+            first_position: int | None = None
+            ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """What config.json says, and the tensors under the names of its class.
+
+  Args:
+    first_position: RoBERTa, which counts positions from there, behind the id
+      of padding; None: BERT.
+
+  Raises:
+    UserError: the network is none that they can express.
+  """
+  tensors = names.to_theirs(params, model)
+  options, prefix = architectures.write(
+      model, objective, names.parts(tensors), first_position is not None)
+  unused = first_position or 0
+  options["max_position_embeddings"] += unused
+  tensors[_POSITIONS] = np.pad(tensors[_POSITIONS], ((unused, 0), (0, 0)))
+  return options, {
+      names.their_name(name, options["architectures"][0], prefix): tensor
+      for name, tensor in tensors.items()}

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from bert_jax import checkpoint
 from bert_jax.checkpoint import Checkpoints
 from bert_jax.config import UserError
-from bert_jax.data.datasets import Data, TableData, TextData
+from bert_jax.data.datasets import (
+    Data, SquadData, TableData, TextData)
 from bert_jax.data.tokenizers import LoadedTokenizer
 from bert_jax.experiment import Experiment
 from bert_jax.facts import Facts
@@ -25,7 +26,7 @@ class Imported:
 
   model: Bert
   params: Any
-  objective: Objective  # whose heads it has; Mlm if it has none
+  objective: Objective  # that its heads are for; Similarity if it has none
   tokenizer: LoadedTokenizer
   source: str
 
@@ -64,6 +65,7 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
 
 
 def _data(objective: Objective, positions: int) -> Data:
-  if objective.label_kind is None:
-    return TextData(length=min(512, positions))
-  return TableData(length=min(128, positions))
+  """What such a network reads, but for the files."""
+  kinds = {None: TextData, "span": SquadData}
+  kind = kinds.get(objective.label_kind, TableData)
+  return kind(length=min(kind.length, positions))

@@ -113,6 +113,19 @@ _RENAMED = (
     (r"^classifier\.out_proj\.", "classifier."),
     (r"^qa_outputs\.", "classifier."),
 )
+# The way back, of the classes that call them so.
+_ROBERTA = (
+    (r"^cls\.predictions\.transform\.dense\.", "lm_head.dense."),
+    (r"^cls\.predictions\.transform\.LayerNorm\.", "lm_head.layer_norm."),
+    (r"^cls\.predictions\.", "lm_head."),
+)
+_THEIR_NAMES = (
+    (r"^Roberta", _ROBERTA),
+    (r"^RobertaForSequenceClassification$", (
+        (r"^classifier\.", "classifier.out_proj."),
+        (r"^pooler\.dense\.", "classifier.dense."))),
+    (r"ForQuestionAnswering$", ((r"^classifier\.", "qa_outputs."),)),
+)
 # No parameters: what can be counted, and the decoder, which is the word table.
 _BUFFERS = r"^embeddings\.(position_ids|token_type_ids)$"
 _TIED = {"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
@@ -124,6 +137,18 @@ def common_name(name: str) -> str:
   for pattern, replacement in _RENAMED:
     name = re.sub(pattern, replacement, name)
   return name
+
+
+def their_name(name: str, architecture: str, prefix: str) -> str:
+  """The name that a class has for one of the table's."""
+  for pattern, renamed in _THEIR_NAMES:
+    if re.search(pattern, architecture):
+      for old, new in renamed:
+        name, changed = re.subn(old, new, name)
+        if changed:
+          break
+  inside = re.match(r"(embeddings|encoder|pooler)\.", name)
+  return f"{prefix}{name}" if inside else name
 
 
 def sizes(model: Bert, classes: int = 0) -> dict[str, int]:

@@ -18,7 +18,8 @@ import numpy as np
 
 from bert_jax.config import UserError
 from bert_jax.interop import architectures, crc32c, huggingface
-from bert_jax.interop.imported import Imported
+from bert_jax.interop.architectures import Architecture
+from bert_jax.interop.huggingface import Params
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
@@ -44,12 +45,9 @@ _OPTIMIZER = (r"(/adam_[mv]|/Adam(_1)?|^global_step|^beta[12]_power|"
               r"^loss_scale|^good_steps)$")
 
 
-def read(path: pathlib.Path, tokenizer: str = "") -> Imported:
-  """The network, parameters and tokenizer of a directory of Google's.
-
-  Args:
-    path: with bert_config.json, one checkpoint, and vocab.txt.
-    tokenizer: another directory or file to take the tokenizer from.
+def read(path: pathlib.Path) -> tuple[Architecture, Params]:
+  """The network of a directory with bert_config.json and one checkpoint, and
+  its parameters.
 
   Raises:
     UserError: something is missing, surplus or damaged.
@@ -73,10 +71,7 @@ def read(path: pathlib.Path, tokenizer: str = "") -> Imported:
   if "architectures" not in options and any(
       name.startswith("cls/squad/") for name in entries(indices[0])):
     options["architectures"] = ["BertForQuestionAnswering"]
-  found = architectures.read(
-      options, {name: x.shape for name, x in tensors.items()},
-      str(path / "bert_config.json"))
-  return huggingface.assemble(found, tensors, path, tokenizer)
+  return huggingface.fitted(tensors, options, path / "bert_config.json")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,185 @@
+"""The README of an exported network, written from what its run recorded."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bert_jax import checkpoint, config, writers
+from bert_jax.checkpoint import Saved
+from bert_jax.experiment import Experiment
+from bert_jax.training.plan import flops_per_token
+
+UNKNOWN = "not recorded"
+# What Hugging Face calls what a network with such labels is for.
+_USES = {"class": "text-classification", "number": "text-classification",
+         "classes": "text-classification", "tags": "token-classification",
+         "span": "question-answering", "choice": "multiple-choice"}
+
+
+def _told(meaning: str) -> str:
+  return dataclasses.field(default="", metadata={"help": meaning})
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+  """What only the user knows; "" is "not recorded"."""
+
+  data: str = _told("what the network was trained on")
+  data_licence: str = _told("of that")
+  licence: str = _told("of the weights, as the hub abbreviates it: apache-2.0")
+  language: str = _told("as in en")
+  limits: str = _told("known ones, beside those that the run shows")
+
+
+def write(saved: Saved, workdir: pathlib.Path, told: Told,
+          architecture: str, name: str) -> str:
+  """
+  Args:
+    saved: the network.
+    workdir: of the run, whose metrics are read.
+    told: by the user.
+    architecture: the class of `transformers`.
+    name: the title.
+  """
+  experiment = saved.facts.experiment
+  progress = checkpoint.history(workdir)[saved.step]["progress"]
+  path = workdir / "metrics.jsonl"
+  lines = writers.read_jsonl(path) if path.is_file() else []
+  return "\n\n".join([
+      _header(saved, told, architecture),
+      f"# {name}",
+      _summary(saved, architecture),
+      "## Use\n\n" + _use(architecture, experiment),
+      "## Training\n\n" + writers.table(
+          ["", ""], _training(saved, progress, lines, told)),
+      "## Scores\n\n" + _scores(saved),
+      "## Known limits\n\n" + "\n".join(_limits(saved, told)),
+      "## Options\n\nDifferent from BERT-base as published:\n\n```\n"
+      + "\n".join(config.changes(Experiment(), experiment)) + "\n```"]) + "\n"
+
+
+def _header(saved: Saved, told: Told, architecture: str) -> str:
+  """YAML between lines of dashes; JSON's strings are YAML's."""
+  fields = {"library_name": "transformers", "tags": ["bert", "bert-jax"]}
+  if told.licence:
+    fields["license"] = told.licence
+  if told.language:
+    fields["language"] = told.language
+  kind = saved.facts.experiment.objective.label_kind
+  use = _USES[kind] if kind in _USES else (
+      "feature-extraction" if architecture.endswith("Model") else "fill-mask")
+  fields["pipeline_tag"] = use
+  if kind in _USES and saved.scores:
+    fields["model-index"] = [{
+        "name": "bert-jax", "results": [{
+            "task": {"type": use},
+            "dataset": {"name": told.data or UNKNOWN,
+                        "type": told.data or UNKNOWN},
+            "metrics": [{"type": name, "value": value}
+                        for name, value in saved.scores.items()]}]}]
+  return "\n".join(["---", *(f"{k}: {json.dumps(v, ensure_ascii=False)}"
+                             for k, v in fields.items()), "---"])
+
+
+def _summary(saved: Saved, architecture: str) -> str:
+  model = saved.facts.experiment.model
+  objective = saved.facts.experiment.objective
+  labels = (f" Labels: {', '.join(objective.labels)}." if objective.labels
+            else "")
+  return (f"`{architecture}`: {model.num_hidden_layers} layers of "
+          f"{model.hidden_size}, {model.num_attention_heads} heads, "
+          f"{model.max_position_embeddings} positions, "
+          f"{model.vocab_size} pieces; exported from step {saved.step} of a "
+          f"run of bert_jax with objective={objective.choice_name}.{labels}")
+
+
+def _use(architecture: str, experiment: Experiment) -> str:
+  auto = "AutoModel" + next(
+      (ending for ending in (
+          "ForPreTraining", "ForMaskedLM", "ForNextSentencePrediction",
+          "ForSequenceClassification", "ForTokenClassification",
+          "ForQuestionAnswering", "ForMultipleChoice")
+       if architecture.endswith(ending)), "")
+  return (f"```python\nfrom transformers import {auto}, AutoTokenizer\n\n"
+          f"tokenizer = AutoTokenizer.from_pretrained(PATH)\n"
+          f"model = {auto}.from_pretrained(PATH)\n"
+          "outputs = model(**tokenizer(\"a text\", return_tensors=\"pt\"))\n"
+          "```")
+
+
+def _training(saved: Saved, progress: Mapping[str, Any],
+              lines: Sequence[Mapping[str, float]],
+              told: Told) -> list[list[str]]:
+  experiment = saved.facts.experiment
+  optimizer, schedule = experiment.optimizer, experiment.schedule
+  rows = [
+      ["data", told.data or UNKNOWN],
+      ["licence of the data", told.data_licence or UNKNOWN],
+      ["started from", experiment.init_from or "random parameters"]]
+  if not saved.step:  # Imported: nothing is known of how it was trained.
+    return [*rows[:2], ["came from", saved.facts.data_fingerprint]] + [[what, UNKNOWN] for what in (
+        "steps", "tokens", "FLOPs", "devices", "hours")]
+  positions = saved.step * experiment.batch_size * experiment.data.length
+  tokens = _tokens(lines, saved.step)
+  return rows + [
+      ["steps", f"{saved.step:,} of {experiment.batch_size} rows of "
+                f"{experiment.data.length} tokens"],
+      ["tokens", UNKNOWN if tokens is None else f"{tokens:.3g}, padding not "
+       f"counted; {positions:.3g} with it"],
+      ["FLOPs", f"{positions * flops_per_token(experiment):.3g} of matrix "
+       "products, padding counted"],
+      ["devices", progress["devices"]],
+      ["hours", f"{progress['seconds'] / 3600:.2f} by the clock"],
+      ["optimizer", f"{optimizer.choice_name}, peak rate "
+       f"{schedule.learning_rate:g}, {schedule.choice_name} schedule"],
+      ["seed", str(experiment.seed)],
+      ["fingerprint of the data", saved.facts.data_fingerprint]]
+
+
+def _tokens(lines: Sequence[Mapping[str, float]], step: int) -> float | None:
+  """Tokens up to a step, from the means that the windows' lines hold."""
+  total, last = 0.0, 0
+  for line in lines:
+    if "train/tokens_per_step" in line and line["step"] <= step:
+      total += (line["step"] - last) * line["train/tokens_per_step"]
+      last = line["step"]
+  return total if last == step else None
+
+
+def _scores(saved: Saved) -> str:
+  if not saved.scores:
+    return f"Scores: {UNKNOWN}."
+  experiment = saved.facts.experiment
+  options = config.options(experiment)
+  held = [f"{key}={options[key]}" for key in (
+      "data", "data.text", "data.train", "data.evaluation",
+      "data.held_out_percent") if key in options and options[key]]
+  selected = (f"of the step with the best {experiment.best}, selected on the "
+              "same set" if experiment.best else "of the last step, not "
+              "selected")
+  part = (f"the first {experiment.evaluation_batches} batches of it"
+          if experiment.evaluation_batches else "every example once")
+  return writers.table(
+      ["held out", "value"],
+      [[n, f"{v:.6g}"] for n, v in saved.scores.items()]) + (
+          f"\n\nProtocol: {selected}; {part}; {', '.join(held)}. One seed: "
+          f"{experiment.seed}, so nothing is known of how much the scores "
+          "change from seed to seed.")
+
+
+def _limits(saved: Saved, told: Told) -> list[str]:
+  experiment, found = saved.facts.experiment, []
+  if told.limits:
+    found.append(f"* {told.limits}")
+  positions = experiment.model.max_position_embeddings
+  found.append(f"* Texts of more than {positions} tokens have to be cut.")
+  if saved.step and experiment.data.length < positions:
+    found.append(f"* Trained on rows of {experiment.data.length} tokens; "
+                 "positions behind that have seen nothing in this run.")
+  if not experiment.objective.label_kind:
+    found.append("* Not fine-tuned for any task.")
+  found.append("* Biases of the training data are those of the network: "
+               + UNKNOWN + ".")
+  return found
