@@ -42,8 +42,9 @@ class Words:
 def made(count: int, seed: int = 0, longest: int = 60) -> list[Question]:
   """Questions about random words, every fourth without an answer."""
   rng = np.random.default_rng(seed)
-  text = lambda n: " ".join("".join(rng.choice(list("abcde"), rng.integers(
-      1, 6))) for _ in range(n))
+  text = lambda n: "".join(
+      "".join(rng.choice(list("abcde"), rng.integers(1, 6))) + rng.choice(
+          [" ", "-"]) for _ in range(n))
   questions = []
   for i in range(count):
     context = text(rng.integers(1, longest))
@@ -78,14 +79,15 @@ def test_files_are_read(tmp_path):
       ask("1", ("red", 2), ("red fox", 2)),
       ask("2", is_impossible=True, plausible_answers=[
           {"text": "a", "answer_start": 77}])])],
-                         "Blue": [("it is  blue", [ask("3", ("is blue", 3))])]})
-  one, two, three = squad.read(path)
+                         "Blue": [("it is  blue", [ask("3", ("is blue", 3)),
+                                                    ask("4", ("is", 2))])]})
+  one, two, three, four = squad.read(path)
   assert (one.id, one.article, one.text) == ("1", "Red", "what 1?")
   assert one.answers == ("red", "red fox") and (one.start, one.end) == (2, 5)
   assert two.answers == () and two.context == "a red fox ran"
   # White space alone differs.
   assert three.context[three.start:three.end] == "is  blue"
-  assert three.answers == ("is blue",)
+  assert three.answers == ("is blue",) and (four.start, four.end) == (3, 5)
   assert three.place == f"{path}: article 2 'Blue', paragraph 1, question 3"
 
 
@@ -157,7 +159,7 @@ def test_splits_go_by_article():
 
 @pytest.mark.parametrize("count, room, stride", [
     (0, 5, 2), (5, 5, 2), (6, 5, 2), (40, 9, 4), (41, 9, 20), (300, 256, 128),
-    (17, 4, 1)])
+    (400, 384, 300), (17, 4, 1)])
 def test_windows_are_run_squads(count, room, stride):
   spans, start = [], 0
   while start < count:
@@ -197,6 +199,7 @@ def test_every_answer_is_found_where_it_is(examples_per_row):
         assert batch["example_ids"][b, place] == e + 1
         logits[b, place, i] = 9
       if places[0] > batch["cls_positions"][b, e]:
+        assert batch["answer_ends"][b, places[1]] >= 0
         held.add(int(batch["question_index"][b, e]))
     predicted.append((batch, logits))
   assert held == {i for i, q in enumerate(questions) if q.answers}
