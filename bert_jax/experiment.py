@@ -144,9 +144,8 @@ def compose(experiment: Experiment,
   objective = experiment.objective
   prepared = experiment.data.prepare(
       experiment.seed, tokenizer, objective.label_kind, objective.labels)
-  if prepared.labelled and objective.labels != prepared.labelled.label_names:
-    objective = dataclasses.replace(objective,
-                                    labels=prepared.labelled.label_names)
+  if prepared.examples is not None:
+    objective = objective.complete(prepared.examples)
   vocabulary = prepared.tokenizer.vocabulary
   complete = dataclasses.replace(
       experiment, objective=objective,

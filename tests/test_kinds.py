@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import metrics
+from bert_jax import config, metrics
 from bert_jax.config import UserError
 from bert_jax.data import loader, tasks
 from bert_jax.data.columns import Columns
@@ -17,8 +17,10 @@ from bert_jax.data.label_sets import LabelSets
 from bert_jax.data.labelled import KINDS, Labelled
 from bert_jax.data.segments import MultipleChoice, Vectors
 from bert_jax.data.tasks import Classes, Numbers
+from bert_jax.experiment import Experiment
 from bert_jax.objectives.objective import Objective
 from bert_jax.objectives.several import Contrastive, Similarity
+from bert_jax.objectives.tasks import Classification, Tagging
 from tests import tiny
 from tests.test_tasks import Letters
 
@@ -255,3 +257,40 @@ def test_negatives_are_the_others_of_the_row():
       "contrastive"] == pytest.approx(wanted, rel=1e-5)
   with pytest.raises(UserError, match="data.columns.pair"):
     Similarity().losses({"vectors": vectors[:, :, :1]}, batch)
+
+
+def test_class_weights_are_a_weighted_mean():
+  """As torch's CrossEntropyLoss(weight): the weights' sum divides."""
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(2, 3, 2)).astype(np.float32)
+  labels_BE = np.array([[0, 1, 1], [1, -1, -1]], np.int32)
+  mask_BE = (labels_BE >= 0).astype(np.float32)
+  batch = {"labels": labels_BE, "example_mask": mask_BE}
+  weights = np.array([3.0, 0.5])
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  real = [(0, 0), (0, 1), (0, 2), (1, 0)]
+  wanted = sum(-weights[labels_BE[i]] * log_p[i][labels_BE[i]] for i in real)
+  for member in (Classification, Tagging):
+    objective = member(labels=("x", "y"), class_weights=(3.0, 0.5))
+    found = objective.losses({"classifier": logits}, batch)["classifier"]
+    assert found == pytest.approx(wanted, rel=1e-5)
+    assert objective.weights(batch)["classifier"] == pytest.approx(4.5)
+
+
+def test_weights_may_balance_the_training_set():
+  labelled = Classes(names=list("abcd"), texts_a=list("abcd"),
+                     labels=np.array([0, 1, 1, 1], np.int32),
+                     label_names=("x", "y"))
+  objective = Classification(balanced=True).complete(labelled)
+  assert objective.class_weights == (2.0, 4 / 6)  # scikit-learn's "balanced"
+  assert objective.labels == ("x", "y")
+  assert objective.complete(labelled) == objective
+  tags = tasks.tagged([("x", ["a", "b"], ["O", "B"]), ("y", ["c"], ["O"])])
+  assert Tagging(balanced=True).complete(tags).class_weights == (1.5, 0.75)
+  with pytest.raises(UserError, match="has 3 weights, but there are 2 labels"):
+    Classification(class_weights=(1.0, 2.0, 3.0)).complete(labelled)
+  with pytest.raises(UserError, match="data.columns.label"):
+    Similarity().complete(dataclasses.replace(MADE["vectors"](), labels=None))
+  assert config.override(
+      Experiment(objective=Classification()),
+      ["objective.class_weights=1,2.5"]).objective.class_weights == (1, 2.5)

@@ -8,7 +8,7 @@ from bert_jax.config import UserError
 from bert_jax.data import labelled as sets
 from bert_jax.data import loader, tasks
 from bert_jax.data.columns import Columns
-from bert_jax.data.labelled import TaskRows
+from bert_jax.data.task_rows import TaskRows
 from bert_jax.data.tasks import Classes, Numbers, Tags
 from tests.memory_corpus import SPECIAL, vocabulary
 
@@ -74,6 +74,36 @@ def test_unknown_labels_are_told(tmp_path):
     tasks.read(str(path), Columns(), "number")
 
 
+def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
+  path = tmp_path / "dev.tsv"
+  path.write_text("\ufeffsentence\tpair\tlabel\na\tb\tgood\n\tb\tgood\n"
+                  "a\tb\n a \t \tbad\na\tb\tbda\nc\td\tbad\na\n"
+                  "e\tf\tgood\textra\na\tb\t\n")
+  columns = Columns(pair="pair")
+  with pytest.raises(UserError) as raised:
+    tasks.read(str(path), columns, "class", ("bad", "good"))
+  assert str(raised.value).splitlines() == [
+      f"{path}: 7 of 9 records cannot be used (3 with other columns, 2 with an "
+      "empty text, 2 with an unknown label):",
+      f"  {path}:4: 2 columns, not the 3 of the first line",
+      f"  {path}:8: 1 columns, not the 3 of the first line",
+      f"  {path}:9: 4 columns, not the 3 of the first line",
+      f"  {path}:3: the text is empty",
+      f"  {path}:5: the text is empty",
+      "  ...",
+      "Mend them, or leave them out by data.columns.dirty=skip."]
+  assert f"{path}:1: a byte-order mark is left out" in caplog.text
+  skip = dataclasses.replace(columns, dirty="skip")
+  found = tasks.read(str(path), skip, "class", ("bad", "good"))
+  assert found.names == ["dev.tsv:2", "dev.tsv:7"]
+  assert found.texts_a == ["a", "c"] and found.labels.tolist() == [1, 0]
+  assert len(found.table.records) == 2
+  assert "7 of 9 records cannot be used" in caplog.text
+  # To be predicted, an empty text is one like others.
+  new = tasks.read(str(path), dataclasses.replace(skip, label=""), "class")
+  assert len(new) == 6 and new.texts_a[1] == ""
+
+
 def test_tags_are_read_from_columns_and_from_lists(tmp_path):
   conll, lines = tmp_path / "a.conll", tmp_path / "a.jsonl"
   conll.write_text("New\tB\nYork\tI\n\nis\tO\n")
@@ -84,6 +114,11 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
     assert labelled.words == [["New", "York"], ["is"]]
     assert labelled.label_names == ("B", "I", "O")
     assert [l.tolist() for l in labelled.labels] == [[0, 1], [2]]
+  with lines.open("a") as file:
+    file.write('{"w": ["a", "b"], "t": ["O"]}\n{"w": "a b", "t": "B O"}\n')
+  with pytest.raises(UserError, match="1 that are no list.*\n.*:3: 2 words have"
+                     " 1 tags\n.*:4: 'a b' is no list"):
+    tasks.read(str(lines), Columns("w", label="t"), "tags", ("B", "I", "O"))
   with pytest.raises(UserError, match="mine: 2 words have 1 tags"):
     tasks.tagged([("mine", ["a", "b"], ["O"])])
   with pytest.raises(UserError, match="mine: the label 'P' is not known"):
@@ -99,12 +134,26 @@ def test_splits_go_by_name_and_samples_grow():
     where = [int(name) for name in part.names]
     assert part.texts_a == [labelled.texts_a[i] for i in where]
     np.testing.assert_array_equal(part.labels, labelled.labels[where])
-  few, more = sets.first(labelled, 10), sets.first(labelled, 50)
-  assert len(few) == 10 and set(few.names) < set(more.names)
-  assert few.names != labelled.names[:10]
-  assert sets.first(labelled, None) is labelled
-  with pytest.raises(UserError, match="401 examples .* a set of 400"):
-    sets.first(labelled, 401)
+
+
+def test_few_of_each_class():
+  labelled = classes(400)
+  few, more, other = (sets.few(labelled, *wanted)
+                      for wanted in ((10, 0), (50, 0), (10, 1)))
+  for part, shots in ((few, 10), (more, 50), (other, 10)):
+    assert part.counts_C().tolist() == [shots] * 3
+    where = [int(name) for name in part.names]
+    assert where == sorted(where)
+    np.testing.assert_array_equal(part.labels, labelled.labels[where])
+  assert set(few.names) < set(more.names)
+  assert len(set(few.names) & set(other.names)) < 10
+  assert sets.few(labelled, None, 0) is labelled
+  tags = words_and_tags(40)
+  assert len(sets.few(tags, 7, 0)) == 7
+  with pytest.raises(UserError, match="data.shots=200: there are 1.. of '"):
+    sets.few(labelled, 200, 0)
+  with pytest.raises(UserError, match="data.shots=41: there are 40 examples"):
+    sets.few(tags, 41, 0)
 
 
 @pytest.mark.parametrize("pairs", [False, True])

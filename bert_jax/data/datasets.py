@@ -7,6 +7,7 @@ from typing import Any
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data import corpus, docstrings, glue, labelled, squad, tasks
+from bert_jax.data.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.columns import Columns
 from bert_jax.data.corpus import Splits
 from bert_jax.data.faults import Dirty
@@ -33,6 +34,7 @@ class Prepared:
   evaluation: Rows
   tokenizer: LoadedTokenizer
   labelled: Labelled | None = None  # the examples of `evaluation`
+  examples: Labelled | None = None  # those of `train`
   corpus: Splits | None = None
 
   @property
@@ -110,12 +112,19 @@ class LabelledData(Data):
       network to start from is used.
     held_out_percent: examples that are kept for evaluation, by hash, where
       there is no set of their own for it.
+    shots: train on so many examples of each class (where they have none, in
+      all); None: on all.
+    draw: which sample of `shots`.
+    augmentation: how training texts are changed in every epoch.
   """
 
   length: int = 128
   examples_per_row: int = 16
   tokenizer: Tokenizer = SentencePieceTokenizer()
   held_out_percent: float = 10.0
+  shots: int | None = None
+  draw: int = 0
+  augmentation: Augmentation = NoAugmentation()
 
   def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
@@ -129,14 +138,13 @@ class LabelledData(Data):
                       "takes none; set objective=classification, regression "
                       "or tagging.")
     train, evaluation = self.sets(kind, labels)
+    train = labelled.few(train, self.shots, self.draw)
     tokenizer = tokenizer or self.tokenizer.build(train.texts())
-
-    def rows(examples: Labelled, shuffle: bool) -> Rows:
-      return examples.rows(tokenizer, self.length, self.examples_per_row,
-                           seed if shuffle else 0, shuffle)
-
-    return Prepared(rows(train, True), rows(evaluation, False), tokenizer,
-                    evaluation)
+    shape = tokenizer, self.length, self.examples_per_row
+    return Prepared(
+        train.rows(*shape, seed, augmentation=self.augmentation),
+        evaluation.rows(*shape, seed=0, shuffle=False), tokenizer, evaluation,
+        train)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,7 +267,6 @@ class CodeWordsData(LabelledData):
   """
 
   held_out_percent: float = 15.0
-  training_examples: int | None = None  # None: all
 
   def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
@@ -267,5 +274,4 @@ class CodeWordsData(LabelledData):
       raise UserError("data=code_words has a tag for every word; set "
                       "objective=tagging.")
     everything = tasks.tagged(list(docstrings.code_paragraphs()), labels)
-    train, evaluation = labelled.split(everything, self.held_out_percent)
-    return labelled.first(train, self.training_examples), evaluation
+    return labelled.split(everything, self.held_out_percent)

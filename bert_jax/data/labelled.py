@@ -3,8 +3,7 @@
 A kind says how its labels are read, where they lie in a row, how predictions
 come back in the order of the examples, and what those are worth.
 
-Dimensions: X examples, E of them in a row of L tokens; T tokens of the set. An
-example may have several segments in its row, each with a [CLS] of its own.
+Dimensions: X examples, E of them in a row of L tokens.
 """
 
 import dataclasses
@@ -16,56 +15,17 @@ import numpy as np
 
 from bert_jax.config import UserError, nearest
 from bert_jax.data import tables
+from bert_jax.data.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.columns import Columns
 from bert_jax.data.documents import held_out
-from bert_jax.data.formats import Examples
-from bert_jax.data.rows import Rows, assemble
+from bert_jax.data.encoded import Encoded
 from bert_jax.data.tables import Table
+from bert_jax.data.task_rows import TaskRows
 
 # Of each batch: its keys of evaluate.PLACES, and the objective's predictions.
 Predicted = Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]]
 Records = tuple[list[str], list[list[Any]]]  # columns, and records
 KINDS: dict[str, type["Labelled"]] = {}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Encoded:
-  """A labelled set in tokens.
-
-  Attributes:
-    tokens_T: all texts end to end.
-    slices: the texts of every segment, `segments` of them for each example.
-    of_examples: by batch key, an array that leads with X; in a row it leads
-      with E.
-    of_tokens: by batch key, int32 (T,); in a row (L,), at the tokens of each
-      segment's first text.
-    positions: by batch key, int32 (X,): a place counted from the example's
-      first [CLS]; in a row (E,), counted from the row's beginning.
-
-  Where nothing is, a row has -1 (whole numbers) or 0.
-  """
-
-  tokens_T: np.ndarray
-  slices: Examples
-  segments: int = 1
-  of_examples: Mapping[str, np.ndarray] = dataclasses.field(
-      default_factory=dict)
-  of_tokens: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  positions: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-  def __len__(self) -> int:
-    return len(self.slices) // self.segments
-
-  @property
-  def lengths_X(self) -> np.ndarray:
-    """Tokens of each example with all its special ones."""
-    return self.slices.lengths_X.reshape(-1, self.segments).sum(1)
-
-  def arrays(self) -> list[np.ndarray]:
-    slices = self.slices
-    return [self.tokens_T, slices.a_start_X, slices.lengths_X,
-            *self.of_examples.values(), *self.of_tokens.values(),
-            *self.positions.values()]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,6 +43,7 @@ class Labelled:
   """
 
   kind: ClassVar[str]
+  rows_type: ClassVar[type[TaskRows]] = TaskRows
   names: list[str]
   labels: Any = None
   label_names: tuple[str, ...] = ()
@@ -152,8 +113,18 @@ class Labelled:
     raise NotImplementedError
 
   def rows(self, tokenizer: Any, length: int, examples_per_row: int, seed: int,
-           shuffle: bool = True) -> Rows:
-    return TaskRows(self, tokenizer, length, examples_per_row, seed, shuffle)
+           shuffle: bool = True,
+           augmentation: Augmentation = NoAugmentation()) -> TaskRows:
+    return self.rows_type(self, tokenizer, length, examples_per_row, seed,
+                          shuffle, augmentation)
+
+  def classes_X(self) -> np.ndarray:
+    """What `few` draws as many of: classes, or 0 where there are none."""
+    return np.zeros(len(self), np.int32)
+
+  def counts_C(self) -> np.ndarray:
+    """How often each label occurs."""
+    return np.bincount(self.labels, minlength=len(self.label_names))
 
   def collect(self, predicted: Predicted) -> Any:
     """Predictions in the order of the examples, (X, ...)."""
@@ -196,64 +167,24 @@ def split(labelled: Labelled, percent: float) -> tuple[Labelled, Labelled]:
           labelled.subset([i for i, o in enumerate(out) if o]))
 
 
-def first(labelled: Labelled, count: int | None) -> Labelled:
-  """So many examples (None: all), drawn by the hash of their names.
+def few(labelled: Labelled, shots: int | None, draw: int) -> Labelled:
+  """So many examples of each class (None: all), another sample each `draw`.
 
-  A larger count keeps those of a smaller one; the order stays.
+  They are drawn by the hash of their names: more of them keep those of fewer.
+  Where examples have no class, so many in all. The order stays.
   """
-  if count is None:
+  if shots is None:
     return labelled
-  if not 0 < count <= len(labelled):
-    raise UserError(f"{count} examples are wanted of a set of {len(labelled)}.")
+  chosen: dict[int, list[int]] = {}
   by_hash = sorted(range(len(labelled)), key=lambda i: hashlib.blake2b(
-      f"first {labelled.names[i]}".encode(), digest_size=8).digest())
-  return labelled.subset(sorted(by_hash[:count]))
-
-
-class TaskRows(Rows):
-  """Rows of a labelled set; every example once in an epoch, packed.
-
-  Beside the keys of every row: `example_index` (int32 (E,), -1 where none) and
-  what the kind's `encode` says.
-  """
-
-  def __init__(self, labelled: Labelled, tokenizer: Any, length: int,
-               examples_per_row: int, seed: int, shuffle: bool = True):
-    if not len(labelled):
-      raise UserError("The labelled set has no examples.")
-    self.vocabulary = tokenizer.vocabulary
-    self.encoded = labelled.encode(tokenizer, length)
-    content = hashlib.blake2b(
-        repr((labelled.kind, labelled.label_names)).encode())
-    for array in self.encoded.arrays():
-      content.update(np.ascontiguousarray(array).tobytes())
-    super().__init__(length, examples_per_row, seed, shuffle,
-                     (content.hexdigest(), tokenizer.fingerprint))
-
-  def examples(self, epoch: int) -> Encoded:
-    return self.encoded
-
-  def _row(self, encoded: Encoded,
-           example_E: np.ndarray) -> dict[str, np.ndarray]:
-    none_E, segments = example_E < 0, np.arange(encoded.segments)
-    segment_E = np.where(none_E[:, None], -1, example_E[:, None]
-                         * encoded.segments + segments[None]).ravel()
-    row = assemble(encoded.tokens_T, self.vocabulary, encoded.slices,
-                   segment_E, self.length)
-    row["example_index"] = example_E.astype(np.int32)
-    row["example_mask"] = (~none_E).astype(np.float32)
-    for key, values in encoded.of_examples.items():
-      row[key] = values[example_E]
-      row[key][none_E] = -1 if values.dtype.kind == "i" else 0
-    for key, values in encoded.positions.items():
-      first_E = row["cls_positions"][::encoded.segments]
-      row[key] = np.where(none_E, -1, first_E + values[example_E]
-                          ).astype(np.int32)
-    for key, values in encoded.of_tokens.items():
-      row[key] = np.full(self.length, -1, np.int32)
-      for slot, segment in enumerate(segment_E[segment_E >= 0].tolist()):
-        begin = row["cls_positions"][slot] + 1
-        start, count = (encoded.slices.a_start_X[segment],
-                        encoded.slices.a_length_X[segment])
-        row[key][begin:begin + count] = values[start:start + count]
-    return row
+      f"{draw} {labelled.names[i]}".encode(), digest_size=8).digest())
+  class_X = labelled.classes_X().tolist()
+  for i in by_hash:
+    chosen.setdefault(class_X[i], []).append(i)
+  for number, examples in chosen.items():
+    if not 0 < shots <= len(examples):
+      of = (f"of {labelled.label_names[number]!r}" if len(chosen) > 1
+            else "examples")
+      raise UserError(f"data.shots={shots}: there are {len(examples)} {of}.")
+  return labelled.subset(sorted(
+      i for examples in chosen.values() for i in examples[:shots]))

@@ -15,8 +15,9 @@ from bert_jax import metrics
 from bert_jax.config import UserError
 from bert_jax.data import columns as fields
 from bert_jax.data.columns import Columns, clean
+from bert_jax.data.encoded import Encoded
 from bert_jax.data.faults import Fault
-from bert_jax.data.labelled import Encoded, Labelled, Records
+from bert_jax.data.labelled import Labelled, Records
 from bert_jax.data.tables import Table
 from bert_jax.data.tasks import (
     Classes, Texts, encode_texts, flatten, paired, room)

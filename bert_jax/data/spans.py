@@ -71,6 +71,7 @@ class Spans(Labelled):
   """
 
   kind: ClassVar = "span"
+  rows_type: ClassVar = SpanRows
   questions: list[Question]
   options: SpanOptions = SpanOptions()
 
@@ -101,10 +102,6 @@ class Spans(Labelled):
   def texts(self) -> list[str]:
     return [*dict.fromkeys(q.context for q in self.questions),
             *(q.text for q in self.questions)]
-
-  def rows(self, tokenizer: Any, length: int, examples_per_row: int, seed: int,
-           shuffle: bool = True) -> SpanRows:
-    return SpanRows(self, tokenizer, length, examples_per_row, seed, shuffle)
 
   def encode(self, tokenizer: Any, length: int) -> EncodedSpans:
     return windows.encode(self.questions, self.options, tokenizer, length)

@@ -140,14 +140,17 @@ def read_text(spec: str) -> tuple[str, str]:
   compressed = path.suffix in opened
   try:
     with opened[path.suffix](path) if compressed else open(path, "rb") as file:
-      text = file.read().decode("utf-8-sig")
+      text = file.read().decode()
   except UnicodeDecodeError as error:
     raise UserError(f"{spec} is not UTF-8: byte {error.start} is "
                     f"{error.object[error.start]:#x}.") from None
   except (OSError, EOFError, lzma.LZMAError) as error:
     reason = getattr(error, "strerror", None) or error
     raise UserError(f"{spec} cannot be read: {reason}.") from None
-  return (path.with_suffix("") if compressed else path).suffix, text
+  if text.startswith("\ufeff"):
+    _LOG.warning("%s:1: a byte-order mark is left out.", spec)
+  return (path.with_suffix("") if compressed else path
+          ).suffix, text.removeprefix("\ufeff")
 
 
 def _csv_records(source: str, text: str) -> Iterator[tuple[int, list[str]]]:

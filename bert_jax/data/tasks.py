@@ -12,10 +12,10 @@ from bert_jax.config import UserError
 from bert_jax.data import columns as fields
 from bert_jax.data import tables
 from bert_jax.data.columns import Columns, clean
+from bert_jax.data.encoded import Encoded
 from bert_jax.data.faults import Fault
 from bert_jax.data.formats import Examples, truncated
-from bert_jax.data.labelled import (
-    Encoded, Labelled, Predicted, Records, kind_of)
+from bert_jax.data.labelled import Labelled, Predicted, Records, kind_of
 from bert_jax.data.tables import Table
 
 OUTSIDE = "O"  # the tag of words outside of every entity
@@ -109,6 +109,9 @@ class Classes(Texts):
   score_names: ClassVar = ("accuracy", "f1", "precision", "recall",
                            "matthews")
 
+  def classes_X(self) -> np.ndarray:
+    return self.labels_X()
+
   def decided(self, found: np.ndarray) -> np.ndarray:
     return np.argmax(found, axis=-1)
 
@@ -196,6 +199,10 @@ class Tags(Labelled):
 
   def texts(self) -> list[str]:
     return [" ".join(words) for words in self.words]
+
+  def counts_C(self) -> np.ndarray:
+    return np.bincount(np.concatenate(self.labels),
+                       minlength=len(self.label_names))
 
   def encode(self, tokenizer: Any, length: int) -> Encoded:
     pieces = tokenizer.encode_words(self.words)

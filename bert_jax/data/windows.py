@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import UserError
+from bert_jax.data.encoded import Encoded
 from bert_jax.data.formats import Examples
-from bert_jax.data.labelled import Encoded, TaskRows
 from bert_jax.data.squad import Question
+from bert_jax.data.task_rows import TaskRows
 
 
 @dataclasses.dataclass(frozen=True)

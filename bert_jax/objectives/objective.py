@@ -1,12 +1,14 @@
 """The face of every objective."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from bert_jax.config import Choice
+from bert_jax.config import Choice, UserError
+from bert_jax.data.labelled import Labelled
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder
 
@@ -27,6 +29,19 @@ class Objective(Choice):
   label_kind: ClassVar[str | None] = None
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
+
+  def complete(self, examples: Labelled) -> "Objective":
+    """With what the training examples decide, as the names of the labels.
+
+    Raises:
+      UserError: there is nothing to learn from them.
+    """
+    if examples.labels is None:
+      raise UserError(f"objective={self.choice_name} learns from labels: name "
+                      "their column by data.columns.label.")
+    if "labels" not in {field.name for field in dataclasses.fields(self)}:
+      return self
+    return dataclasses.replace(self, labels=examples.label_names)
 
   def corrupt(self, batch: Batch, keys_B: jax.Array,
               vocabulary: Vocabulary) -> Batch:

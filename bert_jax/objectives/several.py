@@ -11,6 +11,7 @@ import optax
 from bert_jax.config import UserError
 from bert_jax.data import segments
 from bert_jax.data.label_sets import LabelSets
+from bert_jax.data.labelled import Labelled
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder, gather
 from bert_jax.model.heads import ClassificationHead, mean_pool
@@ -149,6 +150,9 @@ class Contrastive(Similarity):
   """
 
   scale: float = 20.0
+
+  def complete(self, examples: Labelled) -> "Contrastive":
+    return self  # Pairs need no labels.
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"contrastive": _accompanied(batch["example_mask"]).sum()}

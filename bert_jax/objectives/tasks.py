@@ -7,6 +7,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from bert_jax.config import UserError
+from bert_jax.data.labelled import Labelled
 from bert_jax.data.tasks import Classes, Numbers, Tags
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder
@@ -16,14 +18,47 @@ from bert_jax.objectives.objective import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(Objective):
-  """One class for a text or a pair of texts, from the pooled output.
-
-  `labels` are the class names in the order of their ids; left empty, they
-  are those of the training examples, sorted.
+class _Classes(Objective):
+  """
+  Attributes:
+    labels: the names in the order of their ids; left empty, they are those of
+      the training examples, sorted.
+    class_weights: what an example of each class weighs in the loss, which is
+      divided by the weights' sum, as in torch's CrossEntropyLoss; (): 1.
+    balanced: take as class weights n / (C * the class's examples), of the n
+      examples of the C classes of the training set.
   """
 
   labels: tuple[str, ...] = ()
+  class_weights: tuple[float, ...] = ()
+  balanced: bool = False
+
+  def complete(self, examples: Labelled) -> "_Classes":
+    weights_C = self.class_weights
+    if self.balanced:
+      count_C = examples.counts_C()
+      weights_C = tuple((count_C.sum() / len(count_C)
+                         / count_C.clip(1)).tolist())
+    if len(weights_C) not in (0, len(examples.label_names)):
+      raise UserError(
+          f"objective.class_weights has {len(weights_C)} weights, but there "
+          f"are {len(examples.label_names)} labels: "
+          f"{', '.join(examples.label_names)}.")
+    return dataclasses.replace(super().complete(examples),
+                               class_weights=weights_C)
+
+  def _weighed(self, batch: Batch, mask: jax.Array) -> jax.Array:
+    """The mask times the weights of the labels' classes."""
+    if not self.class_weights:
+      return mask
+    weights_C = jnp.asarray(self.class_weights, jnp.float32)
+    return mask * weights_C[jnp.maximum(batch["labels"], 0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(_Classes):
+  """One class for a text or a pair of texts, from the pooled output."""
+
   label_kind: ClassVar = Classes.kind
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
@@ -35,13 +70,14 @@ class Classification(Objective):
     return {"classifier": head(pooled_BED, keys_B)}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
-    return {"classifier": batch["example_mask"].sum()}
+    return {"classifier": self._weighed(batch, batch["example_mask"]).sum()}
 
   def losses(self, logits: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
     loss_BE = cross_entropy(logits["classifier"],
                             jnp.maximum(batch["labels"], 0))
-    return {"classifier": weighted_sum(loss_BE, batch["example_mask"])}
+    return {"classifier": weighted_sum(
+        loss_BE, self._weighed(batch, batch["example_mask"]))}
 
   def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
               vocabulary: Vocabulary) -> Pairs:
@@ -80,13 +116,10 @@ class Regression(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class Tagging(Objective):
+class Tagging(_Classes):
   """One tag for every word, read at its first piece (Devlin et al. 2019, 5.3).
-
-  `labels` are the tags in the order of their ids, as in Classification.
   """
 
-  labels: tuple[str, ...] = ()
   label_kind: ClassVar = Tags.kind
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
@@ -97,13 +130,14 @@ class Tagging(Objective):
     return {"classifier": head(sequence_output_BLD, keys_B)}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
-    return {"classifier": _labelled(batch).sum()}
+    return {"classifier": self._weighed(batch, _labelled(batch)).sum()}
 
   def losses(self, logits: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
     loss_BL = cross_entropy(logits["classifier"],
                             jnp.maximum(batch["labels"], 0))
-    return {"classifier": weighted_sum(loss_BL, _labelled(batch))}
+    return {"classifier": weighted_sum(
+        loss_BL, self._weighed(batch, _labelled(batch)))}
 
   def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
               vocabulary: Vocabulary) -> Pairs:
