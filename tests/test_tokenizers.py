@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import documents, tokenizers
+from bert_jax.data import byte_level, documents, tokenizers
 from bert_jax.data import loaded as loaded_tokenizers
+from bert_jax.data.byte_level import ByteLevel
 from bert_jax.data.tokenizers import (
     SentencePieceTokenizer, Tokenizer, WordPieceTokenizer)
 
+FROZEN = pathlib.Path(__file__).parent / "data" / "tokens.json"
 HARD = ["", " ", "  two  spaces ", "Hello [MASK] world[SEP] [UNK] [CLS] [PAD]",
         "<0x41> ▁ under_score", "naïve café ﬁ ﬂ ①", "日本語 and 中文。 🤗",
         "tab\tnew\nline\x0b\x1c\u2028\u3000\u200b", "a\x00b \x07",
@@ -25,39 +27,57 @@ def sentences():
           for s in d.sentences]
 
 
-@pytest.fixture(scope="module", params=sorted(set(Tokenizer.members()) - {"directory"}) + [
-    "unigram", "small"])
-def built(request, sentences):
-  choice = {
-      "unigram": SentencePieceTokenizer(model_type="unigram", vocab_size=600),
-      "small": SentencePieceTokenizer(byte_fallback=False, vocab_size=300),
-  }.get(request.param)
-  if choice is None:
-    choice = Tokenizer.members()[request.param](vocab_size=600)
-  return choice, choice.build(sentences)
+TRAINED = {
+    "sentencepiece": SentencePieceTokenizer(vocab_size=600),
+    "unigram": SentencePieceTokenizer(model_type="unigram", vocab_size=600),
+    "small": SentencePieceTokenizer(byte_fallback=False, vocab_size=300),
+    "wordpiece": WordPieceTokenizer(vocab_size=600),
+    "cased": WordPieceTokenizer(vocab_size=600, lowercase=False),
+    "words with Chinese": WordPieceTokenizer(
+        vocab_size=600, chinese_characters=False)}
 
 
-def test_training_is_repeatable(built, sentences):
-  choice, loaded = built
+@pytest.fixture(scope="module")
+def trained(sentences):
+  """One of each choice, and the byte-level BPE that was kept for the tests."""
+  frozen = json.loads(FROZEN.read_text())["byte_level"]
+  return {name: choice.build(sentences) for name, choice in TRAINED.items()} | {
+      "byte_level": ByteLevel(frozen["vocabulary"], frozen["merges"]),
+      "prefix": ByteLevel(frozen["vocabulary"], frozen["merges"], True)}
+
+
+@pytest.fixture(params=[*TRAINED, "byte_level", "prefix"])
+def loaded(request, trained):
+  return trained[request.param]
+
+
+def test_every_choice_is_tested():
+  assert {choice.choice_name for choice in TRAINED.values()} == set(
+      Tokenizer.members()) - {"directory"}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_training_is_repeatable(name, trained, sentences):
+  choice, loaded = TRAINED[name], trained[name]
   again = choice.build(iter(sentences))
   assert again.serialize() == loaded.serialize()
   assert again.fingerprint == loaded.fingerprint
   assert choice.build(sentences[::2]).fingerprint != loaded.fingerprint
 
 
-def test_it_survives_json(built):
-  _, loaded = built
+def test_it_survives_json(loaded):
   copy = tokenizers.deserialize(json.loads(json.dumps(loaded.serialize())))
   assert copy.fingerprint == loaded.fingerprint
   assert copy.encode(HARD) == loaded.encode(HARD)
 
 
-def test_the_vocabulary_describes_every_id(built):
-  _, loaded = built
+def test_the_vocabulary_describes_every_id(loaded):
   vocabulary = loaded.vocabulary
   special = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id,
              vocabulary.sep_id, vocabulary.mask_id]
-  assert loaded.tokens(special) == list(tokenizers.SPECIAL)
+  assert loaded.tokens(special) == list(
+      byte_level.SPECIAL if vocabulary.pair_separators == 2
+      else tokenizers.SPECIAL)
   assert sorted([*special, *vocabulary.ordinary_ids]) == list(
       range(vocabulary.size))
   assert not vocabulary.word_start_V[special].any()
@@ -65,32 +85,63 @@ def test_the_vocabulary_describes_every_id(built):
   assert (vocabulary.byte_count_V[vocabulary.ordinary_ids] > 0).all()
 
 
-def test_no_text_writes_special_tokens(built):
-  _, loaded = built
+def test_no_text_writes_special_tokens(loaded):
   special = set(range(loaded.vocabulary.size)) - set(
       loaded.vocabulary.ordinary_ids.tolist())
-  ids = loaded.encode(["Hello [MASK] world[SEP][CLS] [PAD]"])[0]
+  ids = loaded.encode(["Hello [MASK] world[SEP][CLS] [PAD]<mask> <s></s>"])[0]
   assert special.intersection(ids) <= {loaded.vocabulary.unk_id}
 
 
-def test_looking_words_up_changes_nothing(built, sentences):
-  _, loaded = built
+def test_looking_words_up_changes_nothing(loaded, sentences):
   texts = HARD + sentences[:500]
   assert loaded.encode(texts) == [list(t) for t in loaded._encode(texts)]
 
 
-def test_words_are_tokenized_as_in_their_text(built, sentences):
-  _, loaded = built
+def test_words_are_tokenized_as_in_their_text(loaded, sentences):
   words = [s.split() for s in sentences[:200]]
   joined = loaded.encode([" ".join(line) for line in words])
   assert [sum(line, []) for line in loaded.encode_words(words)] == joined
   starts = loaded.vocabulary.word_start_V
-  assert all(starts[ids[0]] for line in loaded.encode_words([["a", "list"]])
-             for ids in line)
+  # RoBERTa's first word has no space before it, which is what says so.
+  first, second = loaded.encode_words([["a", "list"]])[0]
+  assert starts[second[0]]
+  assert starts[first[0]] or loaded.vocabulary.pair_separators == 2
 
 
-def test_a_full_memory_is_forgotten(built, sentences, monkeypatch):
-  _, loaded = built
+def test_offsets_are_places_in_the_text_as_given(loaded):
+  texts = HARD + ["İİİ ﬃ e\u0301e\u0301 Ünï, x", "ﷺ ①  word\t next"]
+  encoded = loaded.encode_offsets(texts)
+  assert [ids.tolist() for ids, _, _ in encoded] == loaded.encode(texts)
+  for text, (ids, starts, ends) in zip(texts, encoded):
+    assert len(ids) == len(starts) == len(ends)
+    assert (0 <= starts).all() and (starts <= ends).all()
+    assert (ends <= len(text)).all() and (np.diff(starts) >= 0).all()
+  text = "ﬁne ﬁne  Café, ok"  # The ligatures are one character, not two.
+  words = [text[i:j] for _, i, j in zip(*loaded.encode_offsets([text])[0])]
+  assert set("".join(words)) == set(text) - {" "}
+  assert words[-1] in ("ok", "k") and not any(" " in word for word in words)
+
+
+def test_half_a_surrogate_pair_is_said_and_forgotten(loaded):
+  expected = loaded.encode(["some words"])
+  for encode in (loaded.encode, loaded.encode_offsets):
+    with pytest.raises(UserError, match=r"ud83d.* half of a surrogate pair"):
+      encode(["some", "new \ud83d words"])
+  assert loaded.encode(["some words"]) == expected
+  assert loaded.encode(["new words"]) == [
+      list(loaded._encode(["new words"])[0])]
+
+
+def test_white_space_runs_do_not_move_pieces(trained):
+  rng = np.random.default_rng(0)
+  texts = ["".join(rng.choice(list("ab, \n\t \u3000\x1c\x85'\u00a0 "), 12))
+           for _ in range(300)]
+  for name in ("byte_level", "prefix"):
+    loaded = trained[name]
+    assert loaded.encode(texts) == [list(t) for t in loaded._encode(texts)]
+
+
+def test_a_full_memory_is_forgotten(loaded, sentences, monkeypatch):
   expected = loaded.encode(sentences)
   monkeypatch.setattr(loaded_tokenizers, "_CACHED_WORDS", 50)
   parts = [sentences[i:i + 7] for i in range(0, len(sentences), 7)]
@@ -121,6 +172,23 @@ def test_an_uncased_vocabulary_treats_text_as_bert_does(tmp_path):
   assert uncased.vocabulary.byte_count_V[6:11].tolist() == [3, 3, 4, 5, 1]
   assert uncased.vocabulary.word_start_V[6:11].tolist() == [
       True, False, False, True, True]
+
+
+def test_accents_and_chinese_characters_are_options(tmp_path):
+  path = tmp_path / "vocab.txt"
+  path.write_text("\n".join([
+      "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "é", "e", "É", "E", "中",
+      "##中"]) + "\n")
+
+  def pieces(**options):
+    loaded = WordPieceTokenizer(path=str(path), **options).build([])
+    return loaded.tokens(loaded.encode(["É 中中"])[0])
+
+  assert pieces() == ["e", "中", "中"]
+  assert pieces(strip_accents=False) == ["é", "中", "中"]
+  assert pieces(lowercase=False) == ["É", "中", "中"]
+  assert pieces(lowercase=False, strip_accents=True)[0] == "E"
+  assert pieces(chinese_characters=False) == ["e", "中", "##中"]
 
 
 def test_the_published_vocabulary(shared):

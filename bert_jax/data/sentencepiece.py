@@ -63,6 +63,9 @@ class SentencePiece(LoadedTokenizer):
   def directory(self, model_max_length: int | None = None) -> dict[str, bytes]:
     """A tokenizer.json of the `tokenizers` library, and the model itself.
 
+    The library composes characters of several marks otherwise, so that text
+    with decomposed or half-width letters may get other ids there.
+
     Raises:
       UserError: the model was trained with settings that the library lacks.
     """
@@ -94,9 +97,13 @@ class SentencePiece(LoadedTokenizer):
     found = tokenizers.Tokenizer(make(proto, trained.byte_fallback))
     parts, decoders = tokenizers.normalizers, tokenizers.decoders
     found.normalizer = parts.Sequence([
+        # Of a capital with an accent of its own the table, as the library
+        # reads it, would take the capital only.
+        *([parts.Lowercase()] if text.name.endswith("_cf") else []),
         *([parts.Precompiled(text.precompiled_charsmap)]
           if text.precompiled_charsmap else []),
-        parts.Strip(), parts.Replace(tokenizers.Regex(" {2,}"), " ")])
+        parts.Replace(tokenizers.Regex("^ +| +$"), ""),
+        parts.Replace(tokenizers.Regex(" {2,}"), " ")])
     found.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
     found.decoder = decoders.Sequence([
         decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),

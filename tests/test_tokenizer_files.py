@@ -1,0 +1,197 @@
+"""Tokenizers of Hugging Face's directories, and the ids of `transformers`."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from bert_jax.config import UserError
+from bert_jax.data import tokenizers
+from bert_jax.data.byte_level import ByteLevel
+from bert_jax.data.formats import Examples, PairsFormat
+from bert_jax.data.rows import PretrainingRows, assemble
+from bert_jax.data.tokenizers import (
+    DirectoryTokenizer, SentencePieceTokenizer, WordPieceTokenizer)
+from bert_jax.data.wordpiece import WordPiece
+from tests import memory_corpus
+
+# Made by tools/token_parity.py --freeze.
+FROZEN = json.loads((pathlib.Path(__file__).parent / "data" / "tokens.json"
+                     ).read_text())
+TEXTS, VOCABULARY = FROZEN["texts"], FROZEN["vocabulary"]
+SENTENCES = pathlib.Path(json.__file__).read_text().splitlines()
+PLAIN = dict(lowercase=True, strip_accents=None, handle_chinese_chars=True,
+             clean_text=True)
+
+
+def added(content, special=False, **flags):
+  return {"content": content, "special": special, "normalized": not special,
+          "single_word": False, "lstrip": False, "rstrip": False} | flags
+
+
+def write(folder, files):
+  for name, content in files.items():
+    (folder / name).write_bytes(content if isinstance(content, bytes)
+                                else json.dumps(content).encode())
+  return folder
+
+
+def roberta(prefix_space=False):
+  frozen = FROZEN["byte_level"]
+  return ByteLevel(frozen["vocabulary"], frozen["merges"], prefix_space)
+
+
+KINDS = {
+    "uncased": lambda: WordPiece(VOCABULARY, PLAIN),
+    "cased": lambda: WordPiece(VOCABULARY, PLAIN | {"lowercase": False}),
+    "other settings": lambda: WordPiece(
+        VOCABULARY, PLAIN | {"clean_text": False}, longest_word=12),
+    "added": lambda: WordPiece(VOCABULARY, PLAIN, added=[
+        added("[E1]", special=True), added("covid19"),
+        added("Zebra", normalized=False, single_word=True)]),
+    "byte level": roberta, "prefix": lambda: roberta(True),
+    "sentencepiece": lambda: SentencePieceTokenizer(vocab_size=400).build(
+        SENTENCES),
+    "unigram": lambda: SentencePieceTokenizer(
+        vocab_size=400, model_type="unigram").build(SENTENCES)}
+
+
+@pytest.mark.parametrize("setting", FROZEN["wordpiece"])
+def test_ids_equal_those_of_transformers(setting, tmp_path):
+  frozen = FROZEN["wordpiece"][setting]
+  path = tmp_path / "vocab.txt"
+  path.write_text("".join(f"{piece}\n" for piece in VOCABULARY))
+  choice = WordPieceTokenizer(path=str(path), **frozen["options"])
+  for text, own, theirs in zip(TEXTS, choice.build([]).encode(TEXTS),
+                               frozen["ids"]):
+    assert own == theirs, text
+
+
+def test_bytes_equal_those_of_transformers():
+  for text, own, theirs in zip(TEXTS, roberta().encode(TEXTS),
+                               FROZEN["byte_level"]["ids"]):
+    assert own == theirs, text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_directory_holds_all_of_a_tokenizer(kind, tmp_path):
+  made = KINDS[kind]()
+  write(tmp_path, made.directory(128))
+  back = DirectoryTokenizer(path=str(tmp_path)).build([])
+  assert back.fingerprint == made.fingerprint
+  again = tokenizers.deserialize(json.loads(json.dumps(back.serialize())))
+  assert again.encode(TEXTS) == made.encode(TEXTS)
+  config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+  assert config["model_max_length"] == 128
+  # Another program finds special tokens in a text, and puts them around it.
+  import tokenizers as library
+  theirs = library.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+  special = made.vocabulary
+  ids = theirs.encode(f"a {made.pieces[special.mask_id]} a", "a").ids
+  assert special.mask_id in ids and ids[0] == special.cls_id
+  assert ids.count(special.sep_id) == special.special_tokens(True) - 1
+  # What names special tokens, and what SentencePiece alone composes.
+  texts = [text for text in TEXTS if not set("[<\u0301\uff9f") & set(text)]
+  assert [theirs.encode(text, add_special_tokens=False).ids
+          for text in texts] == made.encode(texts)
+
+
+def test_older_files_are_read_as_transformers_reads_them(tmp_path):
+  vocabulary = "".join(f"{piece}\n" for piece in VOCABULARY).encode()
+
+  def options(name, **files):
+    (tmp_path / name).mkdir()
+    files = {key.replace("__", "."): value for key, value in files.items()}
+    return tokenizers.from_directory(
+        write(tmp_path / name, files)).serialize()["text"]
+
+  assert options("plain", vocab__txt=vocabulary) == PLAIN
+  assert options("crlf", vocab__txt=vocabulary.replace(b"\n", b"\r\n")) == PLAIN
+  config = {"do_lower_case": False, "strip_accents": True,
+            "tokenize_chinese_chars": False}
+  cased = dict(lowercase=False, strip_accents=True, handle_chinese_chars=False,
+               clean_text=True)
+  assert options("cased", vocab__txt=vocabulary,
+                 tokenizer_config__json=config) == cased
+  whole = json.loads(WordPiece(VOCABULARY, PLAIN).directory()["tokenizer.json"])
+  # tokenizer_config.json goes before tokenizer.json.
+  assert options("both", tokenizer__json=whole,
+                 tokenizer_config__json=config) == cased
+  whole["normalizer"]["lowercase"] = False
+  assert options("alone", tokenizer__json=whole) == PLAIN | {"lowercase": False}
+  found = tokenizers.from_directory(write(tmp_path / "plain", {
+      "added_tokens.json": {"[E1]": len(VOCABULARY)},
+      "special_tokens_map.json": {"additional_special_tokens": ["[E1]"]}}))
+  assert found.vocabulary.size == len(VOCABULARY) + 1
+  assert len(VOCABULARY) not in found.vocabulary.ordinary_ids
+
+
+def test_vocab_json_and_merges_alone(tmp_path):
+  made = roberta()
+  files = made.directory()
+  write(tmp_path, {name: files[name] for name in ("vocab.json", "merges.txt")})
+  assert tokenizers.from_directory(tmp_path).fingerprint == made.fingerprint
+
+
+def test_added_tokens_are_found_but_special_ones_are_not():
+  made = KINDS["added"]()
+  first = len(VOCABULARY)
+  ids = made.encode(["[E1] xCOVID19x Zebra xZebra"])[0]
+  assert first not in ids
+  assert ids.count(first + 1) == 1 and ids.count(first + 2) == 1
+  assert made.vocabulary.size == first + 3
+  assert first not in made.vocabulary.ordinary_ids
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"model": {"type": "WordLevel", "vocab": {}}}, "WordLevel .*not supported"),
+    ({"normalizer": {"type": "NFC"}}, "normalizer NFC"),
+    ({"added_tokens": [{"id": 9999, **added("new")}]}, "do not follow"),
+    ({"added_tokens": [{"id": 5, **added("new", lstrip=True)}]}, "new"),
+])
+def test_what_is_not_supported_is_said(change, message, tmp_path):
+  files = WordPiece(VOCABULARY, PLAIN).directory()
+  whole = json.loads(files["tokenizer.json"]) | change
+  with pytest.raises(UserError, match=message):
+    tokenizers.from_directory(write(tmp_path, {"tokenizer.json": whole}))
+
+
+def test_what_is_no_tokenizer_is_said(tmp_path):
+  with pytest.raises(UserError, match="is no directory"):
+    tokenizers.from_directory(tmp_path / "nowhere")
+  (tmp_path / "config.json").write_text("{}")
+  with pytest.raises(UserError, match="no tokenizer: .*There is config.json"):
+    tokenizers.from_directory(tmp_path)
+  (tmp_path / "tokenizer.json").write_text("{")
+  with pytest.raises(UserError, match="tokenizer.json is no JSON"):
+    tokenizers.from_directory(tmp_path)
+  with pytest.raises(UserError, match="tokenizer.path"):
+    DirectoryTokenizer().build([])
+
+
+def test_pairs_of_roberta_have_two_separators():
+  vocabulary = roberta().vocabulary
+  cls, sep, pad = vocabulary.cls_id, vocabulary.sep_id, vocabulary.pad_id
+  pairs = Examples(np.array([0]), np.array([2]), np.array([2]), np.array([1]),
+                   separators=2)
+  assert pairs.lengths_X.tolist() == [7]
+  row = assemble(np.array([10, 11, 12]), vocabulary, pairs, np.array([0]), 8)
+  assert row["input_ids"].tolist() == [
+      cls, 10, 11, sep, sep, 12, sep, pad]
+  assert not row["token_type_ids"].any()
+  assert row["position_ids"].tolist() == [0, 1, 2, 3, 4, 5, 6, 0]
+
+
+def test_pretraining_leaves_room_for_two_separators():
+  corpus = memory_corpus.random_corpus(8, 6, 9)
+  vocabulary = dataclasses.replace(
+      memory_corpus.vocabulary(corpus.vocabulary_size), pair_separators=2,
+      pair_token_type=0)
+  rows = PretrainingRows(corpus, vocabulary, PairsFormat(), 16, 1, 0)
+  for index in range(len(rows)):
+    row = rows.row(0, index)
+    used = int((row["example_ids"] > 0).sum())
+    assert row["input_ids"][used - 1] == vocabulary.sep_id
+    assert (row["input_ids"] == vocabulary.sep_id).sum() == 3
