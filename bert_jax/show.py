@@ -38,7 +38,8 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
   parts.append(writers.table(
       ["parameters", "number"],
       [[part, f"{count:,}"] for part, count in counts.items()]
-      + [["all", f"{sum(counts.values()):,}"]]))
+      + [["all", f"{sum(counts.values()):,}"],
+         ["trained", f"{trained_parameters(experiment):,}"]]))
   parts.append(f"Training takes {flops_per_token(experiment):.3g} FLOPs a "
                "token (a forward and twice as much for a backward pass).")
   if isinstance(experiment.layout, MeshLayout):
@@ -128,3 +129,9 @@ def parameter_counts(experiment: Experiment) -> dict[str, int]:
     part = "/".join(path.split("/")[:2])
     counts[part] = counts.get(part, 0) + math.prod(leaf.shape)
   return counts
+
+
+def trained_parameters(experiment: Experiment) -> int:
+  """The number of parameters that are not frozen."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(
+      workload(experiment).trained))

@@ -95,14 +95,24 @@ def test_held_out_scores_do_not_depend_on_the_batch_size(pretrained):
     assert second[name] == pytest.approx(value, rel=1e-5), name
 
 
-@pytest.mark.parametrize("objective, label, score, least", [
-    (Classification(), "label", "accuracy", 0.9),
-    (Regression(), "score", "pearson", 0.3)], ids=lambda x: str(x))
-def test_finetuning_learns_and_predicts(folder, tmp_path, pretrained,
-                                        objective, label, score, least):
+@pytest.mark.parametrize("objective, label, score, least, options, anew", [
+    (Classification(), "label", "accuracy", 0.9, [], "classifier"),
+    (Regression(), "score", "pearson", 0.8,
+     ["transfer.reinitialize_pooler=true", "transfer.layer_decay=.9"],
+     "classifier, encoder/pooler"),
+    # Of a network that has seen four batches little is to be had by LoRA.
+    (Classification(), "label", "matthews", 0.2,
+     ["adapter=lora", "adapter.targets=.", "schedule.learning_rate=1e-2"],
+     "classifier, the adapter")], ids=["classes", "numbers", "LoRA"])
+def test_finetuning_learns_and_predicts(
+    folder, tmp_path, pretrained, capsys, objective, label, score, least,
+    options, anew):
   experiment = table(folder, pretrained, objective, epochs=12.0)
-  experiment = config.override(experiment, [f"data.columns.label={label}"])
+  experiment = config.override(
+      experiment, [f"data.columns.label={label}", *options])
   result = loop.train(experiment, tmp_path / "run")
+  told = " ".join(capsys.readouterr().err.split())
+  assert f"of {pretrained}; drawn anew: {anew}." in told.replace("- ", "-")
   assert result.scores[score] > least
   assert evaluate.of_workdir(str(tmp_path / "run")) == pytest.approx(
       result.scores)
@@ -168,6 +178,33 @@ def test_embeddings_are_those_of_each_text_alone(pretrained):
     embed.embed(saved, texts, layer=2)
 
 
+def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
+                                                 monkeypatch):
+  """What was seen behind the last checkpoint is seen again, and counts once."""
+  seen = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9, 0.9]
+  monkeypatch.setattr(loop._Leg, "evaluate", lambda self, state: {
+      "accuracy": seen[int(state.step) - 1]})
+  run = pretraining(folder, steps=8, evaluate_every=1, save_every=3,
+                    best="accuracy", patience=3)
+  hold = Log.hold
+
+  def kill(self, step, *arguments):
+    if step == 5:
+      raise KeyboardInterrupt
+    hold(self, step, *arguments)
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(Log, "hold", kill)
+    loop.train(run, tmp_path)
+  assert loop.train(run, tmp_path).scores == {"accuracy": 0.5}
+  assert checkpoint.read(tmp_path).step == 2
+  lines = curve(tmp_path)
+  assert [line["step"] for line in lines
+          if "held_out/accuracy" in line] == [1, 2, 3, 4, 5]
+  assert loop.train(run, tmp_path).scores == {"accuracy": 0.5}
+  assert curve(tmp_path) == lines
+
+
 def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
   saved = checkpoint.read(pretrained)
   with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
@@ -180,6 +217,15 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
           if p.name.isdecimal()}
   assert kept == {"2", "4"}
+  with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+    state = TrainState(np.int32(4), np.int32(0), {"step": np.float32(4)},
+                       {"m": np.zeros(1)})
+    for score, again in ((0.95, False), (0.95, True)):
+      out.save(state, saved.facts, {"accuracy": score}, {}, again)
+      out.wait()
+      found = checkpoint.read(tmp_path)
+      assert found.step == (4 if again else 2)
+  assert found.scores == {"accuracy": 0.95}
   with (checkpoint.Checkpoints(tmp_path, best="acuracy") as out,
         pytest.raises(UserError, match="did you mean 'accuracy'")):
     out.save(TrainState(np.int32(5), np.int32(0), {}, {}), saved.facts,

@@ -16,7 +16,9 @@ class Transfer:
 
   Attributes:
     frozen: what this is found in stays as it is, as in
-      "embeddings|layers/[0-3]/"; "": nothing.
+      "embeddings|layers/[0-3]/"; "": nothing. Below the lowest layer that is
+      trained no backward pass is computed where `model.scan_unroll` is the
+      number of layers.
     rates: multipliers of the learning rate, pattern=multiplier, as in
       "bias$=2,classifier=10"; the first that is found holds, and elsewhere 1.
     layer_decay: the rate of a layer as part of that of the layer above it,
