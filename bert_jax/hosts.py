@@ -163,6 +163,11 @@ def first() -> bool:
   return jax.process_index() == 0
 
 
+def devices() -> str:
+  """How many there are of all processes, and which."""
+  return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+
+
 def code_facts() -> dict[str, str]:
   """What runs here: a hash of the package's source, and versions."""
   digest = hashlib.sha256()

@@ -248,7 +248,7 @@ class _Leg:
     self._checkpoints.save(state, self._facts, scores, {
         "seconds": self._clock.used(), "evaluated": bool(scores),
         "watch": self._watch.state(), "window": log.window(),
-        "patience": self._patience.state()}, again)
+        "patience": self._patience.state(), "devices": hosts.devices()}, again)
     self._clock.saved()
 
   def _give_up(self, state: TrainState, log: Log, error: NotFinite) -> None:

@@ -84,8 +84,6 @@ def torch_worker(folder, shapes, vocabulary, length):
 
   transformers.logging.set_verbosity_error()
   for number, (shape, family, head) in enumerate(cases(shapes)):
-    # One a family, so that heads lie on the same encoder.
-    torch.manual_seed(list(FAMILIES).index(family))
     model = torch_model(family, head, vocabulary, length, shapes[shape])
     path = folder / shape / family / head
     model.save_pretrained(path)
@@ -131,6 +129,8 @@ def torch_model(family, head, vocabulary, length, shape):
       type_vocab_size=1 if first else 2, hidden_dropout_prob=0.0,
       attention_probs_dropout_prob=0.0, **options)
   model = getattr(transformers, f"{name}{ending}")(config, **arguments).eval()
+  # The same for every head, so that heads lie on the same encoder.
+  torch.manual_seed(first)
   for path, x in model.named_parameters():
     torch.nn.init.normal_(x, std=0.1 if x.ndim > 1 else 0.05)
     if path.endswith("LayerNorm.weight") or path.endswith("layer_norm.weight"):
@@ -525,14 +525,23 @@ def freeze(folder, target):
     configs[f"{family}/{head}"] = json.loads(
         (path / "config.json").read_text())
     for name, x in load_file(path / "model.safetensors").items():
-      shared = f"{family}/tensor/{name.removeprefix(family + '.')}"
-      if shared in arrays and not np.array_equal(arrays[shared], x):
+      plain = name.removeprefix(f"{family}.")
+      of_all = plain.startswith(("embeddings", "encoder", "pooler"))
+      key = f"{family}/tensor/{plain}" if of_all else (
+          f"{family}/{head}/tensor/{plain}")
+      if key in arrays and not np.array_equal(arrays[key], x):
         raise SystemExit(f"{path}: {name} is not that of the other heads.")
-      arrays[shared] = x
+      arrays[key] = x
       arrays.setdefault(f"{family}/{head}/tensors", []).append(name)
     found = np.load(path / "arrays.npz")
-    for key in found.files:
+    gradients = sorted(k for k in found.files if k.startswith("grad/"))
+    for key in set(found.files) - set(gradients):
       arrays[f"{family}/{head}/{key}"] = found[key]
+    # End to end in the order of their names, as an array has its price.
+    arrays[f"{family}/{head}/grad"] = np.concatenate(
+        [found[key].ravel() for key in gradients])
+    names = [key.removeprefix("grad/") for key in gradients]
+    assert names == sorted(arrays[f"{family}/{head}/tensors"])
   np.savez_compressed(target / "parity.npz", configs=json.dumps(configs),
                       **arrays)
   source = folder / "frozen" / "bert" / "mlm + nsp"

@@ -1,9 +1,12 @@
-"""The README of an exported network, written from what its run recorded."""
+"""The README of an exported network, written from what its run recorded.
+
+What is not known says so: "not recorded".
+"""
 
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bert_jax import checkpoint, config, writers
@@ -38,22 +41,20 @@ def write(saved: Saved, workdir: pathlib.Path, told: Told,
   """
   Args:
     saved: the network.
-    workdir: of the run, whose metrics are read.
+    workdir: of the run.
     told: by the user.
     architecture: the class of `transformers`.
     name: the title.
   """
   experiment = saved.facts.experiment
   progress = checkpoint.history(workdir)[saved.step]["progress"]
-  path = workdir / "metrics.jsonl"
-  lines = writers.read_jsonl(path) if path.is_file() else []
   return "\n\n".join([
       _header(saved, told, architecture),
       f"# {name}",
       _summary(saved, architecture),
       "## Use\n\n" + _use(architecture, experiment),
       "## Training\n\n" + writers.table(
-          ["", ""], _training(saved, progress, lines, told)),
+          ["", ""], _training(saved, progress, told)),
       "## Scores\n\n" + _scores(saved),
       "## Known limits\n\n" + "\n".join(_limits(saved, told)),
       "## Options\n\nDifferent from BERT-base as published:\n\n```\n"
@@ -110,7 +111,6 @@ def _use(architecture: str, experiment: Experiment) -> str:
 
 
 def _training(saved: Saved, progress: Mapping[str, Any],
-              lines: Sequence[Mapping[str, float]],
               told: Told) -> list[list[str]]:
   experiment = saved.facts.experiment
   optimizer, schedule = experiment.optimizer, experiment.schedule
@@ -119,15 +119,15 @@ def _training(saved: Saved, progress: Mapping[str, Any],
       ["licence of the data", told.data_licence or UNKNOWN],
       ["started from", experiment.init_from or "random parameters"]]
   if not saved.step:  # Imported: nothing is known of how it was trained.
-    return [*rows[:2], ["came from", saved.facts.data_fingerprint]] + [[what, UNKNOWN] for what in (
-        "steps", "tokens", "FLOPs", "devices", "hours")]
+    return [*rows[:2], ["came from", saved.facts.data_fingerprint],
+            *([what, UNKNOWN] for what in ("steps", "tokens", "FLOPs",
+                                           "devices", "hours"))]
   positions = saved.step * experiment.batch_size * experiment.data.length
-  tokens = _tokens(lines, saved.step)
   return rows + [
       ["steps", f"{saved.step:,} of {experiment.batch_size} rows of "
                 f"{experiment.data.length} tokens"],
-      ["tokens", UNKNOWN if tokens is None else f"{tokens:.3g}, padding not "
-       f"counted; {positions:.3g} with it"],
+      ["tokens", f"{positions:.4g}, padding counted; how many of them were "
+       f"padding: {UNKNOWN}"],
       ["FLOPs", f"{positions * flops_per_token(experiment):.3g} of matrix "
        "products, padding counted"],
       ["devices", progress["devices"]],
@@ -136,16 +136,6 @@ def _training(saved: Saved, progress: Mapping[str, Any],
        f"{schedule.learning_rate:g}, {schedule.choice_name} schedule"],
       ["seed", str(experiment.seed)],
       ["fingerprint of the data", saved.facts.data_fingerprint]]
-
-
-def _tokens(lines: Sequence[Mapping[str, float]], step: int) -> float | None:
-  """Tokens up to a step, from the means that the windows' lines hold."""
-  total, last = 0.0, 0
-  for line in lines:
-    if "train/tokens_per_step" in line and line["step"] <= step:
-      total += (line["step"] - last) * line["train/tokens_per_step"]
-      last = line["step"]
-  return total if last == step else None
 
 
 def _scores(saved: Saved) -> str:

@@ -8,6 +8,7 @@ are reimplemented below, and what names another is refused.
 
 import collections
 import dataclasses
+import io
 import pathlib
 import pickle
 import zipfile
@@ -78,7 +79,7 @@ class _Unpickler(pickle.Unpickler):
         and archive.read(order).strip() != b"little"):
       raise UserError(f"{path} was written on a big-endian machine; that is "
                       "not read here.")
-    super().__init__(archive.open(pickles[0]), encoding="utf-8")
+    super().__init__(io.BytesIO(archive.read(pickles[0])), encoding="utf-8")
 
   def find_class(self, module: str, name: str) -> Any:
     kind = name.removesuffix("Storage")

@@ -1,0 +1,529 @@
+"""Weights in and out: Hugging Face's and Google's formats, frozen by
+tools/parity.py from what their own programs computed and wrote."""
+
+import functools
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import sys
+import types
+import zipfile
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from bert_jax import checkpoint, config, show
+from bert_jax.__main__ import main
+from bert_jax.checkpoint import Checkpoints
+from bert_jax.config import UserError
+from bert_jax.data.datasets import TextData
+from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.experiment import Experiment
+from bert_jax.facts import Facts
+from bert_jax.interop import (
+    crc32c, exporting, hub, huggingface, names, pickles, sources, tensorflow)
+from bert_jax.interop.model_card import Told
+from bert_jax.model.encoder import Bert, Encoder
+from bert_jax.objectives.objective import Objective
+from bert_jax.objectives.tasks import Classification
+from bert_jax.training.paths import leaves
+from bert_jax.training.step import TrainState
+
+DATA = pathlib.Path(__file__).parent / "data"
+HEADS = ("encoder", "pooler", "mlm + nsp", "mlm", "nsp", "class", "number",
+         "classes", "tags", "span", "choice")
+CASES = [f"{family}/{head}" for family in ("bert", "roberta")
+         for head in HEADS if family == "bert" or "nsp" not in head]
+
+
+@functools.cache
+def frozen():
+  with np.load(DATA / "parity.npz") as arrays:
+    return {key: arrays[key] for key in arrays.files}
+
+
+def tensors_of(case):
+  """By name, as transformers saved them."""
+  family, found = case.split("/")[0], {}
+  for name in frozen()[f"{case}/tensors"]:
+    plain = name.removeprefix(f"{family}.")
+    key = f"{family}/tensor/{plain}"
+    found[str(name)] = frozen()[
+        key if key in frozen() else f"{case}/tensor/{plain}"]
+  return found
+
+
+def config_of(case):
+  return json.loads(str(frozen()["configs"]))[case]
+
+
+def directory(path, case, tensors=None, **options):
+  path.mkdir(parents=True, exist_ok=True)
+  (path / "config.json").write_text(json.dumps(config_of(case) | options))
+  save_file(tensors_of(case) if tensors is None else tensors,
+            path / "model.safetensors")
+  return path
+
+
+def batch_of(case):
+  """The choices of an example lie in one row."""
+  ids, mask, types = (frozen()[f"{case}/in/{name}"] for name in (
+      "input_ids", "attention_mask", "token_type_ids"))
+  rows, length = len(ids), ids.shape[-1]
+  segments = ids.size // rows // length
+  number = np.arange(segments)[None, :, None] + 1
+  row = lambda x: np.broadcast_to(
+      x, (rows, segments, length)).reshape(rows, -1).astype(np.int32)
+  return {"input_ids": row(ids.reshape(rows, segments, length)),
+          "token_type_ids": row(types.reshape(rows, segments, length)),
+          "position_ids": row(np.arange(length)),
+          "example_ids": row(mask.reshape(rows, segments, length) * number),
+          "cls_positions": np.tile(np.arange(segments, dtype=np.int32) * length,
+                                   (rows, 1)),
+          "example_mask": np.ones((rows, 1), np.float32),
+          "masked_positions": np.tile(np.arange(length, dtype=np.int32),
+                                      (rows, 1))}
+
+
+class Head(nn.Module):
+  objective: Objective
+
+  @nn.compact
+  def __call__(self, *arguments):
+    return self.objective.logits(*arguments, None)
+
+
+class Heads(nn.Module):
+  """Several heads on one encoder, so that one program serves all."""
+
+  options: Bert
+  objectives: tuple
+
+  @nn.compact
+  def __call__(self, batch):
+    encoder = Encoder(self.options, name="encoder")
+    sequence = encoder(*(batch[name] for name in (
+        "input_ids", "token_type_ids", "position_ids", "example_ids")))
+    found = {"sequence": sequence,
+             "pooled": encoder.pool(sequence, batch["cls_positions"])[:, 0]}
+    for name, objective in self.objectives:
+      for part, x in Head(objective, name=name)(
+          encoder, sequence, batch).items():
+        found[f"{name}/{part}"] = x
+    return found
+
+
+@pytest.mark.parametrize("family, heads", [
+    ("bert", HEADS[:-1]), ("bert", HEADS[-1:]),
+    ("roberta", [h for h in HEADS[:-1] if "nsp" not in h])])
+def test_outputs_and_gradients_are_theirs(tmp_path, family, heads):
+  cases = [f"{family}/{head}" for head in heads]
+  found = {case: sources.network(directory(tmp_path / case, case))
+           for case in cases}
+  # NSP alone has no objective of its own.
+  own = {case: case.split("/")[1] for case in cases
+         if not case.endswith(("encoder", "pooler", "/nsp"))}
+  module = Heads(found[cases[0]][0].model, tuple(
+      (name, found[case][0].objective) for case, name in own.items()))
+  params = {}
+  for case, (_, flat) in found.items():
+    flat = {("" if path.startswith("encoder/") else f"{own[case]}/") + path: x
+            for path, x in flat.items()
+            if path.startswith("encoder/") or case in own}
+    for path, x in flat.items():
+      np.testing.assert_array_equal(params.setdefault(path, x), x)
+
+  def loss(params, batch, weights):
+    outputs = module.apply({"params": params}, batch)
+    # Numbers come without a dimension of classes.
+    outputs = {n: x.reshape(weights[n].shape) for n, x in outputs.items()}
+    return sum((outputs[n] * w).sum() for n, w in weights.items()), outputs
+
+  differentiate = jax.jit(jax.grad(loss, has_aux=True))
+  nest = lambda flat: flax.traverse_util.unflatten_dict(flat, sep="/")
+  shapes = jax.eval_shape(lambda p, b: module.apply({"params": p}, b),
+                          nest(params), batch_of(cases[0]))
+  for case, (architecture, flat) in found.items():
+    arrays, head = frozen(), own.get(case, "mlm + nsp")
+    prefix = f"{case}/weight/"
+    wanted = {key.removeprefix(prefix): w for key, w in arrays.items()
+              if key.startswith(prefix)}
+    place = lambda n: n if n in ("sequence", "pooled") else f"{head}/{n}"
+    weights = {n: np.zeros(x.shape, np.float32) for n, x in shapes.items()}
+    weights |= {place(n): w.reshape(weights[place(n)].shape)
+                for n, w in wanted.items()}
+    changed = {k: v for k, v in flat.items() if not k.startswith("encoder/")}
+    here = params | {f"{head}/{k}": v for k, v in changed.items()}
+    gradients, outputs = differentiate(nest(here), batch_of(case), weights)
+    for name, weight in wanted.items():
+      got = np.asarray(outputs[place(name)]).reshape(weight.shape)
+      expected = arrays[f"{case}/out/{name}"]
+      np.testing.assert_allclose(got[weight != 0], expected[weight != 0],
+                                 rtol=0, atol=1e-5)
+    gradients = {path: np.asarray(x) for path, x in leaves(gradients).items()}
+    ours = names.to_theirs(
+        {path: gradients[path if path.startswith("encoder/")
+                         else f"{head}/{path}"] for path in flat},
+        architecture.model)
+    compare_gradients(case, ours, architecture.first_position)
+
+
+def compare_gradients(case, ours, first):
+  tensors, place = tensors_of(case), 0
+  theirs = {}
+  for name in sorted(tensors):
+    size = tensors[name].size
+    theirs[name] = frozen()[f"{case}/grad"][place:place + size].reshape(
+        tensors[name].shape)
+    place += size
+  theirs = huggingface.common_tensors(theirs, case)
+  positions = "embeddings.position_embeddings.weight"
+  theirs[positions] = theirs[positions][first:]
+  assert set(ours) == set(theirs)
+  for name, expected in theirs.items():
+    # The true gradient of the biases of keys is zero.
+    scale = np.linalg.norm(theirs[name.replace("key.bias", "key.weight")])
+    assert np.linalg.norm(ours[name] - expected) <= 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_export_is_the_way_back(tmp_path, case):
+  found, params = sources.network(directory(tmp_path / "a", case))
+  options, tensors = huggingface.written(
+      found.model, found.objective, params, found.first_position or None)
+  expected = tensors_of(case)
+  assert set(tensors) == set(expected)
+  first = found.first_position
+  for name, x in tensors.items():
+    skipped = first if "position_embeddings" in name else 0
+    np.testing.assert_array_equal(x[skipped:], expected[name][skipped:])
+  theirs = config_of(case)
+  for key in ("architectures", "id2label", "label2id", "problem_type",
+              "max_position_embeddings", "hidden_act", "vocab_size",
+              "model_type", "type_vocab_size"):
+    if key in theirs and theirs[key] is not None:
+      assert options[key] == theirs[key], key
+  huggingface.write(tmp_path / "b", options, tensors, {})
+  again, same = sources.network(tmp_path / "b")
+  assert again == found
+  jax.tree.map(np.testing.assert_array_equal, params, same)
+
+
+def test_the_table_names_every_parameter():
+  model = Bert(vocab_size=40, hidden_size=8, num_hidden_layers=3,
+               num_attention_heads=2, intermediate_size=16,
+               max_position_embeddings=12)
+  shapes = leaves(show.workload(Experiment(
+      model=model, data=TextData(length=12))).state.params)
+  sizes = names.sizes(model)
+  assert {path: x.shape for path, x in shapes.items()} == {
+      entry.path: (3,) * entry.layered + tuple(sizes[c] for c in entry.letters)
+      for entry in names.TABLE if entry.part != "classifier"}
+
+
+def test_google_writes_the_same_network(tmp_path):
+  _, expected = sources.network(directory(tmp_path, "bert/mlm + nsp"))
+  _, params = sources.network(DATA / "google")
+  jax.tree.map(np.testing.assert_array_equal, expected, params)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda index, data: (index, data[:9] + b"x" + data[10:]), "checksum of"),
+    (lambda index, data: (index, data[:-9]), "cut off"),
+    (lambda index, data: (index[:20] + b"x" + index[21:], data), "checksum"),
+    (lambda index, data: (index[:-1] + b"x", data), "no index of a TensorFlow"),
+    (lambda index, data: (compressed(index), data), "is compressed (kind 1)")])
+def test_a_damaged_checkpoint_of_google_is_refused(tmp_path, change, words):
+  shutil.copytree(DATA / "google", tmp_path / "g")
+  paths = [tmp_path / "g" / f"bert_model.ckpt.{end}" for end in (
+      "index", "data-00000-of-00001")]
+  for path, content in zip(paths, change(*(p.read_bytes() for p in paths))):
+    path.write_bytes(content)
+  with pytest.raises(UserError) as error:
+    sources.network(tmp_path / "g")
+  assert words in str(error.value)
+
+
+def compressed(index):
+  """An index that says of its own last table that snappy was at work."""
+  footer = tensorflow._Reader(index[-48:-8])
+  _, _, offset, size = (footer.varint() for _ in range(4))
+  return index[:offset + size] + b"\1" + index[offset + size + 1:]
+
+
+def test_checksums_are_castagnolis():
+  # RFC 3720, B.4, and one byte at a time.
+  assert crc32c.crc32c(b"\0" * 32) == 0x8A9136AA
+  assert crc32c.crc32c(bytes(range(32))) == 0x46DD794E
+  for size in (0, 1, 3, 4, 5, 63, 64, 65, 1000):
+    data, crc = np.random.default_rng(size).bytes(size), 0xFFFFFFFF
+    for byte in data:
+      crc ^= byte
+      for _ in range(8):
+        crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    assert crc32c.crc32c(data) == crc ^ 0xFFFFFFFF
+
+
+def test_pickles_are_read_without_torch():
+  found, expected = (pickles.read(DATA / "pytorch_model.bin"),
+                     tensors_of("bert/mlm + nsp"))
+  assert "torch" not in sys.modules
+  for name, x in expected.items():
+    np.testing.assert_array_equal(found[name], x)
+
+
+@pytest.mark.parametrize("word, dtype", [
+    ("BFloat16", ml_dtypes.bfloat16), ("Half", np.float16),
+    ("Double", np.float64)])
+def test_other_types_of_pickled_numbers(tmp_path, word, dtype):
+  expected = {name: x.astype(dtype) for name, x in pickles.read(
+      DATA / "pytorch_model.bin").items()}
+  path = tmp_path / "pytorch_model.bin"
+  with zipfile.ZipFile(DATA / "pytorch_model.bin") as old, zipfile.ZipFile(
+      path, "w") as new:
+    for name in old.namelist():
+      data = old.read(name)
+      if name.endswith("data.pkl"):
+        data = data.replace(b"FloatStorage", f"{word}Storage".encode())
+      elif "/data/" in name:
+        data = np.frombuffer(data, np.float32).astype(dtype).tobytes()
+      new.writestr(name, data)
+  found = pickles.read(path)
+  assert all(x.dtype == dtype for x in found.values())
+  jax.tree.map(np.testing.assert_array_equal, expected, found)
+
+
+class Malice:
+
+  def __init__(self, *call):
+    self.call = call
+
+  def __reduce__(self):
+    return self.call
+
+
+@pytest.mark.parametrize("function, name", [
+    (os.system, "posix.system"), (eval, "builtins.eval"),
+    (getattr, "builtins.getattr")])
+def test_a_pickle_that_would_execute_is_refused(tmp_path, function, name):
+  witness = tmp_path / "witness"
+  content = pickle.dumps({"x": Malice(function, (f"touch {witness}",))}, 2)
+  path = tmp_path / "pytorch_model.bin"
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("archive/data.pkl", content.replace(
+        b"__builtin__", b"builtins"))
+  with pytest.raises(UserError) as error:
+    pickles.read(path)
+  assert name in str(error.value) and not witness.exists()
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"\x80\x02}q\x00.", "no zip file"), (None, "without a data.pkl")])
+def test_files_that_are_no_pickled_tensors(tmp_path, content, words):
+  path = tmp_path / "x.bin"
+  if content is None:
+    with zipfile.ZipFile(path, "w") as archive:
+      archive.writestr("a", "b")
+  else:
+    path.write_bytes(content)
+  with pytest.raises(UserError, match=words):
+    pickles.read(path)
+
+
+def test_a_tensor_larger_than_its_storage_is_refused():
+  with pytest.raises(pickle.UnpicklingError, match="larger"):
+    pickles._tensor(np.zeros(6, np.float32), 1, (2, 3), (3, 1))
+  strided = pickles._tensor(np.arange(6, dtype=np.float32), 0, (3, 2), (1, 3))
+  np.testing.assert_array_equal(strided, np.arange(6).reshape(2, 3).T)
+
+
+def test_other_names_of_the_same_tensors(tmp_path):
+  tensors = tensors_of("bert/mlm + nsp")
+  _, expected = sources.network(directory(tmp_path / "a", "bert/mlm + nsp"))
+  old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+      "LayerNorm.bias", "LayerNorm.beta").removeprefix("bert."): x
+         for name, x in tensors.items()}
+  old["embeddings.position_ids"] = np.arange(10)[None]
+  old["cls.predictions.decoder.weight"] = tensors[
+      "bert.embeddings.word_embeddings.weight"]
+  old["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
+  # What the class is called does not take away what is there.
+  _, params = sources.network(directory(
+      tmp_path / "b", "bert/mlm + nsp", old,
+      architectures=["BertForMaskedLM"]))
+  jax.tree.map(np.testing.assert_array_equal, expected, params)
+
+
+def test_tensors_that_do_not_fit_are_all_named(tmp_path):
+  tensors = tensors_of("bert/mlm")
+  del tensors["cls.predictions.transform.dense.bias"]
+  tensors["bert.encoder.layer.7.output.dense.bias"] = np.zeros(3, np.float32)
+  tensors["cls.predictions.decoder.weight"] = np.zeros((40, 8), np.float32)
+  tensors["cls.predictions.bias"] = np.zeros(4, np.float32)
+  with pytest.raises(UserError) as error:
+    sources.network(directory(tmp_path, "bert/mlm", tensors))
+  for words in ("missing: cls.predictions.transform.dense.bias (8,)",
+                "surplus: encoder.layer.7.output.dense.bias (3,)",
+                "surplus: cls.predictions.decoder.weight (40, 8) (differs from "
+                "embeddings.word_embeddings.weight",
+                "cls.predictions.bias: wanted (40,), found (4,)"):
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"model_type": "t5"}, "did you mean"),
+    ({"model_type": "gpt2"}, "model_type=gpt2 is no BERT"),
+    ({"position_embedding_type": "relative_key"}, "relative_key"),
+    ({"is_decoder": True}, "is_decoder=True"),
+    ({"hidden_act": "gelu_ne"}, "did you mean 'gelu_new'"),
+    ({"hidden_size": "wide"}, "hidden_size=wide"),
+    ({"architectures": ["BertForTokenClassifier"]},
+     "did you mean 'BertForTokenClassification'"),
+    ({"problem_type": "ranking"}, "problem_type=ranking"),
+    ({"id2label": {"0": "a"}}, "names 1 labels, but the classifier has 3")])
+def test_configurations_that_are_not_to_be_had(tmp_path, options, words):
+  if options == {"id2label": {"0": "a"}}:
+    options |= {"problem_type": "single_label_classification"}
+  with pytest.raises(UserError) as error:
+    sources.network(directory(tmp_path, "bert/class", **options))
+  assert words in str(error.value) or words == "did you mean"
+
+
+def test_weights_in_several_files(tmp_path):
+  tensors = tensors_of("bert/class")
+  path = directory(tmp_path, "bert/class")
+  _, expected = sources.network(path)
+  (path / "model.safetensors").unlink()
+  index = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(tensors)}
+  for part in set(index.values()):
+    save_file({n: x for n, x in tensors.items() if index[n] == part},
+              path / part)
+  told = path / "model.safetensors.index.json"
+  told.write_text(json.dumps({"weight_map": index}))
+  jax.tree.map(np.testing.assert_array_equal, expected,
+               sources.network(path)[1])
+  (path / "part-1.safetensors").unlink()
+  with pytest.raises(UserError, match="part-1.safetensors is missing"):
+    sources.network(path)
+  told.write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
+  with pytest.raises(UserError, match="outside of its directory"):
+    sources.network(path)
+
+
+def test_the_hub_by_its_own_client(tmp_path, monkeypatch):
+  directory(tmp_path / "model", "bert/class")
+  client = types.SimpleNamespace(
+      snapshot_download=lambda name, allow_patterns: tmp_path / "model")
+  monkeypatch.setitem(sys.modules, "huggingface_hub", client)
+  assert hub.download("google-bert/tiny") == tmp_path / "model"
+
+  def fail(*_, **__):
+    raise ConnectionError("no route to host\nand more")
+
+  client.snapshot_download = fail
+  with pytest.raises(UserError, match="no route to host[^\n]*$"):
+    sources.read("google-bert/tiny")
+  monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+  with pytest.raises(UserError, match="install huggingface_hub"):
+    sources.read("google-bert/tiny")
+
+
+def vocabulary(path):
+  words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+  (path / "vocab.txt").write_text("\n".join(
+      words + [f"w{i}" for i in range(35)]) + "\n")
+  return path
+
+
+def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
+  source = vocabulary(directory(tmp_path / "hf", "bert/pooler"))
+  work, target = str(tmp_path / "work"), tmp_path / "exported"
+  assert main(["import", str(source), "--workdir", work]) == 0
+  assert "objective=similarity" in capsys.readouterr().out
+  saved = checkpoint.read(work)
+  resolved = checkpoint.resolve(Experiment(data=TextData(length=8)),
+                                [f"init_from={work}"])
+  assert resolved.model == saved.facts.experiment.model
+  assert main(["embed", work, "w1 w2 w3", "w4", "--normalize"]) == 0
+  vectors = np.array([json.loads(line)["vector"] for line in
+                      capsys.readouterr().out.splitlines()])
+  np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+  assert main(["export", work, str(target), "--licence", "mit"]) == 0
+  assert "BertModel" in capsys.readouterr().out
+  for name, x in load_file(target / "model.safetensors").items():
+    np.testing.assert_array_equal(x, tensors_of("bert/pooler")[name])
+  card = (target / "README.md").read_text()
+  assert 'license: "mit"' in card and "not recorded" in card
+  assert main(["export", work, str(target)]) == 1
+  assert "is not empty" in capsys.readouterr().err
+  assert main(["import", str(source), "--workdir", work]) == 1
+  assert "holds a run already" in capsys.readouterr().err
+  read = sources.read(str(target))
+  assert read.tokenizer.fingerprint == saved.facts.tokenizer.fingerprint
+
+
+def test_the_card_says_what_the_run_recorded(tmp_path):
+  _, flat = sources.network(directory(tmp_path / "hf", "bert/class"))
+  saved = run(tmp_path, flat, Classification(labels=("no", "yes", "maybe")))
+  exporting.export(saved, tmp_path / "out", Told(
+      data="reviews of 2026", data_licence="CC0", limits="One genre."))
+  card = (tmp_path / "out" / "README.md").read_text()
+  for words in ("BertForSequenceClassification", "reviews of 2026", "CC0",
+                "One genre.", "4 of 256 rows of 10 tokens", "8 x cpu",
+                "0.50 by the clock", "accuracy", "0.75", "One seed: 0",
+                "no, yes, maybe", "text-classification"):
+    assert words in card, words
+  # 4 steps of 256 rows of 10 tokens, three passes.
+  assert "1.024e+04, padding counted" in card
+
+
+def run(folder, flat, objective, **options):
+  """A work directory as one of four steps would be."""
+  model = config.override(Bert(vocab_size=40), [
+      "hidden_size=8", "num_hidden_layers=1", "num_attention_heads=2",
+      "intermediate_size=12", "max_position_embeddings=10",
+      *(f"{k}={v}" for k, v in options.items())])
+  tokenizer = WordPieceTokenizer(path=str(
+      vocabulary(folder) / "vocab.txt")).build(())
+  facts = Facts(Experiment(model=model, objective=objective,
+                           data=TextData(length=10)), "", tokenizer, "x")
+  params = flax.traverse_util.unflatten_dict(flat, sep="/")
+  state = TrainState(np.int32(4), np.int32(0), params, ())
+  with Checkpoints(folder / "run") as checkpoints:
+    checkpoints.save(jax.tree.map(jax.numpy.asarray, state), facts,
+                     {"accuracy": 0.75},
+                     {"seconds": 1800.0, "devices": "8 x cpu"})
+  return folder / "run"
+
+
+def test_networks_that_bert_cannot_express_are_not_exported(tmp_path):
+  _, flat = sources.network(directory(tmp_path / "hf", "bert/class"))
+  workdir = run(tmp_path, flat, Classification(labels=("a", "b", "c")),
+                norm_placement="pre")
+  with pytest.raises(UserError, match="model.norm_placement=pre: Hugging"):
+    exporting.export(workdir, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+  with pytest.raises(UserError, match="nothing like the parameters extra/x"):
+    names.to_theirs(flat | {"extra/x": np.zeros(2)}, Bert(vocab_size=40))
+  with pytest.raises(UserError, match="--family bert"):
+    huggingface.written(*parts("bert/mlm + nsp", tmp_path), 2)
+
+
+def parts(case, tmp_path):
+  found, params = sources.network(directory(tmp_path / case, case))
+  return found.model, found.objective, params
+
+
+def test_a_tokenizer_with_more_pieces_than_the_network(tmp_path):
+  source = vocabulary(directory(tmp_path, "bert/class"))
+  with (source / "vocab.txt").open("a") as file:
+    file.write("one\ntoo\nmany\n")
+  with pytest.raises(UserError, match="43 pieces, .* only 40 word vectors"):
+    sources.read(str(source))
