@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import pathlib
 import signal
 import sys
@@ -14,8 +15,8 @@ import numpy as np
 import rich.console
 
 from bert_jax import (
-    checkpoint, compiled, config, embed, evaluate, hosts, loop, quickstart,
-    replay, show, writers)
+    checkpoint, compiled, config, embed, evaluate, glue, hosts, loop,
+    quickstart, replay, show, sweep, writers)
 from bert_jax.config import UserError
 from bert_jax.data import documents
 from bert_jax.data.datasets import TextData, cache_directory
@@ -75,6 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--workdir", required=True, help="for checkpoints, "
                           "metrics and pictures; a run there goes on")
     _add_hosts(training)
+  sweeping = command("sweep", _sweep, "Train on a labelled task with several "
+                     "seeds and rates at once.")
+  _add_page(sweeping)
+  _add_members(sweeping)
+  suite = command("glue", _glue, "Fine-tune on every task of GLUE with several "
+                  "seeds, from init_from=WORKDIR: one table.")
+  suite.add_argument("overrides", nargs="*", metavar="key=value",
+                     help="of the page, as in data.folder=glue")
+  suite.add_argument("--page", default="glue", help="a config page with "
+                     "data=glue; default glue")
+  suite.add_argument("--tasks", type=_words, default=(), metavar="A,B",
+                     help="as MRPC,RTE; default: those whose files are there")
+  _add_members(suite)
   evaluation = command("evaluate", _evaluate, "Scores on held-out data.")
   _add_workdir(evaluation)
   evaluation.add_argument("overrides", nargs="*", metavar="key=value",
@@ -99,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
                           "tfds:NAME:SPLIT, with the columns of the training "
                           "data; labels are not needed")
   prediction.add_argument("--output", required=True,
-                          help="a .tsv, .csv or .jsonl file")
+                          help="a .tsv, .csv or .jsonl file, or for SQuAD a "
+                          ".json file as its scripts read")
   prediction.add_argument("overrides", nargs="*", metavar="key=value",
                           help="as in data.columns.text=review")
   _add_hosts(prediction)
@@ -170,6 +185,18 @@ def _add_page(parser: argparse.ArgumentParser) -> None:
                       help="as in model.num_hidden_layers=6")
 
 
+def _add_members(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument("--workdir", required=True,
+                      help="for results, tables and pictures")
+  parser.add_argument("--seeds", type=_positive, default=5, metavar="N",
+                      help="so many of each rate; default 5")
+  parser.add_argument("--rates", type=_numbers, default=(), metavar="X,Y",
+                      help="peak learning rates, as 1e-4,3e-4; default: the "
+                      "page's")
+  parser.add_argument("--at-once", type=_positive, metavar="N", help="so many "
+                      "run together; default: as devices have memory for")
+
+
 def _add_workdir(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("workdir", help="of a run that has saved a checkpoint")
 
@@ -207,6 +234,21 @@ def _train(options: argparse.Namespace) -> None:
     _say(f"differs from {options.page}: {change}")
   result = loop.train(experiment, options.workdir, page.source)
   _say(writers.table(["held out", "value"], list(result.scores.items())))
+
+
+def _sweep(options: argparse.Namespace) -> None:
+  experiment, page = _page(options)
+  for change in config.changes(page.experiment, experiment):
+    print(f"differs from {options.page}: {change}")
+  print(sweep.run(experiment, pathlib.Path(options.workdir), options.seeds,
+                  options.rates, options.at_once))
+
+
+def _glue(options: argparse.Namespace) -> None:
+  experiment, _ = _page(options)
+  print(glue.run(glue.Suite(
+      experiment, pathlib.Path(options.workdir), options.tasks, options.seeds,
+      options.rates, options.at_once)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -297,6 +339,22 @@ def _positive(word: str) -> int:
   if not word.isdecimal() or int(word) < 1:
     raise argparse.ArgumentTypeError(f"{word}: a whole number, at least 1.")
   return int(word)
+
+
+def _words(word: str) -> tuple[str, ...]:
+  """The type of a flag that lists names."""
+  return tuple(word.split(","))
+
+
+def _numbers(word: str) -> tuple[float, ...]:
+  """The type of a flag that lists positive numbers."""
+  try:
+    found = tuple(map(float, word.split(",")))
+  except ValueError:
+    found = (math.nan,)
+  if not all(0 < number < math.inf for number in found):
+    raise argparse.ArgumentTypeError(f"{word}: numbers above 0, as 1e-4,3e-4.")
+  return found
 
 
 def _show(options: argparse.Namespace) -> None:
