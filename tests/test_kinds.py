@@ -255,6 +255,9 @@ def test_negatives_are_the_others_of_the_row():
   assert contrastive.weights(batch)["contrastive"] == 2
   assert contrastive.losses({"vectors": vectors}, batch)[
       "contrastive"] == pytest.approx(wanted, rel=1e-5)
+  with pytest.raises(UserError, match="data.examples_per_row to at least 2"):
+    contrastive.losses({"vectors": vectors[:, :1]},
+                       {"example_mask": mask[:, :1]})
   with pytest.raises(UserError, match="data.columns.pair"):
     Similarity().losses({"vectors": vectors[:, :, :1]}, batch)
 

@@ -160,6 +160,9 @@ class Contrastive(Similarity):
   def losses(self, logits: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
     mask_BE = batch["example_mask"]
+    if mask_BE.shape[1] < 2:
+      raise UserError("objective=contrastive takes its negatives from the same "
+                      "row; set data.examples_per_row to at least 2.")
     query_BED, passage_BPD = _two(logits["vectors"])
     score_BEP = self.scale * jnp.einsum("BED,BPD->BEP", query_BED, passage_BPD)
     score_BEP = jnp.where(mask_BE[:, None] > 0, score_BEP, -1e9)
