@@ -131,6 +131,12 @@ def test_older_files_are_read_as_transformers_reads_them(tmp_path):
   assert len(VOCABULARY) not in found.vocabulary.ordinary_ids
 
 
+def test_a_prefix_space_makes_the_first_word_like_any_other():
+  spaced = roberta().encode([" one two"])
+  assert roberta(True).encode(["one two", " one two"]) == spaced * 2
+  assert roberta().encode(["one two"]) != spaced
+
+
 def test_vocab_json_and_merges_alone(tmp_path):
   made = roberta()
   files = made.directory()

@@ -357,8 +357,8 @@ def freeze(other):
   from bert_jax.data.tokenizers import WordPieceTokenizer
   from bert_jax.data.wordpiece import WordPiece
   texts = hard_strings()
-  sample = [sentence for document, _ in zip(
-      documents.read("embedded"), range(2000)) for sentence in document.sentences]
+  found = zip(documents.read("embedded"), range(2000))
+  sample = [text for document, _ in found for text in document.sentences]
   letters = sorted({c for text in texts[:75] for form in (
       text, unicodedata.normalize("NFD", text.lower())) for c in form
                     if c.isprintable() and not c.isspace()})
