@@ -34,6 +34,9 @@ class Experiment:
     budget: what the run may take, as 20min, 2h, 3e15flops or 2e6tokens;
       schedule, evaluations and saves fit inside.
     batch_size: rows of the global batch.
+    batch_examples: so many examples a step on average, where several share a
+      row: `batch_size` becomes the number of rows that hold them; None: as
+      `batch_size` says.
     microbatches: parts of a batch that go through the network in turn.
     evaluate_every, save_every: in steps; both also happen at the end.
     save_minutes: saves also after so much time, None: by steps alone.
@@ -66,6 +69,7 @@ class Experiment:
   epochs: float | None = None
   budget: str = ""
   batch_size: int = 256
+  batch_examples: int | None = None
   microbatches: int = 1
   seed: int = 0
   evaluate_every: int = 10_000
@@ -82,14 +86,16 @@ class Experiment:
   from_scratch: bool = False
 
   def __post_init__(self):
-    for name in ("steps", "batch_size", "microbatches", "evaluate_every",
-                 "save_every", "log_every", "keep", "max_skipped"):
-      if getattr(self, name) < 1:
-        raise UserError(f"{name}={getattr(self, name)}: at least 1.")
+    for name in ("steps", "batch_size", "batch_examples", "microbatches",
+                 "evaluate_every", "save_every", "log_every", "keep",
+                 "max_skipped"):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise UserError(f"{name}={value}: at least 1.")
     if self.patience is not None and (self.patience < 1 or not self.best):
-      raise UserError(f"patience={self.patience} and best={self.best}: expected "
-                      "at least 1 evaluation, and the metric that has to get "
-                      "better, as in best=accuracy.")
+      raise UserError(f"patience={self.patience} and best={self.best}: "
+                      "expected at least 1 evaluation, and the metric that has "
+                      "to get better, as in best=accuracy.")
     if self.budget:
       Budget.parse(self.budget)
       if self.epochs is not None:
@@ -126,6 +132,14 @@ class Composition:
     return {key: value[None] for key, value in row.items()} | {
         "row": np.zeros(1, np.int32)}
 
+  def with_seed(self, seed: int) -> "Composition":
+    """What `compose` would give with another seed; nothing is read again."""
+    prepared = dataclasses.replace(self.prepared,
+                                   train=self.prepared.train.with_seed(seed))
+    return dataclasses.replace(
+        self, prepared=prepared,
+        experiment=dataclasses.replace(self.experiment, seed=seed))
+
   def with_steps(self, steps: int) -> "Composition":
     experiment = dataclasses.replace(self.experiment, steps=steps)
     return Composition(experiment, self.prepared, recipe(
@@ -150,6 +164,8 @@ def compose(experiment: Experiment,
   complete = dataclasses.replace(
       experiment, objective=objective,
       model=_with_vocabulary(experiment.model, vocabulary))
+  complete = dataclasses.replace(
+      complete, batch_size=_batch_size(complete, prepared.train))
   complete = dataclasses.replace(complete,
                                  steps=_steps(complete, prepared.train))
   return Composition(complete, prepared, recipe(complete, vocabulary))
@@ -173,6 +189,13 @@ def _with_vocabulary(model: Bert, vocabulary: Vocabulary) -> Bert:
         f"model.vocab_size={size} is smaller than the tokenizer's "
         f"{vocabulary.size}: its last tokens would have no embedding.")
   return dataclasses.replace(model, vocab_size=size)
+
+
+def _batch_size(experiment: Experiment, rows: Rows) -> int:
+  if experiment.batch_examples is None:
+    return experiment.batch_size
+  in_a_row = len(rows.plan(0)[0]) / len(rows)
+  return max(1, round(experiment.batch_examples / in_a_row))
 
 
 def _steps(experiment: Experiment, rows: Rows) -> int:

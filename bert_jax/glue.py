@@ -9,14 +9,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bert_jax import checkpoint, config, sweep, writers
+from bert_jax import config, sweep, writers
 from bert_jax.config import UserError
 from bert_jax.data import glue, tables
 from bert_jax.data.datasets import GlueData
 from bert_jax.data.glue import Task, task_facts
 from bert_jax.data.labelled import Labelled
 from bert_jax.evaluate import Evaluator
-from bert_jax.experiment import Composition, Experiment, compose
+from bert_jax.experiment import Composition, Experiment
 from bert_jax.objectives.tasks import Classification, Regression
 from bert_jax.spread import Spread
 from bert_jax.sweep import Outcome, Sweep
@@ -36,13 +36,12 @@ class Protocol:
 
   name: str = "bert_jax GLUE"
   version: int = 1
+  training: str = "by `options`, the same for every task"
   splits: str = ("trained on the whole of train, scored on the whole of dev "
                  "(MNLI on both)")
   metrics: str = "GLUE's own, as data/glue.py lists them; the first decides"
   selection: str = ("after the last step, without a look at dev before; of "
                     "several rates the one of the best median on dev")
-  batch: str = "so many packed rows a step as hold 32 examples on average"
-  examples_per_step: int = 32
   degenerate: str = ("no more accurate than the most frequent class, or no "
                      "positive correlation")
 
@@ -127,7 +126,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
                       "members; give another workdir.")
     return result
   begun = time.monotonic()
-  found = Sweep(_batched(experiment), members, suite.at_once)
+  found = Sweep(experiment, members, suite.at_once)
   _say(name, found)
   outcomes = found.train(folder)
   best = max(outcomes, key=lambda o: _or_worst(o.scores[task.metrics[0]]))
@@ -146,15 +145,6 @@ def _of_task(experiment: Experiment, task: Task) -> Experiment:
   return dataclasses.replace(
       experiment, objective=objective,
       data=dataclasses.replace(experiment.data, task=task.name))
-
-
-def _batched(experiment: Experiment) -> Experiment:
-  """With as many rows a step as hold the protocol's number of examples."""
-  source = checkpoint.read(experiment.init_from)
-  rows = compose(experiment, source.facts.tokenizer).prepared.train
-  in_a_row = len(rows.examples(0)) / len(rows)
-  return dataclasses.replace(experiment, batch_size=max(
-      1, round(Protocol.examples_per_step / in_a_row)))
 
 
 def _say(name: str, found: Sweep) -> None:

@@ -147,11 +147,8 @@ class Sweep:
     self._source = (checkpoint.read(experiment.init_from)
                     if experiment.init_from else None)
     tokenizer = self._source and self._source.facts.tokenizer
-    # Rates share what seeds decide.
-    self._by_seed = {
-        seed: compose(dataclasses.replace(experiment, seed=seed), tokenizer)
-        for seed in dict.fromkeys(m.seed for m in members)}
-    self.members, self.run = list(members), self._by_seed[members[0].seed]
+    self.run = compose(members[0].of(experiment), tokenizer)
+    self.members = list(members)
     devices = jax.local_devices()
     self._group = at_once or min(len(members), self._room(devices))
     self._mesh = program.make_mesh(self._group, devices)
@@ -177,7 +174,7 @@ class Sweep:
 
   def of(self, member: Member) -> Composition:
     """What the member is by itself."""
-    run = self._by_seed[member.seed]
+    run = self.run.with_seed(member.seed)
     return dataclasses.replace(run, experiment=member.of(run.experiment))
 
   def train(self, workdir: pathlib.Path) -> list[Outcome]:
@@ -248,8 +245,9 @@ class Sweep:
   def _batches(self, group: Sequence[Member]) -> Iterator[list[loader.Batch]]:
     """Of every step, each member's batch."""
     experiment = self.run.experiment
+    # Rates share what seeds decide.
     seeds = list(dict.fromkeys(m.seed for m in group))
-    by_seed = [loader.batches(self._by_seed[seed].prepared.train,
+    by_seed = [loader.batches(self.run.with_seed(seed).prepared.train,
                               experiment.batch_size, 0, experiment.steps)
                for seed in seeds]
     for batches in zip(*by_seed, strict=True):

@@ -22,6 +22,7 @@ experiment = Experiment(
     optimizer=AdamW(),
     schedule=LinearSchedule(learning_rate=2e-5, warmup=0.1),
     epochs=3.0,
+    batch_examples=32,
     evaluate_every=1_000_000,
     log_every=25,
 )

@@ -1,6 +1,7 @@
 """The suite of GLUE: protocol, tables, what is done once."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -77,6 +78,10 @@ def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
   kept, = json.loads((workdir / "results.json").read_text()).values()
   assert kept["protocol"]["version"] == 1
   assert [o["seed"] for o in kept["outcomes"]] == [0, 1]
+  in_step, examples, in_epoch = map(int, re.search(
+      r"steps of (\d+) rows; (\d+) examples in (\d+) rows", told).groups())
+  assert examples == 80
+  assert abs(in_step * examples / in_epoch - 32) < examples / in_epoch
   lines = (workdir / "submission" / "RTE.tsv").read_text().splitlines()
   assert lines[0] == "index\tprediction" and len(lines) == 6
   # What is finished is not done again, and nothing else is passed for it.

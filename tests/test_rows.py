@@ -313,6 +313,19 @@ def test_without_shuffling_rows_follow_the_text():
   assert shuffled != first
 
 
+def test_rows_of_another_seed_are_as_if_made_with_it():
+  corpus = random_corpus(40, 15, 8)
+  counts = {seed: len(make_rows(corpus, seed=seed)) for seed in range(9)}
+  least, most = (find(counts, key=counts.get) for find in (min, max))
+  assert counts[least] < counts[most]
+  found, expected = make_rows(corpus, seed=least), make_rows(corpus, seed=most)
+  assert len(found) == counts[least]
+  found = found.with_seed(most)
+  assert len(found) == counts[most]
+  assert found.fingerprint == expected.fingerprint
+  np.testing.assert_equal(found.row(1, 3), expected.row(1, 3))
+
+
 def test_rows_travel_to_workers_without_their_plans():
   rows = make_rows(random_corpus(40, 15, 8), seed=5)
   size = len(pickle.dumps(rows))

@@ -8,6 +8,7 @@ of the corpus.
 """
 
 import collections
+import copy
 import dataclasses
 import hashlib
 import json
@@ -118,21 +119,35 @@ class Rows:
   """
 
   def __init__(self, length: int, examples_per_row: int, seed: int,
-               shuffle: bool, content: tuple[str, ...]):
+               shuffle: bool, content: tuple[str, ...], variant: str = ""):
+    """
+    Args:
+      content: fingerprints of what the examples are made of.
+      variant: what changes rows, but not their order.
+    """
     if examples_per_row < 1:
       raise UserError(f"examples_per_row={examples_per_row}; "
                       "allowed: 1 or more.")
     self.length = length
     self.examples_per_row = examples_per_row
-    self.seed = seed
     self.shuffle = shuffle
-    # Not the packing: with it and without, the examples are the same.
-    self.draws = (*content, seed)
-    self.fingerprint = hashlib.blake2b(
-        repr((self.draws, length, examples_per_row, shuffle)).encode(),
-        digest_size=16).hexdigest()
+    self._content, self._variant = content, variant
+    self._set_seed(seed)
     self._plans, self._lock = collections.OrderedDict(), threading.Lock()
+
+  def _set_seed(self, seed: int) -> None:
+    # Not the packing: with it and without, the examples are the same.
+    self.draws = (*self._content, seed)
+    self.fingerprint = hashlib.blake2b(
+        repr((self.draws, self.length, self.examples_per_row, self.shuffle,
+              self._variant)).encode(), digest_size=16).hexdigest()
     self._count = None
+
+  def with_seed(self, seed: int) -> "Rows":
+    """What they would be with another seed; nothing is read again."""
+    other = copy.copy(self)
+    other._set_seed(seed)
+    return other
 
   def examples(self, epoch: int) -> Examples:
     """The examples of an epoch, before packing."""

@@ -32,11 +32,8 @@ class TaskRows(Rows):
     for array in self.encoded.arrays():
       content.update(np.ascontiguousarray(array).tobytes())
     super().__init__(length, examples_per_row, seed, shuffle,
-                     (content.hexdigest(), tokenizer.fingerprint))
-    # Not of the draws: with augmentation or without, the order is the same.
-    self.fingerprint = hashlib.blake2b(
-        repr((self.fingerprint, augmentation)).encode(),
-        digest_size=16).hexdigest()
+                     (content.hexdigest(), tokenizer.fingerprint),
+                     repr(augmentation))
 
   def examples(self, epoch: int) -> Encoded:
     return self.augmentation.apply(
