@@ -80,7 +80,7 @@ def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
   assert [o["seed"] for o in kept["outcomes"]] == [0, 1]
   in_step, examples, in_epoch = map(int, re.search(
       r"steps of (\d+) rows; (\d+) examples in (\d+) rows", told).groups())
-  assert examples == 80
+  assert examples == 40
   assert abs(in_step * examples / in_epoch - 32) < examples / in_epoch
   lines = (workdir / "submission" / "RTE.tsv").read_text().splitlines()
   assert lines[0] == "index\tprediction" and len(lines) == 6
