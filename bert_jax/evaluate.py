@@ -1,15 +1,19 @@
 """Scores, predictions and embeddings of given parameters."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import flax.errors
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import checkpoint, config, hosts, metrics
 from bert_jax.checkpoint import Saved
+from bert_jax.config import UserError
 from bert_jax.data import loader
+from bert_jax.data.datasets import Data, SquadData, TableData
 from bert_jax.data.labelled import Labelled
 from bert_jax.data.rows import Rows
 from bert_jax.experiment import Experiment, recipe
@@ -45,12 +49,24 @@ class Evaluator:
 
   def outputs(self, params: Any, rows: Rows, batches: int | None = None
               ) -> Iterator[tuple[Any, Any, Any]]:
-    """(pairs, places, predictions) of each batch of the set."""
+    """(pairs, places, predictions) of each batch of the set.
+
+    Raises:
+      UserError: the parameters lack a part that the objective needs.
+    """
     read = loader.evaluation_batches(
         rows, self._batch_size,
         partition.local_rows(self._mesh, self._batch_size))
     for batch in itertools.islice(read, batches):
-      yield self._step(params, partition.share(self._mesh, batch))
+      try:
+        found = self._step(params, partition.share(self._mesh, batch))
+      except flax.errors.ScopeParamNotFoundError as error:
+        part = str(error).split('scope "/')[-1].split('"')[0]
+        raise UserError(
+            f"The network has no {part}, which objective="
+            f"{self._objective.choice_name} needs; train one, starting with "
+            "init_from=WORKDIR.") from None
+      yield found
 
   def evaluate(self, params: Any, rows: Rows, labelled: Labelled | None = None,
                batches: int | None = None) -> dict[str, float]:
@@ -93,13 +109,23 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
   saved = checkpoint.read(workdir)
   experiment = config.override(saved.facts.experiment, overrides)
   objective = experiment.objective
-  prepared = experiment.data.prepare(
+  prepared = _only_evaluated(experiment.data).prepare(
       experiment.seed, saved.facts.tokenizer, objective.label_kind,
       objective.labels)
   _agree(saved, experiment, prepared.evaluation)
   evaluator, params = load(saved, experiment.batch_size)
   return evaluator.evaluate(params, prepared.evaluation, prepared.labelled,
                             experiment.evaluation_batches)
+
+
+def _only_evaluated(data: Data) -> Data:
+  """An imported network knows no training set, and none is needed here."""
+  if isinstance(data, (TableData, SquadData)) and not data.train:
+    if not data.evaluation:
+      raise UserError("data.evaluation: name the file to evaluate on, as in "
+                      "data.evaluation=test.tsv.")
+    return dataclasses.replace(data, train=data.evaluation)
+  return data
 
 
 def predict_file(workdir: str, source: str, output: str,

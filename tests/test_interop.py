@@ -237,6 +237,7 @@ def test_google_writes_the_same_network(tmp_path):
 @pytest.mark.parametrize("change, words", [
     (lambda index, data: (index, data[:9] + b"x" + data[10:]), "checksum of"),
     (lambda index, data: (index, data[:-9]), "cut off"),
+    (lambda index, data: (index, b""), "is empty"),
     (lambda index, data: (index[:20] + b"x" + index[21:], data), "checksum"),
     (lambda index, data: (index[:-1] + b"x", data), "no index of a TensorFlow"),
     (lambda index, data: (compressed(index), data), "is compressed (kind 1)")])
@@ -271,9 +272,9 @@ def test_checksums_are_castagnolis():
     assert crc32c.crc32c(data) == crc ^ 0xFFFFFFFF
 
 
-def test_pickles_are_read_without_torch():
-  found, expected = (pickles.read(DATA / "pytorch_model.bin"),
-                     tensors_of("bert/mlm + nsp"))
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "pytorch_1.5.bin"])
+def test_pickles_are_read_without_torch(file):
+  found, expected = pickles.read(DATA / file), tensors_of("bert/mlm + nsp")
   assert "torch" not in sys.modules
   for name, x in expected.items():
     np.testing.assert_array_equal(found[name], x)
@@ -325,7 +326,9 @@ def test_a_pickle_that_would_execute_is_refused(tmp_path, function, name):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"\x80\x02}q\x00.", "no zip file"), (None, "without a data.pkl")])
+    (b"\x80\x02}q\x00.", "no file of `torch.save`"),
+    (None, "without a data.pkl"), (b"<html>", "is damaged"),
+    ((DATA / "pytorch_1.5.bin").read_bytes()[:-1], "is cut off")])
 def test_files_that_are_no_pickled_tensors(tmp_path, content, words):
   path = tmp_path / "x.bin"
   if content is None:
@@ -340,6 +343,8 @@ def test_files_that_are_no_pickled_tensors(tmp_path, content, words):
 def test_a_tensor_larger_than_its_storage_is_refused():
   with pytest.raises(pickle.UnpicklingError, match="larger"):
     pickles._tensor(np.zeros(6, np.float32), 1, (2, 3), (3, 1))
+  with pytest.raises(pickle.UnpicklingError, match="larger"):
+    pickles._tensor(np.zeros(6, np.float32), 0, (1 << 40,), (0,))
   strided = pickles._tensor(np.arange(6, dtype=np.float32), 0, (3, 2), (1, 3))
   np.testing.assert_array_equal(strided, np.arange(6).reshape(2, 3).T)
 
@@ -392,10 +397,12 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, words):
     ({"architectures": ["BertForTokenClassifier"]},
      "did you mean 'BertForTokenClassification'"),
     ({"problem_type": "ranking"}, "problem_type=ranking"),
-    ({"id2label": {"0": "a"}}, "names 1 labels, but the classifier has 3")])
+    ({"problem_type": "regression"}, "gives 1 numbers, but the classifier has "
+     "3"),
+    ({"model_type": "roberta", "pad_token_id": None}, "pad_token_id=None"),
+    ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"},
+     "names 1 labels, but the classifier has 3")])
 def test_configurations_that_are_not_to_be_had(tmp_path, options, words):
-  if options == {"id2label": {"0": "a"}}:
-    options |= {"problem_type": "single_label_classification"}
   with pytest.raises(UserError) as error:
     sources.network(directory(tmp_path, "bert/class", **options))
   assert words in str(error.value) or words == "did you mean"
@@ -420,6 +427,13 @@ def test_weights_in_several_files(tmp_path):
   told.write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
   with pytest.raises(UserError, match="outside of its directory"):
     sources.network(path)
+  told.write_text("{}")
+  with pytest.raises(UserError, match="no weight_map"):
+    sources.network(path)
+  (path / "model.safetensors").write_text(
+      "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n")
+  with pytest.raises(UserError, match="git lfs pull"):
+    sources.network(path)
 
 
 def test_the_hub_by_its_own_client(tmp_path, monkeypatch):
@@ -438,6 +452,39 @@ def test_the_hub_by_its_own_client(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "huggingface_hub", None)
   with pytest.raises(UserError, match="install huggingface_hub"):
     sources.read("google-bert/tiny")
+
+
+def test_directories_older_than_transformers(tmp_path):
+  """Google's configuration and vocabulary beside weights for PyTorch."""
+  _, expected = sources.network(directory(tmp_path / "a", "bert/mlm + nsp"))
+  old = tmp_path / "old"
+  old.mkdir()
+  shutil.copy(DATA / "google" / "bert_config.json", old)
+  shutil.copy(DATA / "pytorch_1.5.bin", old / "pytorch_model.bin")
+  jax.tree.map(np.testing.assert_array_equal, expected, sources.network(old)[1])
+
+
+@pytest.mark.parametrize("capital", [False, True])
+def test_googles_vocabulary_says_whether_text_has_capitals(tmp_path, capital):
+  shutil.copytree(DATA / "google", tmp_path / "g")
+  vocabulary(tmp_path / "g")
+  if capital:
+    path = tmp_path / "g" / "vocab.txt"
+    path.write_text(path.read_text().replace("w7\n", "W7\n"))
+  for given in "", str(tmp_path / "g" / "vocab.txt"):
+    tokenizer = sources.read(str(tmp_path / "g"), given).tokenizer
+    assert tokenizer.tokens(tokenizer.encode(["w7 W7"])[0]) == (
+        ["[UNK]", "W7"] if capital else ["w7", "w7"])
+
+
+def test_a_missing_part_is_told(tmp_path, capsys):
+  """A network for the next sentence alone has nothing to say of words."""
+  source = vocabulary(directory(tmp_path / "hf", "bert/nsp"))
+  work = str(tmp_path / "work")
+  assert main(["import", str(source), "--workdir", work]) == 0
+  assert main(["evaluate", work]) == 1
+  assert "has no mlm/transform, which objective=mlm_nsp needs" in (
+      capsys.readouterr().err)
 
 
 def vocabulary(path):
@@ -460,6 +507,14 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   vectors = np.array([json.loads(line)["vector"] for line in
                       capsys.readouterr().out.splitlines()])
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+  # No file to train on is known, and none is needed.
+  pairs = tmp_path / "pairs.tsv"
+  pairs.write_text("sentence\tpair\tlabel\nw1\tw2\t1\nw2\tw3\t0\nw1\tw4\t5\n")
+  assert main(["evaluate", work, "data.columns.pair=pair"]) == 1
+  assert "data.evaluation: name the file" in capsys.readouterr().err
+  assert main(["evaluate", work, "data.columns.pair=pair",
+               f"data.evaluation={pairs}"]) == 0
+  assert "spearman" in capsys.readouterr().out
   assert main(["export", work, str(target), "--licence", "mit"]) == 0
   assert "BertModel" in capsys.readouterr().out
   for name, x in load_file(target / "model.safetensors").items():

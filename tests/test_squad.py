@@ -113,6 +113,12 @@ def test_flat_records_are_read_too(tmp_path, monkeypatch):
     assert (found[0].start, found[0].end, found[0].article) == (2, 5, "T")
 
 
+def test_ids_may_be_numbers(tmp_path):
+  question = ask("x", ("red", 2)) | {"id": 7}
+  path = file(tmp_path, {"Red": [("a red fox", [question])]})
+  assert [q.id for q in squad.read(path)] == ["7"]
+
+
 def test_dirty_questions_are_told_or_left_out(tmp_path, caplog):
   context = "a red fox ran"
   path = file(tmp_path, {"Red": [(context, [
@@ -365,8 +371,6 @@ def test_from_questions_to_predictions(tmp_path, capsys):
   output = tmp_path / "predictions.json"
   assert main(["predict", work, path, "--output", str(output)]) == 0
   predictions = json.loads(output.read_text())
-  right = {a["qas"][0]["id"]: a["qas"][0]["answers"][0]["text"]
-           for article in json.loads((tmp_path / "dev.json").read_text())["data"]
-           for a in article["paragraphs"]}
+  right = {q.id: q.answers[0] for q in squad.read(path)}
   assert list(predictions) == list(right)
   assert sum(predictions[i] == right[i] for i in right) > 20

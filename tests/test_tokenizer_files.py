@@ -157,14 +157,34 @@ def test_added_tokens_are_found_but_special_ones_are_not():
 @pytest.mark.parametrize("change, message", [
     ({"model": {"type": "WordLevel", "vocab": {}}}, "WordLevel .*not"),
     ({"normalizer": {"type": "NFC"}}, "normalizer NFC"),
+    ({"normalizer": ...}, "has no normalizer"),
     ({"added_tokens": [{"id": 9999, **added("new")}]}, "do not follow"),
     ({"added_tokens": [{"id": 5, **added("new", lstrip=True)}]}, "new"),
 ])
 def test_what_is_not_supported_is_said(change, message, tmp_path):
   files = WordPiece(VOCABULARY, PLAIN).directory()
   whole = json.loads(files["tokenizer.json"]) | change
+  whole = {key: value for key, value in whole.items() if value is not ...}
   with pytest.raises(UserError, match=message):
     tokenizers.from_directory(write(tmp_path, {"tokenizer.json": whole}))
+
+
+def test_a_vocabulary_of_other_words_is_refused(tmp_path):
+  files = {"vocab.txt": WordPiece(VOCABULARY, PLAIN).file()}
+  write(tmp_path, files | {"tokenizer_config.json": {
+      "tokenizer_class": "BertJapaneseTokenizer"}})
+  with pytest.raises(UserError, match="tokenizer_class=BertJapanese"):
+    tokenizers.from_directory(tmp_path)
+
+
+@pytest.mark.parametrize("config, told", [
+    ({}, 1), ({"do_lower_case": False}, 0), ({"do_lower_case": True}, 0)])
+def test_capitals_that_are_lost_are_told(config, told, tmp_path, caplog):
+  pieces = [*VOCABULARY, "Capital"]
+  write(tmp_path, {"vocab.txt": "".join(f"{p}\n" for p in pieces).encode(),
+                   "tokenizer_config.json": config})
+  tokenizers.from_directory(tmp_path)
+  assert caplog.text.count("the vocabulary has capitals") == told
 
 
 def test_what_is_no_tokenizer_is_said(tmp_path):

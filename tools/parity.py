@@ -109,6 +109,8 @@ def torch_worker(folder, shapes, vocabulary, length):
           n: x.numpy() for n, x in model.state_dict().items()})
     if head == "mlm + nsp":
       torch.save(model.state_dict(), path / "state.bin")
+      torch.save(model.state_dict(), path / "old.bin",  # As before 1.6.
+                 _use_new_zipfile_serialization=False)
 
 
 def torch_model(family, head, vocabulary, length, shape):
@@ -546,9 +548,10 @@ def freeze(folder, target):
                       **arrays)
   source = folder / "frozen" / "bert" / "mlm + nsp"
   shutil.copy(source / "state.bin", target / "pytorch_model.bin")
+  shutil.copy(source / "old.bin", target / "pytorch_1.5.bin")
   shutil.copytree(source / "google", target / "google", dirs_exist_ok=True)
   size = sum(p.stat().st_size for p in (
-      target / "parity.npz", target / "pytorch_model.bin",
+      target / "parity.npz", *target.glob("pytorch_*.bin"),
       *(target / "google").iterdir()))
   print(f"{target}: {size / 1000:.0f} kB")
 

@@ -1,6 +1,7 @@
 """The tokenizer in a directory as Hugging Face's `transformers` leaves it."""
 
 import json
+import logging
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,13 @@ from bert_jax.data.byte_level import ByteLevel
 from bert_jax.data.library import FLAGS, ROLES
 from bert_jax.data.loaded import LoadedTokenizer
 from bert_jax.data.sentencepiece import SentencePiece
-from bert_jax.data.wordpiece import WordPiece
+from bert_jax.data.wordpiece import WordPiece, has_capitals
 
 _CONFIG, _WHOLE = "tokenizer_config.json", "tokenizer.json"
+# Whose vocab.txt holds pieces of words; others cut words by other programs.
+_WORDPIECE = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer",
+              "PreTrainedTokenizer", "TokenizersBackend")
+_LOG = logging.getLogger(__name__)
 
 
 def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
@@ -36,7 +41,14 @@ def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
   if (folder / _WHOLE).exists():
     return _whole(folder, _json(folder / _WHOLE), config)
   if (folder / "vocab.txt").exists():
+    _check_class(folder, config)
     pieces = lines(_text(folder / "vocab.txt"))
+    if "do_lower_case" not in config and has_capitals(pieces):
+      _LOG.warning(
+          "%s: the vocabulary has capitals, but nothing says that text keeps "
+          "its own, so it is lower-cased, as transformers does. If it should "
+          "not be, write {\"do_lower_case\": false} into %s there.", folder,
+          _CONFIG)
     return _wordpiece(folder, pieces, {}, config, _added(
         folder, pieces, _outside(folder, config)))
   if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
@@ -52,6 +64,14 @@ def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
                   "sentencepiece data.tokenizer.path=FILE.)")
 
 
+def _check_class(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+  name = config["tokenizer_class"] if "tokenizer_class" in config else None
+  if name and name.removesuffix("Fast") not in _WORDPIECE:
+    raise UserError(f"{folder / _CONFIG}: tokenizer_class={name} is not "
+                    "supported; a vocab.txt is read as WordPiece's, after "
+                    f"BERT's rules for words ({', '.join(_WORDPIECE)}).")
+
+
 def lines(text: str) -> list[str]:
   """Of a vocabulary: what other programs call the end of a line may be one."""
   return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -60,6 +80,11 @@ def lines(text: str) -> list[str]:
 def _whole(folder: pathlib.Path, whole: Mapping[str, Any],
            config: Mapping[str, Any]) -> LoadedTokenizer:
   """Of tokenizer.json."""
+  missing = [key for key in ("model", "normalizer", "pre_tokenizer",
+                             "added_tokens") if key not in whole]
+  if missing:
+    raise UserError(f"{folder / _WHOLE} has no {', '.join(missing)}, and is "
+                    "none that the tokenizers library wrote.")
   model = whole["model"]
   kind = _type(model) or ("BPE" if "merges" in model else "WordPiece")
   if (folder / "spiece.model").exists():

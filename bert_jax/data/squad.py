@@ -143,6 +143,8 @@ def _question(place: str, record: Mapping[str, Any],
   """The question, and whether its answer differs in white space."""
   fields = {name: _text(record[name]) if name in record else None
             for name in ("id", "question", "context")}
+  if fields["id"] is None and isinstance(record.get("id"), int):
+    fields["id"] = str(record["id"])  # As GermanQuAD and others have them.
   for name, value in fields.items():
     empty = not value or value.isspace()
     if value is None or empty and (labelled or name != "context"):

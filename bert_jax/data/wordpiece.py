@@ -59,6 +59,11 @@ class WordPiece(LibraryTokenizer):
             "special": list(self._special), "added": self._added}
 
 
+def has_capitals(pieces: Sequence[str]) -> bool:
+  """Whether one begins a word that lower-cased text does not have."""
+  return any("A" <= piece[:1] <= "Z" for piece in pieces)
+
+
 def bert_text(model: Any, lowercase: bool, strip_accents: bool | None,
               handle_chinese_chars: bool, clean_text: bool) -> Any:
   """A `tokenizers.Tokenizer` that treats text as google-research/bert does.

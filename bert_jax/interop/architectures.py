@@ -49,6 +49,7 @@ _TASKS = {
     "tags": _Task(Tagging, "ForTokenClassification", False),
     "choice": _Task(MultipleChoice, "ForMultipleChoice", True),
     "span": _Task(Span, "ForQuestionAnswering", False)}
+_OUTPUTS = {"number": 1, "choice": 1, "span": 2}
 # Ending of a class that reads text: the parts that it cannot do without.
 _READERS = {
     "Model": set(), "ForPreTraining": {"encoder/pooler", "mlm", "nsp"},
@@ -100,7 +101,11 @@ def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
   if family not in FAMILIES:
     raise UserError(f"{source}: model_type={family} is no BERT"
                     + nearest(family, FAMILIES))
-  first = 0 if family == "bert" else options.get("pad_token_id", 1) + 1
+  pad = options["pad_token_id"] if "pad_token_id" in options else 1
+  if family != "bert" and not isinstance(pad, int):
+    raise UserError(f"{source}: pad_token_id={pad}; RoBERTa counts positions "
+                    "from it.")
+  first = 0 if family == "bert" else pad + 1
   model = _model(options, first, source)
   there = names.parts(shapes)
   kind = _kind(options, there, source)
@@ -195,9 +200,15 @@ def _objective(kind: str, options: Mapping[str, Any],
                shapes: Mapping[str, tuple[int, ...]],
                source: str) -> Objective:
   member = _TASKS[kind].objective
-  if kind not in ("class", "classes", "tags"):
+  outputs = shapes["classifier.bias"][0] if "classifier.bias" in shapes else (
+      None)  # A missing tensor, told later.
+  if kind in _OUTPUTS:
+    if outputs not in (None, _OUTPUTS[kind]):
+      raise UserError(
+          f"{source}: a head for objective={member.choice_name} gives "
+          f"{_OUTPUTS[kind]} numbers, but the classifier has {outputs}.")
     return member()
-  classes = shapes["classifier.bias"][0] if "classifier.bias" in shapes else 2
+  classes = outputs or 2
   labels = _labels(options) or tuple(f"LABEL_{i}" for i in range(classes))
   if len(labels) != classes:
     raise UserError(f"{source}: id2label names {len(labels)} labels, but the "

@@ -18,20 +18,22 @@ from bert_jax.objectives.objective import Objective
 Params = Mapping[str, np.ndarray]  # by their paths
 
 _POSITIONS = "embeddings.position_embeddings.weight"
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json",
-            "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json",
+           "pytorch_model.bin", "pytorch_model.bin.index.json")
+_NOT_FETCHED = b"version https://git-lfs"
 
 
-def read(path: pathlib.Path) -> tuple[Architecture, Params]:
-  """The network of a directory with config.json and weights, and its
+def read(path: pathlib.Path,
+         config: str = "config.json") -> tuple[Architecture, Params]:
+  """The network of a directory with a configuration and weights, and its
   parameters.
 
   Raises:
     UserError: something is missing, surplus, or not to be expressed here.
   """
   tensors = common_tensors(_tensors(path), str(path))
-  return fitted(tensors, architectures.read_json(path / "config.json"),
-                path / "config.json")
+  return fitted(tensors, architectures.read_json(path / config),
+                path / config)
 
 
 def fitted(tensors: Mapping[str, np.ndarray], options: Mapping[str, Any],
@@ -72,15 +74,17 @@ def common_tensors(tensors: Mapping[str, np.ndarray],
 
 def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Every tensor of a directory, by its name there."""
-  for name in _WEIGHTS:
+  for name in WEIGHTS:
     if (path / name).is_file():
       break
   else:
-    raise UserError(f"{path} holds no weights: none of {', '.join(_WEIGHTS)}.")
+    raise UserError(f"{path} holds no weights: none of {', '.join(WEIGHTS)}.")
   if not name.endswith(".index.json"):
     return _file(path / name)
-  shards = sorted(set(architectures.read_json(path / name)["weight_map"]
-                      .values()))
+  index = architectures.read_json(path / name)
+  if "weight_map" not in index:
+    raise UserError(f"{path / name} has no weight_map and names no files.")
+  shards = sorted(set(index["weight_map"].values()))
   found: dict[str, np.ndarray] = {}
   for shard in shards:
     if pathlib.PurePath(shard).name != shard:
@@ -94,6 +98,10 @@ def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _file(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with path.open("rb") as file:
+    if file.read(len(_NOT_FETCHED)) == _NOT_FETCHED:
+      raise UserError(f"{path} is what git keeps in place of a large file; "
+                      "fetch that with `git lfs pull`.")
   if path.suffix == ".bin":
     return pickles.read(path)
   import safetensors.numpy

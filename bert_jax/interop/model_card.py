@@ -71,7 +71,8 @@ def _header(saved: Saved, told: Told, architecture: str) -> str:
   kind = saved.facts.experiment.objective.label_kind
   use = _USES[kind] if kind in _USES else (
       "feature-extraction" if architecture.endswith("Model") else "fill-mask")
-  fields["pipeline_tag"] = use
+  if not architecture.endswith("ForNextSentencePrediction"):  # It has no name.
+    fields["pipeline_tag"] = use
   if kind in _USES and saved.scores:
     fields["model-index"] = [{
         "name": "bert-jax", "results": [{

@@ -1,16 +1,19 @@
 """pytorch_model.bin, without torch and without executing what lies in it.
 
-`torch.save` writes a zip: data.pkl is a pickle of the tensors' shapes, which
-names its storages, the raw files beside it. A pickle is a program that may call
-any function of any module; here it may call those that tensors need, as they
-are reimplemented below, and what names another is refused.
+`torch.save` writes a pickle of the tensors' shapes, which names its storages,
+and these as raw bytes: since PyTorch 1.6 as files of a zip, before that one
+after another. A pickle is a program that may call any function of any module;
+here it may call those that tensors need, as they are reimplemented below, and
+what names another is refused.
 """
 
 import collections
 import dataclasses
 import io
+import math
 import pathlib
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +29,10 @@ _DTYPES = {
     "Short": np.int16, "Char": np.int8, "Byte": np.uint8, "Bool": np.bool_}
 
 
+# What the older files begin with (torch.serialization).
+_MAGIC = 0x1950A86A20F9469CFC6C
+
+
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   """The tensors of a file of `torch.save`, by name.
 
@@ -33,28 +40,78 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     UserError: it is no such file, is damaged, or wants to call something else.
   """
   try:
-    with zipfile.ZipFile(path) as archive:
-      found = _Unpickler(archive, path).load()
-  except zipfile.BadZipFile:
-    raise UserError(
-        f"{path} is no zip file, as PyTorch writes since 1.6. An older one can "
-        "be converted where PyTorch is: torch.save(torch.load(f, "
-        "weights_only=True), f).") from None
+    found = (_zipped if zipfile.is_zipfile(path) else _in_a_row)(path)
   except UserError:
     raise
-  except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError,
-          ValueError, AttributeError) as error:
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror or error}.") from None
+  except Exception as error:  # Bytes of strangers may fail anywhere.
     raise UserError(f"{path} is damaged, or no dictionary of tensors: "
                     f"{error}.") from None
   if not isinstance(found, dict):
     raise UserError(f"{path} holds no dictionary of tensors, but "
                     f"{type(found).__name__}.")
-  tensors = {name: x for name, x in found.items() if isinstance(x, np.ndarray)}
+  tensors = {name: np.ascontiguousarray(x).reshape(x.shape)
+             for name, x in found.items() if isinstance(x, np.ndarray)}
   if len(tensors) < len(found):
     other = ", ".join(str(n) for n in found if n not in tensors)
     raise UserError(f"{path} is no dictionary of tensors alone; it also holds "
                     f"{other[:300]}.")
   return tensors
+
+
+def _zipped(path: pathlib.Path) -> Any:
+  with zipfile.ZipFile(path) as archive:
+    pickles = [n for n in archive.namelist() if n.endswith("/data.pkl")]
+    if len(pickles) != 1:
+      raise UserError(f"{path} is a zip file without a data.pkl; `torch.save` "
+                      "writes one.")
+    folder = pickles[0].removesuffix("data.pkl")
+    order = f"{folder}byteorder"
+    _check_order(path, order not in archive.namelist()
+                 or archive.read(order).strip() == b"little")
+
+    def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+      # The key is a file's name, which is looked up in the archive alone.
+      found = np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
+      if len(found) != count:
+        raise pickle.UnpicklingError(
+            f"storage {key} has {len(found)} elements, not {count}")
+      return found
+
+    return _Unpickler(io.BytesIO(archive.read(pickles[0])), path,
+                      storage).load()
+
+
+def _in_a_row(path: pathlib.Path) -> Any:
+  """Pickles of a number, a version, the machine, the tensors, and the names of
+  the storages, which follow."""
+  size, storages = path.stat().st_size, {}
+
+  def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
+    if not 0 <= count * dtype.itemsize <= size:
+      raise pickle.UnpicklingError(f"storage {key} is larger than the file")
+    return storages.setdefault(key, np.zeros(count, dtype))
+
+  with path.open("rb") as file:
+    load = lambda: _Unpickler(file, path, storage).load()
+    if load() != _MAGIC:
+      raise UserError(f"{path} is no file of `torch.save`.")
+    load()
+    _check_order(path, load()["little_endian"])
+    found = load()
+    for key in load():
+      count, = struct.unpack("<q", file.read(8))
+      if (count != len(storages[key]) or file.readinto(
+          storages[key].view(np.uint8)) != storages[key].nbytes):
+        raise pickle.UnpicklingError(f"storage {key} is cut off")
+  return found
+
+
+def _check_order(path: pathlib.Path, little: bool) -> None:
+  if not little:
+    raise UserError(f"{path} was written on a big-endian machine; that is "
+                    "not read here.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,19 +124,15 @@ class _Storage:
 class _Unpickler(pickle.Unpickler):
   """Calls nothing but what `find_class` gives."""
 
-  def __init__(self, archive: zipfile.ZipFile, path: pathlib.Path):
-    pickles = [n for n in archive.namelist() if n.endswith("/data.pkl")]
-    if len(pickles) != 1:
-      raise UserError(f"{path} is a zip file without a data.pkl; `torch.save` "
-                      "writes one.")
-    self._folder = pickles[0].removesuffix("data.pkl")
-    self._archive, self._path = archive, path
-    order = f"{self._folder}byteorder"
-    if (order in archive.namelist()
-        and archive.read(order).strip() != b"little"):
-      raise UserError(f"{path} was written on a big-endian machine; that is "
-                      "not read here.")
-    super().__init__(io.BytesIO(archive.read(pickles[0])), encoding="utf-8")
+  def __init__(self, file: Any, path: pathlib.Path,
+               storage: Callable[[str, np.dtype, int], np.ndarray]):
+    """
+    Args:
+      path: named in errors.
+      storage: gives that of a key, which may be filled later.
+    """
+    super().__init__(file, encoding="utf-8")
+    self._path, self._storage = path, storage
 
   def find_class(self, module: str, name: str) -> Any:
     kind = name.removesuffix("Storage")
@@ -95,16 +148,10 @@ class _Unpickler(pickle.Unpickler):
 
   def persistent_load(self, pid: Sequence[Any]) -> np.ndarray:
     """The storage that a tensor is a view of."""
-    kind, storage, key, _, count = pid
-    if kind != "storage" or not isinstance(storage, _Storage):
-      raise pickle.UnpicklingError(f"{kind} is no storage")
-    # The key is a file's name, which is looked up in the archive alone.
-    data = self._archive.read(f"{self._folder}data/{key}")
-    found = np.frombuffer(data, storage.dtype)
-    if len(found) != count:
-      raise pickle.UnpicklingError(
-          f"storage {key} has {len(found)} elements, not {count}")
-    return found
+    kind, storage, key, _, count, *view = pid
+    if kind != "storage" or not isinstance(storage, _Storage) or any(view):
+      raise pickle.UnpicklingError(f"{kind} is no storage of its own")
+    return self._storage(key, storage.dtype, count)
 
 
 def _tensor(storage: np.ndarray, offset: int, size: Sequence[int],
@@ -115,12 +162,11 @@ def _tensor(storage: np.ndarray, offset: int, size: Sequence[int],
   last = offset + sum((n - 1) * s for n, s in zip(size, stride))
   if 0 in size:
     return np.zeros(size, storage.dtype)
-  if last >= len(storage):
+  if last >= len(storage) or math.prod(size) > len(storage):
     raise pickle.UnpicklingError("a tensor that is larger than its storage")
   width = storage.dtype.itemsize
-  view = np.lib.stride_tricks.as_strided(
+  return np.lib.stride_tricks.as_strided(
       storage[offset:], size, [s * width for s in stride], writeable=False)
-  return np.ascontiguousarray(view).reshape(size)
 
 
 def _parameter(tensor: np.ndarray, *_: Any) -> np.ndarray:

@@ -120,6 +120,8 @@ def _shard(index: pathlib.Path, number: int) -> np.ndarray:
   if len(shards) != 1:
     raise UserError(f"{index.with_suffix('')}.data-{number:05}-of-... is "
                     "missing beside the index.")
+  if not shards[0].stat().st_size:
+    raise UserError(f"{shards[0]} is empty; copy the checkpoint again.")
   return np.memmap(shards[0], np.uint8, "r")
 
 
