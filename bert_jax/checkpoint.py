@@ -44,17 +44,17 @@ class Restored:
 class Checkpoints:
   """The checkpoints of one work directory.
 
-  Keeps the latest `keep` and, where `best` names a metric, the one in which
-  it was largest (smallest for a loss). Every array and the facts carry a
+  Keeps the latest `keep` and, where `best` names a metric, the first one in
+  which it was largest (smallest for a loss). Every array and the facts carry a
   checksum; what does not agree with it is put aside and the one before used.
   """
 
   def __init__(self, workdir: pathlib.Path, keep: int = 3, best: str = ""):
-    kept = [policies.LatestN(keep)]
+    kept, order = [policies.LatestN(keep)], None
     if best:
-      kept.append(policies.BestN(
-          get_metric_fn=lambda metrics: metrics["rank"], n=1,
-          keep_checkpoints_without_metrics=False))
+      order = lambda m: _order(m["rank"], m["step"])
+      kept.append(policies.BestN(get_metric_fn=order, n=1,
+                                 keep_checkpoints_without_metrics=False))
     self._best = best
     self._folder = _folder(workdir)
     stored.hush_tensorstore()
@@ -62,6 +62,9 @@ class Checkpoints:
       self._manager = ocp.CheckpointManager(
           self._folder, options=ocp.CheckpointManagerOptions(
               preservation_policy=policies.AnyPreservationPolicy(kept),
+              # Without it ranks are not written, and after a restart the best
+              # checkpoint would be taken for one of the others.
+              best_fn=order,
               cleanup_tmp_directories=True))
 
   def save(self, state: TrainState, facts: Facts, metrics: dict[str, float],
@@ -90,7 +93,8 @@ class Checkpoints:
         "scores": {name: float(value) for name, value in metrics.items()}}
     with _explained(self._folder, self._manager.all_steps()):
       self._manager.save(step, args=stored.contents(state, about),
-                         metrics={"rank": rank} if self._best else None)
+                         metrics={"rank": rank, "step": step}
+                         if self._best else None)
 
   def _rank(self, metrics: dict[str, float]) -> float:
     """How good a checkpoint is; one that was not evaluated comes last."""
@@ -233,7 +237,9 @@ def read(directory: str | pathlib.Path) -> Saved:
     UserError: there is none.
   """
   found = history(directory)
-  for step in sorted(found, key=lambda s: (found[s]["rank"], s), reverse=True):
+  best = found and Facts.from_json(found[max(found)]).experiment.best
+  for step in sorted(found, reverse=True, key=lambda s: _order(
+      found[s]["rank"] if best else watch.WORST, s)):
     try:
       params = stored.read_params(_folder(directory) / str(step), found[step])
     except Damaged as error:
@@ -243,6 +249,12 @@ def read(directory: str | pathlib.Path) -> Saved:
       return Saved(jax.device_get(facts.experiment.adapter.merge(params)),
                    facts, step, found[step]["scores"])
   raise UserError(f"{directory} holds no finished checkpoint that is whole.")
+
+
+def _order(rank: float, step: int) -> tuple[float, int]:
+  """What orders checkpoints: of equally good ones the first is the best, as
+  Patience has it, and of those that have no rank the last."""
+  return rank, step if rank == watch.WORST else -step
 
 
 def history(directory: str | pathlib.Path) -> dict[int, dict[str, Any]]:

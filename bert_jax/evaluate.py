@@ -139,6 +139,8 @@ def predict_file(workdir: str, source: str, output: str,
   experiment = config.override(saved.facts.experiment, overrides)
   labelled = experiment.data.unlabelled(
       source, experiment.objective.label_kind, experiment.objective.labels)
+  if hosts.first():
+    labelled.check_output(output)
   rows = labelled.rows(
       saved.facts.tokenizer, experiment.data.length,
       experiment.data.examples_per_row, seed=0, shuffle=False)

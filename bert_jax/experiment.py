@@ -87,11 +87,13 @@ class Experiment:
 
   def __post_init__(self):
     for name in ("steps", "batch_size", "batch_examples", "microbatches",
-                 "evaluate_every", "save_every", "log_every", "keep",
-                 "max_skipped"):
+                 "evaluate_every", "evaluation_batches", "save_every",
+                 "log_every", "keep", "max_skipped"):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise UserError(f"{name}={value}: at least 1.")
+    if self.epochs is not None and not self.epochs > 0:
+      raise UserError(f"epochs={self.epochs}: more than 0.")
     if self.patience is not None and (self.patience < 1 or not self.best):
       raise UserError(f"patience={self.patience} and best={self.best}: "
                       "expected at least 1 evaluation, and the metric that has "

@@ -17,6 +17,7 @@ from bert_jax.config import UserError, nearest
 _WEIGHT = 0.02
 # The rank of what was not evaluated, or to no number.
 WORST = -1e30
+_LESS_IS_BETTER = "loss", "perplexity", "bits_per_byte"
 _LEFT_OUT = "skipped.json"
 
 
@@ -138,14 +139,15 @@ class Patience:
 
 
 def rank(metric: str, scores: Mapping[str, float]) -> float:
-  """How good scores are: more of the metric is better, of a loss less.
+  """How good scores are: more of the metric is better, of a loss or of
+  perplexity less.
 
   Raises:
     UserError: it is not among the scores.
   """
   if metric not in scores:
     raise UserError(f"best={metric}: no such metric" + nearest(metric, scores))
-  found = scores[metric] * (-1 if metric.endswith("loss") else 1)
+  found = scores[metric] * (-1 if metric.endswith(_LESS_IS_BETTER) else 1)
   return found if math.isfinite(found) else WORST
 
 

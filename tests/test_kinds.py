@@ -292,6 +292,9 @@ def test_weights_may_balance_the_training_set():
   assert Tagging(balanced=True).complete(tags).class_weights == (1.5, 0.75)
   with pytest.raises(UserError, match="has 3 weights, but there are 2 labels"):
     Classification(class_weights=(1.0, 2.0, 3.0)).complete(labelled)
+  for weights in ((1.0, -1.0), (0.0, 0.0), (float("nan"), 1.0)):
+    with pytest.raises(UserError, match="each at least 0, and one above"):
+      Classification(class_weights=weights)
   with pytest.raises(UserError, match="data.columns.label"):
     Similarity().complete(dataclasses.replace(MADE["vectors"](), labels=None))
   assert config.override(

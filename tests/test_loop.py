@@ -206,12 +206,14 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
 
 
 def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
-  saved = checkpoint.read(pretrained)
+  facts = checkpoint.read(pretrained).facts
+  facts = dataclasses.replace(facts, experiment=dataclasses.replace(
+      facts.experiment, best="accuracy"))
   with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
     for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4)):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
-               saved.facts, {"accuracy": accuracy}, {})
+               facts, {"accuracy": accuracy}, {})
   found = checkpoint.read(tmp_path)
   assert found.step == 2 and found.params == {"step": 2.0}
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
@@ -221,12 +223,19 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
     state = TrainState(np.int32(4), np.int32(0), {"step": np.float32(4)},
                        {"m": np.zeros(1)})
     for score, again in ((0.95, False), (0.95, True)):
-      out.save(state, saved.facts, {"accuracy": score}, {}, again)
+      out.save(state, facts, {"accuracy": score}, {}, again)
       out.wait()
       found = checkpoint.read(tmp_path)
       assert found.step == (4 if again else 2)
   assert found.scores == {"accuracy": 0.95}
+  # Another that is only as good is not the best one.
+  with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+    for step, scores in ((5, {"accuracy": 0.95}), (6, {})):
+      out.save(TrainState(np.int32(step), np.int32(0),
+                          {"step": np.float32(step)}, {"m": np.zeros(1)}),
+               facts, scores, {})
+  assert checkpoint.read(tmp_path).step == 4
   with (checkpoint.Checkpoints(tmp_path, best="acuracy") as out,
         pytest.raises(UserError, match="did you mean 'accuracy'")):
-    out.save(TrainState(np.int32(5), np.int32(0), {}, {}), saved.facts,
+    out.save(TrainState(np.int32(5), np.int32(0), {}, {}), facts,
              {"accuracy": 0.5}, {})

@@ -58,6 +58,7 @@ def test_json_lines_and_compression(tmp_path):
      "1 with other columns, 1 that are no JSON.*\n.*:2: lacks label\n.*:3: no "
      "JSON"),
     ("a.jsonl", '{"text": "one"}\n[1]\n{"label": 1}', "not a list\n.*lacks t"),
+    ("a.conll", "one O\n\n\ufefftwo O\n", "1 with a byte-order mark"),
     ("a.conll", "one O\n\ntwo\n\na B\nb\nc\n", "2 without a tag.*\n.*conll:3: 1"
      " columns;.*\n.*conll:6: 1 columns")])
 def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
@@ -134,9 +135,23 @@ def test_tfds_values_are_as_in_files(monkeypatch):
     tables.read_table("tfds:glue", header=True)
 
 
+@pytest.mark.parametrize("name, text", [
+    ("a.tsv", "words\tn\nB O\t\n1 2.5\t3\n"),
+    ("a.csv", "words,n\nB O,\n1 2.5,3\n"),
+    ("a.jsonl", '{"words": ["B", "O"], "n": null}\n'
+     '{"words": [1, 2.5], "n": 3}\n')])
+def test_lists_and_nothing_are_written(tmp_path, name, text):
+  tables.write_table(str(tmp_path / name), ["words", "n"],
+                     [[["B", "O"], None], [[1, 2.5], 3]])
+  assert (tmp_path / name).read_text() == text
+
+
 def test_a_table_that_cannot_be_written_is_told(tmp_path):
-  with pytest.raises(UserError, match="a.csv cannot be written: No such file"):
+  with pytest.raises(UserError, match="a.csv cannot be written: there is no f"):
     tables.write_table(str(tmp_path / "absent" / "a.csv"), ["a"], [["1"]])
+  with pytest.raises(UserError, match="ends in .tsv, .csv, .jsonl, not '.txt'"):
+    tables.check_output(str(tmp_path / "a.txt"))
+  tables.check_output("a.tsv")
   (tmp_path / "a.csv").mkdir()
   with pytest.raises(UserError, match="a.csv cannot be written: Is a dir"):
     tables.write_table(str(tmp_path / "a.csv"), ["a"], [["1"]])

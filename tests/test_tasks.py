@@ -8,6 +8,8 @@ from bert_jax.config import UserError
 from bert_jax.data import labelled as sets
 from bert_jax.data import loader, tasks
 from bert_jax.data.columns import Columns
+from bert_jax.data.label_sets import LabelSets
+from bert_jax.data.spans import Spans
 from bert_jax.data.task_rows import TaskRows
 from bert_jax.data.tasks import Classes, Numbers, Tags
 from tests.memory_corpus import SPECIAL, vocabulary
@@ -62,6 +64,25 @@ def test_texts_and_classes_are_read(tmp_path):
   assert numbers.labels.tolist() == [10, 9, 10]
   unlabelled = tasks.read(str(path), Columns("text", label=""), "class", ("x",))
   assert unlabelled.labels is None and unlabelled.label_names == ("x",)
+
+
+def test_what_is_null_is_no_label(tmp_path):
+  path = tmp_path / "x.json.d" / "a.jsonl"
+  path.parent.mkdir()
+  path.write_text('{"sentence": "a", "label": 1}\n'
+                  '{"sentence": "b", "label": null}\n')
+  skip = Columns(dirty="skip")
+  for kind, count in (("class", 1), (LabelSets.kind, 2)):
+    found = tasks.read(str(path), skip, kind)
+    assert found.label_names == ("1",) and len(found) == count
+  path.write_text('{"sentence": "a", "label": null}\n')
+  with pytest.raises(UserError, match="'label' has no label at all"):
+    tasks.read(str(path), skip, LabelSets.kind)
+  with pytest.raises(UserError, match="read by data=squad"):
+    tasks.read(str(path), skip, Spans.kind)
+  # What tells CoNLL files from others is how the file's name ends.
+  (path.parent / "a.conll").write_text("New\tB\n")
+  assert len(tasks.read(str(path.parent / "a.conll"), Columns(), "tags")) == 1
 
 
 def test_unknown_labels_are_told(tmp_path):
@@ -134,6 +155,13 @@ def test_splits_go_by_name_and_samples_grow():
     where = [int(name) for name in part.names]
     assert part.texts_a == [labelled.texts_a[i] for i in where]
     np.testing.assert_array_equal(part.labels, labelled.labels[where])
+
+
+def test_a_split_without_one_part_is_told():
+  with pytest.raises(UserError, match="percent=10 of 2 .*none to evaluate on"):
+    sets.split(classes(2), 10)
+  with pytest.raises(UserError, match="percent=100 of 3 .*none to train on"):
+    sets.split(classes(3), 100)
 
 
 def test_few_of_each_class():

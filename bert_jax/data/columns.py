@@ -112,19 +112,24 @@ def one_of(names: Sequence[str]) -> Callable[[Any], int]:
   numbers = {name: i for i, name in enumerate(names)}
 
   def label(value: Any) -> int:
-    found = numbers.get(str(value))
-    if found is None:
-      raise Fault("with an unknown label", lambda: f"the label {str(value)!r} is not "
-                  f"known{nearest(str(value), names)}")
-    return found
+    name = spelled(value)
+    if name not in numbers:
+      raise Fault("with an unknown label", lambda: f"the label {name!r} is not "
+                  f"known{nearest(name, names)}")
+    return numbers[name]
 
   return label
+
+
+def spelled(label: Any) -> str:
+  """A label as a name; JSON's null is none, like an empty field."""
+  return "" if label is None else str(label)
 
 
 def found_labels(labels: Iterable[Any]) -> tuple[str, ...]:
   """All labels but the empty one, by value if all are numbers, else by
   spelling."""
-  found = sorted(set(map(str, labels)) - {""})
+  found = sorted(set(map(spelled, labels)) - {""})
   try:
     return tuple(sorted(found, key=float))
   except ValueError:

@@ -135,8 +135,8 @@ class LabelledData(Data):
               kind: str | None, labels: tuple[str, ...]) -> Prepared:
     if kind is None:
       raise UserError(f"data={self.choice_name} has labels, but the objective "
-                      "takes none; set objective=classification, regression "
-                      "or tagging.")
+                      "takes none; set one that does, as objective="
+                      "classification, regression or tagging.")
     train, evaluation = self.sets(kind, labels)
     train = labelled.few(train, self.shots, self.draw)
     tokenizer = tokenizer or self.tokenizer.build(train.texts())

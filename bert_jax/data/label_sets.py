@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax import metrics
+from bert_jax.config import UserError
 from bert_jax.data import columns as fields
 from bert_jax.data.columns import Columns
 from bert_jax.data.labelled import Records
@@ -28,8 +29,11 @@ class LabelSets(Texts):
   @classmethod
   def names_of(cls, labels: list[Any], columns: Columns,
                label_names: tuple[str, ...]) -> tuple[str, ...]:
-    return label_names or fields.found_labels(itertools.chain.from_iterable(
+    found = label_names or fields.found_labels(itertools.chain.from_iterable(
         _several(value, columns.separator) for value in labels))
+    if not found:
+      raise UserError(f"The column {columns.label!r} has no label at all.")
+    return found
 
   @classmethod
   def label(cls, columns: Columns,
@@ -70,8 +74,9 @@ class LabelSets(Texts):
 
 
 def _several(value: Any, separator: str) -> list[str]:
-  values = value if isinstance(value, list) else str(value).split(separator)
-  return [name for name in (str(v).strip() for v in values) if name]
+  values = (value if isinstance(value, list)
+            else fields.spelled(value).split(separator))
+  return [name for name in (fields.spelled(v).strip() for v in values) if name]
 
 
 def _names(probability: np.ndarray, label_names: Sequence[str]) -> str:

@@ -147,6 +147,10 @@ class Labelled:
     """What was read."""
     return list(self.table.columns), self.table.records
 
+  def check_output(self, path: str) -> None:
+    """Raises UserError where `write` could not; before much is computed."""
+    tables.check_output(path)
+
   def write(self, path: str, found: Any) -> None:
     """Writes what was read, and beside it what `collect` gave, to a table."""
     (given, records), (columns, beside) = self.given(), self.predictions(found)
@@ -161,8 +165,17 @@ def kind_of(name: str) -> type[Labelled]:
 
 
 def split(labelled: Labelled, percent: float) -> tuple[Labelled, Labelled]:
-  """Training and held-out part, by the hash of the examples' names."""
+  """Training and held-out part, by the hash of the examples' names.
+
+  Raises:
+    UserError: one of them is empty.
+  """
   out = [held_out(name, percent) for name in labelled.names]
+  if len(set(out)) < 2:
+    raise UserError(
+        f"data.held_out_percent={percent:g} of {len(labelled)} examples leaves "
+        f"none to {'train' if all(out) else 'evaluate'} on; name a file for "
+        "evaluation by data.evaluation, or set another percentage.")
   return (labelled.subset([i for i, o in enumerate(out) if not o]),
           labelled.subset([i for i, o in enumerate(out) if o]))
 

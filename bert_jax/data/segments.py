@@ -6,6 +6,7 @@ has an equal share of the row's tokens at most.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -62,7 +63,7 @@ class MultipleChoice(Labelled):
                **values)
 
   def texts(self) -> list[str]:
-    return self.texts_a + sum(self.choices, [])
+    return [*self.texts_a, *itertools.chain.from_iterable(self.choices)]
 
   def encode(self, tokenizer: Any, length: int) -> Encoded:
     count, examples = len(self.label_names), len(self)
@@ -163,5 +164,5 @@ class Vectors(Texts):
 
   def predictions(self, found: np.ndarray) -> Records:
     if self.texts_b is None:
-      return ["vector"], [[[f"{x:.6g}" for x in v[0]]] for v in found]
+      return ["vector"], [[[float(f"{x:.6g}") for x in v[0]]] for v in found]
     return ["cosine"], [[float(v[0] @ v[1])] for v in found]

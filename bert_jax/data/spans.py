@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax import answers
+from bert_jax.config import UserError
 from bert_jax.data import tables, windows
+from bert_jax.data.columns import Columns
 from bert_jax.data.labelled import Labelled, Predicted, Records
 from bert_jax.data.squad import Question
 from bert_jax.data.windows import EncodedSpans, SpanOptions, SpanRows
@@ -82,6 +84,12 @@ class Spans(Labelled):
     return cls(names=[q.article for q in questions], questions=questions,
                labels=[q.answers for q in questions] if labelled else None,
                options=options)
+
+  @classmethod
+  def read(cls, spec: str, columns: Columns,
+           label_names: Sequence[str] = ()) -> "Spans":
+    raise UserError(f"{spec}: answers that are spans of contexts are read by "
+                    "data=squad.")
 
   @classmethod
   def blank(cls, length: int, examples: int,
@@ -170,6 +178,9 @@ class Spans(Labelled):
           "probability", "start", "end")), of_question.null_odds])
     return ["predicted_answer", "probability", "start", "end",
             "null_odds"], records
+
+  def check_output(self, path: str) -> None:
+    tables.check_output(path, (".json", *tables.WRITTEN))
 
   def write(self, path: str, found: Sequence[Found]) -> None:
     """A table, or for a .json file what the official scripts read.

@@ -96,9 +96,9 @@ def _records(spec: str, faults: Faults
     for i, record in enumerate(tfds_records(name, split)):
       yield f"{spec}:{i}", record
     return
-  suffix, text = tables.read_text(spec)
+  suffix = tables.suffix(spec)
   if suffix == ".json":
-    yield from _articles(spec, text)
+    yield from _articles(spec, tables.read_text(spec))
   elif suffix in (".jsonl", ".ndjson"):
     table = tables.read_table(spec, header=True)
     faults.found.extend(table.faults.found)

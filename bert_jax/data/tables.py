@@ -26,6 +26,9 @@ from bert_jax.config import UserError, nearest
 from bert_jax.data.documents import tfds_name, tfds_records
 from bert_jax.data.faults import Fault, Faults
 
+JSON = ".jsonl", ".json", ".ndjson"
+WRITTEN = ".tsv", ".csv", ".jsonl"
+_COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
 _LOG = logging.getLogger(__name__)
 
 
@@ -79,17 +82,17 @@ def read_table(spec: str, header: bool) -> Table:
   """
   if spec.startswith("tfds:"):
     return _tfds_table(spec)
-  suffix, text = read_text(spec)
-  if suffix in (".jsonl", ".json", ".ndjson"):
+  ending, text = suffix(spec), read_text(spec)
+  if ending in JSON:
     return _json_table(spec, text)
-  if suffix == ".tsv":
+  if ending == ".tsv":
     numbered = ((i, line.rstrip("\r").split("\t"))
                 for i, line in enumerate(text.split("\n"), 1) if line.strip())
-  elif suffix == ".csv":
+  elif ending == ".csv":
     numbered = _csv_records(spec, text)
   else:
     raise UserError(f"{spec}: a table is read from .tsv, .csv or .jsonl files "
-                    f"(also .gz, .xz) or tfds:NAME:SPLIT, not {suffix!r}.")
+                    f"(also .gz, .xz) or tfds:NAME:SPLIT, not {ending!r}.")
   return _table(spec, numbered, header)
 
 
@@ -101,24 +104,44 @@ def write_table(path: str, columns: Sequence[str],
     UserError: another ending, a field that a TSV file cannot hold, or no room
       or right to write.
   """
-  suffix, text = pathlib.Path(path).suffix, io.StringIO(newline="")
-  if suffix == ".jsonl":
+  check_output(path)
+  ending, text = pathlib.Path(path).suffix, io.StringIO(newline="")
+  if ending == ".jsonl":
     for record in records:
       text.write(json.dumps(dict(zip(columns, record)),
                             ensure_ascii=False) + "\n")
-  elif suffix == ".csv":
-    csv.writer(text, lineterminator="\n").writerows([columns, *records])
-  elif suffix == ".tsv":
-    for record in [columns, *records]:
-      fields = [" ".join(f) if isinstance(f, list) else str(f) for f in record]
-      if any(set("\t\n") & set(field) for field in fields):
+    return write_text(path, text.getvalue())
+  lines = [list(map(_field, record)) for record in [columns, *records]]
+  if ending == ".csv":
+    csv.writer(text, lineterminator="\n").writerows(lines)
+  else:
+    for line in lines:
+      if any(set("\t\n") & set(field) for field in line):
         raise UserError(f"{path}: a text has a tab or a line break; write a "
                         ".csv or .jsonl file.")
-      text.write("\t".join(fields) + "\n")
-  else:
-    raise UserError(f"{path}: a table is written to a .tsv, .csv or .jsonl "
-                    f"file, not {suffix!r}.")
+      text.write("\t".join(line) + "\n")
   write_text(path, text.getvalue())
+
+
+def _field(value: Any) -> str:
+  """A value as text; lists as their elements, JSON's null as nothing."""
+  if isinstance(value, list):
+    return " ".join(map(_field, value))
+  return "" if value is None else str(value)
+
+
+def check_output(path: str, endings: Sequence[str] = WRITTEN) -> None:
+  """
+  Raises:
+    UserError: a file with another ending, or in a folder that is not there.
+  """
+  file = pathlib.Path(path)
+  if file.suffix not in endings:
+    raise UserError(f"{path}: predictions are written to a file that ends in "
+                    f"{', '.join(endings)}, not {file.suffix!r}.")
+  if not file.absolute().parent.is_dir():
+    raise UserError(f"{path} cannot be written: there is no folder "
+                    f"{file.parent}.")
 
 
 def write_text(path: str, text: str) -> None:
@@ -133,13 +156,17 @@ def write_text(path: str, text: str) -> None:
     raise UserError(f"{path} cannot be written: {error.strerror}.") from None
 
 
-def read_text(spec: str) -> tuple[str, str]:
-  """A file's suffix (without that of the compression) and its text."""
+def suffix(spec: str) -> str:
+  """Of a file, without that of the compression."""
   path = pathlib.Path(spec)
-  opened = {".gz": gzip.open, ".xz": lzma.open}
-  compressed = path.suffix in opened
+  return (path.with_suffix("") if path.suffix in _COMPRESSED else path).suffix
+
+
+def read_text(spec: str) -> str:
+  path = pathlib.Path(spec)
+  opened = _COMPRESSED.get(path.suffix, open)
   try:
-    with opened[path.suffix](path) if compressed else open(path, "rb") as file:
+    with opened(path, "rb") as file:
       text = file.read().decode()
   except UnicodeDecodeError as error:
     raise UserError(f"{spec} is not UTF-8: byte {error.start} is "
@@ -149,8 +176,7 @@ def read_text(spec: str) -> tuple[str, str]:
     raise UserError(f"{spec} cannot be read: {reason}.") from None
   if text.startswith("\ufeff"):
     _LOG.warning("%s:1: a byte-order mark is left out.", spec)
-  return (path.with_suffix("") if compressed else path
-          ).suffix, text.removeprefix("\ufeff")
+  return text.removeprefix("\ufeff")
 
 
 def _csv_records(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -187,7 +213,11 @@ def _fault(record: list[str], width: int) -> Fault | None:
   if len(record) != width:
     return Fault("with other columns", lambda: f"{len(record)} columns, not "
                  f"the {width} of the first line")
-  # Where files were joined: it would stick to a word that nobody sees.
+  return _marked(record)
+
+
+def _marked(record: list[str]) -> Fault | None:
+  # Where files were joined: it would stick to a word and not be seen.
   if any("\ufeff" in field for field in record):
     return Fault("with a byte-order mark", lambda: "a byte-order mark amid "
                  "the file")
@@ -264,7 +294,7 @@ def read_conll(spec: str, word: int = 0, tag: int | None = -1) -> Table:
   tab); empty lines between sentences; -DOCSTART- lines are left out. `lines`
   are the first of each sentence.
   """
-  _, text = read_text(spec)
+  text = read_text(spec)
   columns = ("words",) if tag is None else ("words", "tags")
   table = Table(spec, columns, [], [], Faults(spec))
   begin, sentence, fault = 0, [], None
@@ -284,6 +314,8 @@ def read_conll(spec: str, word: int = 0, tag: int | None = -1) -> Table:
     wanted = [word] if tag is None else [word, tag]
     if max(wanted) >= len(fields) or len(fields) < len(wanted):
       fault = fault or (f"{spec}:{number}", _short(len(fields), wanted))
+    elif marked := _marked(fields):
+      fault = fault or (f"{spec}:{number}", marked)
     sentence.append([fields[i] if i < len(fields) else "" for i in wanted])
   return table
 

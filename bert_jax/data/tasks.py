@@ -172,7 +172,7 @@ class Tags(Labelled):
   @classmethod
   def read(cls, spec: str, columns: Columns,
            label_names: Sequence[str] = ()) -> "Tags":
-    if spec.startswith("tfds:") or ".json" in spec:
+    if spec.startswith("tfds:") or tables.suffix(spec) in tables.JSON:
       return super().read(spec, columns, label_names)
     word = int(columns.text) if columns.text.isdecimal() else 0
     tag = int(columns.label) if columns.label.isdecimal() else -1
@@ -251,7 +251,7 @@ class Tags(Labelled):
 
   def predictions(self, found: list[np.ndarray]) -> Records:
     return ["predicted_tags", "probabilities"], [
-        [self.tag_names(p), [f"{best:.4f}" for best in p.max(axis=-1)]]
+        [self.tag_names(p), [round(float(best), 4) for best in p.max(axis=-1)]]
         for p in found]
 
 

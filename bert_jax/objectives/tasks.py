@@ -1,6 +1,7 @@
 """Objectives with labels: classes, numbers, and a tag for every word."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -32,6 +33,13 @@ class _Classes(Objective):
   labels: tuple[str, ...] = ()
   class_weights: tuple[float, ...] = ()
   balanced: bool = False
+
+  def __post_init__(self):
+    if self.class_weights and not (min(self.class_weights) >= 0
+                                   and 0 < sum(self.class_weights) < math.inf):
+      raise UserError(
+          f"objective.class_weights={','.join(map(str, self.class_weights))}: "
+          "each at least 0, and one above.")
 
   def complete(self, examples: Labelled) -> "_Classes":
     weights_C = self.class_weights
