@@ -17,17 +17,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import evaluate, hosts, log, loop, metrics
+from bert_jax import evaluate, hosts, log, loop
 from bert_jax.config import UserError
 from bert_jax.data.datasets import TableData
 from bert_jax.experiment import Experiment
 from bert_jax.objectives.tasks import Classification
 from bert_jax.training import partition
-from bert_jax.training.layouts import Layout, MeshLayout, PmapLayout
+from bert_jax.training.layouts import MeshLayout
 from bert_jax.training.optimizers import Sgd
 from bert_jax.training.paths import leaves
 from bert_jax.training.schedules import ConstantSchedule
-from tests import small_run, tiny
+from tests import small_run
 
 DEVICES = 4  # of all processes together
 
@@ -58,25 +58,6 @@ def arrays(params: Any) -> dict[str, Any]:
 
 def found(result: loop.Result) -> dict[str, Any]:
   return {"scores": result.scores, "params": arrays(result.params)}
-
-
-def steps(layout: Layout) -> Any:
-  """Two, with dropout and uneven masks, without a loop around them."""
-  recipe, batch = tiny.recipe(), tiny.batch()
-  shape = jax.eval_shape(recipe.init, np.int32(3), batch)
-  runner = layout.build(recipe, shape, tiny.BATCH, batch)
-  state = runner.spread(jax.jit(
-      recipe.init, out_shardings=runner.shardings)(np.int32(3), batch))
-  rows = runner.rows(tiny.BATCH)
-  for step in range(2):
-    state, pairs = runner.step(state, runner.feed(
-        {key: x[rows] for key, x in tiny.batch(step).items()}))
-  return {"params": arrays(runner.gather(state).params),
-          "scores": metrics.summarize(metrics.merge([runner.fetch(pairs)]))}
-
-
-def steps_pmap(folder: pathlib.Path) -> Any:
-  return steps(PmapLayout())
 
 
 def finetune(folder: pathlib.Path) -> Any:

@@ -16,7 +16,6 @@ import pytest
 
 from bert_jax import hosts, log, loop
 from bert_jax.config import UserError
-from bert_jax.training.layouts import MeshLayout
 from tests import host
 from tests.small_run import curve
 
@@ -71,8 +70,7 @@ def one(folder) -> dict:
   """The runs of one process."""
   pretrained = loop.train(host.plain(folder), folder / "one")
   return {"pretrain": host.found(pretrained), "finetune": host.found(
-      loop.train(host.task(folder), folder / "one_task")),
-          "steps": host.steps(MeshLayout())}
+      loop.train(host.task(folder), folder / "one_task"))}
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +85,7 @@ def two(folder, one) -> list[dict]:
   with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped):
     patch.setattr(log.Log, "hold", ask)
     loop.train(host.plain(folder, save_every=100), folder / "legs")
-  return group(folder, 2, "finetune", "go_on", "steps_pmap", "rows", "flags",
-               "disagree")
+  return group(folder, 2, "finetune", "go_on", "rows", "flags", "disagree")
 
 
 def assert_same(found: dict, expected: dict) -> None:
@@ -116,11 +113,6 @@ def test_a_run_goes_on_with_other_numbers_of_processes(folder, one, two):
   assert len(lines) == len(expected)  # written once
   for line, other in zip(lines, expected):
     assert line == pytest.approx(other, rel=1e-5)
-
-
-def test_two_processes_make_the_step_of_one_with_pmap(one, two):
-  for found in two:
-    assert_same(found["steps_pmap"], one["steps"])
 
 
 def test_each_process_reads_the_rows_of_its_devices(two):

@@ -423,12 +423,12 @@ class FirstLayout(MeshLayout):
 
 
 def test_a_run_goes_on_on_other_devices(folder, tmp_path):
-  """8 -> 1 -> 4 -> 8 by pmap."""
+  """8 -> 4 -> 8 by pmap."""
   first, *runs, last = [
-      pretraining(folder, steps=8, layout=layout, optimizer=Sgd())
-      for layout in (MeshLayout(), FirstLayout(count=1),
-                     FirstLayout(1, 4, 1, count=4), PmapLayout())]
-  for step, run in zip((3, 5, 7), (first, *runs)):
+      pretraining(folder, steps=6, layout=layout, optimizer=Sgd())
+      for layout in (MeshLayout(), FirstLayout(1, 4, 1, count=4),
+                     PmapLayout())]
+  for step, run in zip((3, 5), (first, *runs)):
     pull_the_plug(run, tmp_path / "moved", step)
   moved = loop.train(last, tmp_path / "moved").params
   whole = loop.train(first, tmp_path / "whole").params
