@@ -6,10 +6,10 @@ import math
 import pathlib
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bert_jax import config, sweep, writers
+from bert_jax import config, outcomes, sweep, writers
 from bert_jax.config import UserError
 from bert_jax.data import glue, tables
 from bert_jax.data.datasets import GlueData
@@ -18,8 +18,9 @@ from bert_jax.data.labelled import Labelled
 from bert_jax.evaluate import Evaluator
 from bert_jax.experiment import Composition, Experiment
 from bert_jax.objectives.tasks import Classification, Regression
+from bert_jax.outcomes import Outcome
 from bert_jax.spread import Spread
-from bert_jax.sweep import Outcome, Sweep
+from bert_jax.sweep import Sweep
 from bert_jax.training import partition
 from bert_jax.watch import write_whole
 
@@ -57,6 +58,7 @@ class Suite:
     seeds: so many of each rate, from the experiment's on.
     rates: peak learning rates; (): the experiment's.
     at_once: members of a sweep that run together; None: as memory allows.
+    page: the source of the config page, kept in the checkpoints.
   """
 
   experiment: Experiment
@@ -65,6 +67,7 @@ class Suite:
   seeds: int = 5
   rates: tuple[float, ...] = ()
   at_once: int | None = None
+  page: str = ""
 
 
 def run(suite: Suite) -> str:
@@ -82,14 +85,31 @@ def run(suite: Suite) -> str:
   if not suite.experiment.init_from:
     raise UserError("The suite starts from a pretrained network: "
                     "init_from=WORKDIR, of a run or of `bert-jax import`.")
-  if suite.seeds < 1:
-    raise UserError(f"--seeds {suite.seeds}: at least 1.")
+  _check_protocol(suite.experiment)
   results = {name: _task(suite, name) for name in _names(suite)}
   told = table(results)
   write_whole(suite.workdir / "table.md", told + "\n")
-  write_whole(suite.workdir / "results.json", _json(results))
+  write_whole(suite.workdir / "results.json", outcomes.to_json(results))
   _draw(results, suite.workdir / "glue.png")
   return told
+
+
+def _check_protocol(experiment: Experiment) -> None:
+  """
+  Raises:
+    UserError: the protocol would not be what was done.
+  """
+  for option, given in (("best", experiment.best),
+                        ("data.shots", experiment.data.shots)):
+    if given:
+      raise UserError(
+          f"{option}={given}: the suite trains on all of train and takes what "
+          "the last step gives; `bert-jax sweep` of a page with data=glue does "
+          "otherwise.")
+  if not isinstance(experiment.objective, Classification):
+    raise UserError(f"objective={experiment.objective.choice_name}: the suite "
+                    "wants objective=classification; where a task has numbers "
+                    "it takes regression by itself.")
 
 
 def _names(suite: Suite) -> list[str]:
@@ -128,20 +148,21 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   begun = time.monotonic()
   found = Sweep(experiment, members, suite.at_once)
   _say(name, found)
-  outcomes = found.train(folder)
-  best = max(outcomes, key=lambda o: _or_worst(o.scores[task.metrics[0]]))
-  sweep.save(best, found.of(best.member), folder / "best")
+  ends = found.train(folder)
+  best = max(ends, key=lambda o: _or_worst(o.scores[task.metrics[0]]))
+  outcomes.save(best, found.of(best.member), folder / "best", suite.page)
   _submit(suite, name, found.run, best)
   result = how | {
       "metrics": task.metrics,
-      "outcomes": [_outcome(suite, name, found.run, o) for o in outcomes],
+      "outcomes": _outcomes(suite, name, found.run, ends),
       "seconds": round(time.monotonic() - begun)}
-  write_whole(path, _json(result))
-  return json.loads(_json(result))
+  write_whole(path, outcomes.to_json(result))
+  return json.loads(path.read_text())
 
 
 def _of_task(experiment: Experiment, task: Task) -> Experiment:
-  objective = Regression() if task.kind == "number" else Classification()
+  objective = (Regression() if task.kind == "number"
+               else experiment.objective)
   return dataclasses.replace(
       experiment, objective=objective,
       data=dataclasses.replace(experiment.data, task=task.name))
@@ -154,17 +175,20 @@ def _say(name: str, found: Sweep) -> None:
         f"{len(rows)} rows.", flush=True)
 
 
-def _outcome(suite: Suite, name: str, run: Composition,
-             outcome: Outcome) -> dict[str, Any]:
-  scores, member = dict(outcome.scores), outcome.member
+def _outcomes(suite: Suite, name: str, run: Composition,
+              ends: Sequence[Outcome]) -> list[dict[str, Any]]:
+  further = lambda outcome: {}
   if name in _SCORED_BY:
-    other = glue.read(suite.experiment.data.folder, _SCORED_BY[name], "dev")
-    found = _predicted(run, outcome, other)
-    scores |= {f"mismatched_{metric}": score
-               for metric, score in other.scores(found).items()}
-  return {"seed": member.seed, "learning_rate": member.learning_rate,
-          "scores": scores,
-          "degenerate": _degenerate(run.prepared.labelled, scores)}
+    data = suite.experiment.data
+    other = glue.read(data.folder, _SCORED_BY[name], "dev", data.dirty)
+    predict = _predictor(run, other)
+    further = lambda outcome: {
+        f"mismatched_{metric}": score
+        for metric, score in other.scores(predict(outcome)).items()}
+  return [{"seed": o.member.seed, "learning_rate": o.member.learning_rate,
+           "scores": {**o.scores, **further(o)},
+           "degenerate": _degenerate(run.prepared.labelled, o.scores)}
+          for o in ends]
 
 
 def _degenerate(labelled: Labelled, scores: Mapping[str, float]) -> bool:
@@ -180,19 +204,21 @@ def _submit(suite: Suite, name: str, run: Composition, best: Outcome) -> None:
   asked = [name, *([_SCORED_BY[name], "AX"] if name in _SCORED_BY else [])]
   for other in asked:
     if glue.has_test(folder, other):
-      found = _predicted(run, best, glue.read(folder, other, "test"))
+      found = _predictor(run, glue.read(folder, other, "test"))(best)
       path, columns, records = glue.submission(other, found)
       (suite.workdir / "submission").mkdir(exist_ok=True)
       tables.write_table(str(suite.workdir / "submission" / path), columns,
                          records)
 
 
-def _predicted(run: Composition, outcome: Outcome, labelled: Labelled) -> Any:
+def _predictor(run: Composition,
+               labelled: Labelled) -> Callable[[Outcome], Any]:
+  """What predicts further examples of a task, read and compiled once."""
   mesh, data = partition.make_mesh(), run.experiment.data
   rows = labelled.rows(run.prepared.tokenizer, data.length,
                        data.examples_per_row, seed=0, shuffle=False)
   evaluator = Evaluator(run.recipe, partition.row_devices(mesh) * 8, mesh)
-  return evaluator.predict(
+  return lambda outcome: evaluator.predict(
       partition.place(outcome.params, partition.shardings(
           outcome.params, mesh)), rows, labelled)
 
@@ -250,15 +276,3 @@ def _draw(results: Mapping[str, Mapping[str, Any]],
 
 def _or_worst(score: float | None) -> float:
   return -math.inf if score is None or math.isnan(score) else score
-
-
-def _json(value: Any) -> str:
-  """With null for what is no number."""
-  def clean(x: Any) -> Any:
-    if isinstance(x, Mapping):
-      return {key: clean(y) for key, y in x.items()}
-    if isinstance(x, (list, tuple)):
-      return [clean(y) for y in x]
-    return None if isinstance(x, float) and math.isnan(x) else x
-
-  return json.dumps(clean(value), indent=1) + "\n"

@@ -7,109 +7,62 @@ by itself with that seed and rate is. Where not all fit, they run in groups.
 import dataclasses
 import functools
 import itertools
-import json
 import math
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import checkpoint, metrics, writers
-from bert_jax.checkpoint import Checkpoints
+from bert_jax import checkpoint, metrics, outcomes, writers
 from bert_jax.config import UserError
 from bert_jax.data import loader
 from bert_jax.evaluate import PLACES
 from bert_jax.experiment import Composition, Experiment, compose
-from bert_jax.facts import Facts
 from bert_jax.log import Log
-from bert_jax.spread import Spread
+from bert_jax.outcomes import Kept, Member, Outcome, Scores
 from bert_jax.start import start_from
 from bert_jax.training import members as program
 from bert_jax.training import plan
 from bert_jax.training.layouts import memory_limit
 from bert_jax.training.plan import Workload
-from bert_jax.training.step import TrainState
-from bert_jax.watch import Patience, Watch, rank, write_whole
-
-Scores = Mapping[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Member:
-  """What sets a run apart from the others of its sweep."""
-
-  seed: int
-  learning_rate: float
-
-  def __str__(self) -> str:
-    return f"seed{self.seed}_rate{self.learning_rate:g}"
-
-  def of(self, experiment: Experiment) -> Experiment:
-    """The run by itself."""
-    schedule = dataclasses.replace(experiment.schedule,
-                                   learning_rate=self.learning_rate)
-    return dataclasses.replace(experiment, seed=self.seed, schedule=schedule)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Outcome:
-  """What became of a member, at the evaluation that counts.
-
-  That is the last one or, where the experiment names what is `best`, the best
-  until its `patience` was over.
-
-  Attributes:
-    step: the updates until then.
-    scores: held out.
-    found: what `Labelled.collect` gives of the predictions.
-    params: the parameters, on the host; an adapter is merged.
-  """
-
-  member: Member
-  step: int
-  scores: Scores
-  found: Any
-  params: Any
+from bert_jax.training.step import TrainState, check_divisible
+from bert_jax.watch import Watch, rank, write_whole
 
 
 def run(experiment: Experiment, workdir: pathlib.Path, seeds: int,
-        rates: Sequence[float] = (), at_once: int | None = None) -> str:
+        rates: Sequence[float] = (), at_once: int | None = None,
+        page: str = "") -> str:
   """Trains a grid of members, and writes down what became of them.
 
   Args:
     workdir: gets outcomes.json, best/ (the work directory of the best member)
       and a folder for each group.
+    page: the source of the config page, kept in the checkpoint.
 
   Returns:
     A table in Markdown: of every score, what the seeds of each rate say.
+
+  Raises:
+    UserError: as Sweep, or there are outcomes already.
   """
+  path = workdir / "outcomes.json"
+  if path.exists():
+    raise UserError(f"{path} tells of a sweep that is finished; give another "
+                    "workdir.")
   sweep = Sweep(experiment, grid(experiment, seeds, rates), at_once)
-  outcomes = sweep.train(workdir)
+  found = sweep.train(workdir)
   decides = experiment.best or "loss"
-  best = max(outcomes, key=lambda outcome: rank(decides, outcome.scores))
-  save(best, sweep.of(best.member), workdir / "best")
-  write_whole(workdir / "outcomes.json", json.dumps([
+  best = max(found, key=lambda outcome: rank(decides, outcome.scores))
+  outcomes.save(best, sweep.of(best.member), workdir / "best", page)
+  write_whole(path, outcomes.to_json([
       {"member": dataclasses.asdict(o.member), "step": o.step,
-       "scores": o.scores} for o in outcomes], indent=1) + "\n")
-  return f"{table(outcomes)}\nBest by {decides}: {best.member}."
-
-
-def table(outcomes: Sequence[Outcome]) -> str:
-  """Of every score, what the seeds of each rate say."""
-  lines = []
-  for rate in dict.fromkeys(o.member.learning_rate for o in outcomes):
-    here = [o.scores for o in outcomes if o.member.learning_rate == rate]
-    for name in here[0]:
-      spread = Spread.of([scores[name] for scores in here])
-      lines.append([f"{rate:g}", name, *(f"{x:.4g}" for x in (
-          spread.median, spread.mean, spread.deviation, spread.low,
-          spread.high)), str(spread.count)])
-  return writers.table(["rate", "held out", "median", "mean", "deviation",
-                        "95% from", "to", "seeds"], lines)
+       "scores": o.scores} for o in found]))
+  return f"{outcomes.table(found)}\nBest by {decides}: {best.member}."
 
 
 def grid(experiment: Experiment, seeds: int,
@@ -153,6 +106,7 @@ class Sweep:
     self._group = at_once or min(len(members), self._room(devices))
     self._mesh = program.make_mesh(self._group, devices)
     experiment, recipe = self.run.experiment, self.run.recipe
+    check_divisible(experiment.batch_size, experiment.microbatches, 1)
     self._step = program.on_members(
         recipe, lambda peak: dataclasses.replace(
             experiment.schedule, learning_rate=peak).build(experiment.steps),
@@ -192,7 +146,8 @@ class Sweep:
     experiment, count = self.run.experiment, len(group)
     workdir /= "_to_".join(dict.fromkeys(map(str, (group[0], group[-1]))))
     workdir.mkdir(parents=True, exist_ok=True)
-    kept, states = [_Kept(m, experiment) for m in group], self._first(group)
+    begun = time.monotonic()
+    kept, states = [Kept(m, experiment) for m in group], self._first(group)
     peaks = self._spread([np.float32(m.learning_rate) for m in group])
     told = dataclasses.replace(experiment,
                                batch_size=count * experiment.batch_size)
@@ -210,7 +165,9 @@ class Sweep:
           log.held_out(step, _means([scores for scores, _ in found]))
           for i, (member, seen) in enumerate(zip(kept, found)):
             member.see(step, *seen, functools.partial(self._params, states, i),
-                       last)
+                       time.monotonic() - begun, last)
+          if all(member.over() for member in kept):
+            break
     writers.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
     return [member.outcome for member in kept]
 
@@ -278,37 +235,6 @@ class Sweep:
     return jax.device_get(self.run.experiment.adapter.merge(params))
 
 
-class _Kept:
-  """Keeps the outcome of a member, as its evaluations come in."""
-
-  def __init__(self, member: Member, experiment: Experiment):
-    self._member, self._picks = member, bool(experiment.best)
-    self._patience = Patience(experiment.best, experiment.patience)
-    self.outcome: Outcome | None = None
-
-  def see(self, step: int, scores: Scores, predicted: Any, params: Any,
-          last: bool) -> None:
-    """`params` are called for where they are wanted."""
-    if self._patience.over():
-      return
-    if self._patience.see(step, scores) or last and not self._picks:
-      self.outcome = Outcome(self._member, step, scores, predicted, params())
-
-
-def save(outcome: Outcome, run: Composition, workdir: pathlib.Path) -> None:
-  """Makes a member's work directory, to predict with or to start from.
-
-  Args:
-    run: `Sweep.of` the member.
-  """
-  state = TrainState(np.int32(outcome.step), run.seed(),
-                     jax.tree.map(jnp.asarray, outcome.params), ())
-  facts = Facts(run.experiment, "", run.prepared.tokenizer,
-                run.prepared.fingerprint)
-  with Checkpoints(workdir) as checkpoints:
-    checkpoints.save(state, facts, dict(outcome.scores), {"seconds": 0.0})
-
-
 def _check(experiment: Experiment) -> None:
   if jax.process_count() > 1:
     raise UserError("A sweep runs on the devices of one host; give each host "
@@ -316,6 +242,11 @@ def _check(experiment: Experiment) -> None:
   if experiment.budget:
     raise UserError(f"budget={experiment.budget}: a sweep has no budget; set "
                     "epochs or steps.")
+  for name, no in (("evaluation_batches", None), ("spike_deviations", 0.0)):
+    if getattr(experiment, name) != no:
+      raise UserError(f"{name}={getattr(experiment, name)}: a sweep evaluates "
+                      "on the whole set and rolls nothing back; set "
+                      f"{name}={no}.")
   if experiment.objective.label_kind is None:
     raise UserError(f"objective={experiment.objective.choice_name} has no "
                     "labels; sweeps are for labelled tasks.")

@@ -94,3 +94,11 @@ def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
 def test_what_is_missing_is_told(suite, capsys):
   assert main([*suite, "--tasks", "CoLA"]) == 1
   assert "no train and dev files of CoLA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["best=accuracy", "data.shots=4",
+                                      "objective=regression"])
+def test_what_the_protocol_denies_is_refused(suite, capsys, override):
+  assert main([*suite, override]) == 1
+  option, _, given = override.partition("=")
+  assert f"{option}={given}: the suite" in capsys.readouterr().err

@@ -18,11 +18,11 @@ PACKAGE = ROOT / "bert_jax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top of the house to the bottom: a room may import those after it.
-ROOMS = ("__main__", "commands", "quickstart", "glue", "sweep", "interop",
-         "show", "embed", "replay", "loop", "start", "evaluate", "checkpoint",
-         "stored", "facts", "log", "watch", "hosts", "writers", "compiled",
-         "experiment", "budget", "training", "objectives", "model", "data",
-         "metrics", "answers", "spread", "config", "__init__")
+ROOMS = ("__main__", "commands", "quickstart", "glue", "sweep", "outcomes",
+         "interop", "show", "embed", "replay", "loop", "start", "evaluate",
+         "checkpoint", "stored", "facts", "log", "watch", "hosts", "writers",
+         "compiled", "experiment", "budget", "training", "objectives", "model",
+         "data", "metrics", "answers", "spread", "config", "__init__")
 
 # The functional core: arrays and frozen options in, arrays out.
 PURE = ("training", "objectives", "model", "metrics", "answers")

@@ -52,11 +52,11 @@ def _sweep(options: argparse.Namespace) -> None:
   for change in config.changes(page.experiment, experiment):
     print(f"differs from {options.page}: {change}")
   print(sweep.run(experiment, pathlib.Path(options.workdir), options.seeds,
-                  options.rates, options.at_once))
+                  options.rates, options.at_once, page.source))
 
 
 def _glue(options: argparse.Namespace) -> None:
-  experiment, _ = flags.of_page(options)
+  experiment, page = flags.of_page(options)
   print(glue.run(glue.Suite(
       experiment, pathlib.Path(options.workdir), options.tasks, options.seeds,
-      options.rates, options.at_once)))
+      options.rates, options.at_once, page.source)))
