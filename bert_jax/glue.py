@@ -149,7 +149,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   found = Sweep(experiment, members, suite.at_once)
   _say(name, found)
   ends = found.train(folder)
-  best = max(ends, key=lambda o: _or_worst(o.scores[task.metrics[0]]))
+  best = max(ends, key=lambda o: _value(o.scores, task.metrics[0]))
   outcomes.save(best, found.of(best.member), folder / "best", suite.page)
   _submit(suite, name, found.run, best)
   result = how | {
@@ -226,11 +226,12 @@ def _predictor(run: Composition,
 def chosen_rate(result: Mapping[str, Any]) -> float:
   """The rate of the best median of the metric that decides."""
   decides = result["metrics"][0]
-  by_rate: dict[float, list[float]] = {}
+  by_rate: dict[float, list[tuple[float, float]]] = {}
   for outcome in result["outcomes"]:
     by_rate.setdefault(outcome["learning_rate"], []).append(
-        _or_worst(outcome["scores"][decides]))
-  return max(by_rate, key=lambda rate: statistics.median(by_rate[rate]))
+        _value(outcome["scores"], decides))
+  return max(by_rate, key=lambda rate: tuple(
+      statistics.median(values) for values in zip(*by_rate[rate])))
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -274,5 +275,10 @@ def _draw(results: Mapping[str, Mapping[str, Any]],
       "GLUE, held out: every seed, and their means", "the metric that decides")
 
 
-def _or_worst(score: float | None) -> float:
-  return -math.inf if score is None or math.isnan(score) else score
+def _value(scores: Mapping[str, float | None],
+           decides: str) -> tuple[float, float]:
+  """What orders outcomes: of equal scores the smaller loss is better, as a
+  network of nan, too, predicts a class."""
+  value = lambda x, sign: (-math.inf if x is None or math.isnan(x)
+                           else sign * x)
+  return value(scores[decides], 1), value(scores["loss"], -1)

@@ -15,7 +15,7 @@ import numpy as np
 from bert_jax import checkpoint, config, loop, metrics, writers
 from bert_jax.data.corpus import Splits
 from bert_jax.data.datasets import CodeWordsData
-from bert_jax.data.tasks import Tags
+from bert_jax.data.tags import Tags
 
 SCORE = "entity_f1"
 

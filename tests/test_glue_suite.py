@@ -15,11 +15,12 @@ from bert_jax.objectives.mlm import Mlm
 from tests import small_run, tiny
 
 
-def result(rate_scores: dict[float, list[float | None]]) -> dict:
+def result(rate_scores: dict[float, list[float | None]],
+           loss: float | None = 0.5) -> dict:
   """As glue keeps it, of MRPC."""
   return {"metrics": ["f1", "accuracy"], "outcomes": [
       {"seed": seed, "learning_rate": rate, "degenerate": score is None,
-       "scores": {"f1": score, "accuracy": score}}
+       "scores": {"f1": score, "accuracy": score, "loss": loss}}
       for rate, scores in rate_scores.items()
       for seed, score in enumerate(scores)]}
 
@@ -35,6 +36,13 @@ def test_of_several_rates_the_best_median_is_told():
       "MRPC", "f1", "0.0001", "80.0", "80.0", "10.0", "55.2 to 104.8", "3",
       "0"]
   assert [cell.strip() for cell in mean][:4] == ["mean of 1", "", "", "80.0"]
+
+
+def test_what_diverged_is_not_chosen():
+  """Its constant prediction may score as well as that of others."""
+  found, lost = result({1e-4: [0.6]}), result({1e-3: [0.6]}, loss=None)
+  found["outcomes"] = lost["outcomes"] + found["outcomes"]
+  assert glue.chosen_rate(found) == 1e-4
 
 
 def test_a_seed_without_a_score_is_not_hidden():

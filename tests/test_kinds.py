@@ -16,6 +16,7 @@ from bert_jax.data.columns import Columns
 from bert_jax.data.label_sets import LabelSets
 from bert_jax.data.labelled import KINDS, Labelled
 from bert_jax.data.segments import MultipleChoice, Vectors
+from bert_jax.data.tags import tagged
 from bert_jax.data.tasks import Classes, Numbers
 from bert_jax.experiment import Experiment
 from bert_jax.objectives.objective import Objective
@@ -59,7 +60,7 @@ MADE: dict[str, Callable[[], Labelled]] = {
     "classes": lambda: LabelSets(
         names=texts(0), texts_a=texts(0), label_names=NAMES,
         labels=labels(COUNT, 3, top=2).astype(np.float32)),
-    "tags": lambda: tasks.tagged([
+    "tags": lambda: tagged([
         (text, text.split(), labels(len(text.split())).astype(str))
         for text in texts(0)], ("0", "1", "2")),
     "choice": lambda: MultipleChoice(
@@ -288,7 +289,7 @@ def test_weights_may_balance_the_training_set():
   assert objective.class_weights == (2.0, 4 / 6)  # scikit-learn's "balanced"
   assert objective.labels == ("x", "y")
   assert objective.complete(labelled) == objective
-  tags = tasks.tagged([("x", ["a", "b"], ["O", "B"]), ("y", ["c"], ["O"])])
+  tags = tagged([("x", ["a", "b"], ["O", "B"]), ("y", ["c"], ["O"])])
   assert Tagging(balanced=True).complete(tags).class_weights == (1.5, 0.75)
   with pytest.raises(UserError, match="has 3 weights, but there are 2 labels"):
     Classification(class_weights=(1.0, 2.0, 3.0)).complete(labelled)

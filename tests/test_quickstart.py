@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax import quickstart
-from bert_jax.data import tasks
+from bert_jax.data.tags import tagged
 from tests.memory_corpus import memory_corpus
 
 
@@ -21,7 +21,7 @@ def test_a_unigram_model_pays_for_what_is_rare():
 
 
 def test_a_lexicon_knows_the_tag_that_a_word_mostly_has():
-  labelled = tasks.tagged([
+  labelled = tagged([
       ("a", ["print", "it", "None"], ["B-CODE", "O", "B-CODE"]),
       ("b", ["print", "None"], ["O", "B-CODE"]), ("c", ["print"], ["O"])])
   tags = {word: labelled.label_names[tag] for word, tag in

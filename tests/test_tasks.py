@@ -11,7 +11,8 @@ from bert_jax.data.columns import Columns
 from bert_jax.data.label_sets import LabelSets
 from bert_jax.data.spans import Spans
 from bert_jax.data.task_rows import TaskRows
-from bert_jax.data.tasks import Classes, Numbers, Tags
+from bert_jax.data.tags import Tags, tagged
+from bert_jax.data.tasks import Classes, Numbers
 from tests.memory_corpus import SPECIAL, vocabulary
 
 
@@ -141,9 +142,9 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
                      " 1 tags\n.*:4: 'a b' is no list"):
     tasks.read(str(lines), Columns("w", label="t"), "tags", ("B", "I", "O"))
   with pytest.raises(UserError, match="mine: 2 words have 1 tags"):
-    tasks.tagged([("mine", ["a", "b"], ["O"])])
+    tagged([("mine", ["a", "b"], ["O"])])
   with pytest.raises(UserError, match="mine: the label 'P' is not known"):
-    tasks.tagged([("mine", ["a"], ["P"])], ("B", "O"))
+    tagged([("mine", ["a"], ["P"])], ("B", "O"))
 
 
 def test_splits_go_by_name_and_samples_grow():
@@ -249,12 +250,12 @@ def words_and_tags(count: int) -> Tags:
   words[3] = ["...", "ab", "."]
   words[4] = []
   words[-1] += ["."]
-  return tasks.tagged([(str(i), w, rng.choice(list("BIO"), len(w)))
+  return tagged([(str(i), w, rng.choice(list("BIO"), len(w)))
                        for i, w in enumerate(words)], ("B", "I", "O"))
 
 
 def test_a_word_is_labelled_at_its_first_piece():
-  labelled = tasks.tagged([("x", ["abc", "...", "d"], ["B", "I", "O"]),
+  labelled = tagged([("x", ["abc", "...", "d"], ["B", "I", "O"]),
                            ("y", ["abcde"], ["I"])])
   row = TaskRows(labelled, Letters(), 12, 2, 0, shuffle=False).row(0, 0)
   # [CLS] ab c d [SEP] [CLS] ab cd e [SEP]; the dots have no piece.
@@ -307,7 +308,7 @@ def test_the_fingerprint_tells_content_and_tokenizer():
 
 def test_errors_teach():
   with pytest.raises(UserError, match="no examples"):
-    TaskRows(tasks.tagged([]), Letters(), 30, 2, 0)
+    TaskRows(tagged([]), Letters(), 30, 2, 0)
   with pytest.raises(UserError, match="Rows of 3 tokens.*allowed: 4 or more"):
     TaskRows(classes(3, pairs=True), Letters(), 3, 1, 0)
 

@@ -6,7 +6,8 @@ import pathlib
 from typing import Any
 
 from bert_jax.config import Choice, UserError
-from bert_jax.data import corpus, docstrings, glue, labelled, squad, tasks
+from bert_jax.data import (
+    corpus, docstrings, glue, labelled, squad, tags, tasks)
 from bert_jax.data.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.columns import Columns
 from bert_jax.data.corpus import Splits
@@ -273,5 +274,5 @@ class CodeWordsData(LabelledData):
     if kind != "tags":
       raise UserError("data=code_words has a tag for every word; set "
                       "objective=tagging.")
-    everything = tasks.tagged(list(docstrings.code_paragraphs()), labels)
+    everything = tags.tagged(list(docstrings.code_paragraphs()), labels)
     return labelled.split(everything, self.held_out_percent)

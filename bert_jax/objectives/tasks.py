@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from bert_jax.config import UserError
 from bert_jax.data.labelled import Labelled
-from bert_jax.data.tasks import Classes, Numbers, Tags
+from bert_jax.data.tags import Tags
+from bert_jax.data.tasks import Classes, Numbers
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
