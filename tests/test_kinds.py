@@ -145,11 +145,18 @@ def test_rows_have_the_keys_that_a_kind_says(kind):
   assert few.texts() and len(few.encode(Tiny(), 72)) == 2
 
 
-def test_an_example_lies_whole_in_its_row():
+class Roberta(Tiny):
+  vocabulary = dataclasses.replace(Tiny.vocabulary, pair_separators=2,
+                                   pair_token_type=0)
+
+
+@pytest.mark.parametrize("tokenizer", [Tiny(), Roberta()],
+                         ids=["BERT's", "RoBERTa's"])
+def test_an_example_lies_whole_in_its_row(tokenizer):
   labelled = MADE["choice"]()
   seen = []
-  for row in map(lambda i: labelled.rows(Tiny(), 72, 3, 0).row(0, i),
-                 range(2)):
+  rows = labelled.rows(tokenizer, 72, 3, 0)
+  for row in map(lambda i: rows.row(0, i), range(len(rows))):
     for slot, example in enumerate(row["example_index"].tolist()):
       if example < 0:
         continue
@@ -161,7 +168,8 @@ def test_an_example_lies_whole_in_its_row():
         ids = row["input_ids"][here].tolist()
         a, b = Tiny().encode([labelled.texts_a[example],
                               labelled.choices[example][choice]])
-        assert ids == [2, *a, 3, *b, 3]
+        between = [3] * tokenizer.vocabulary.pair_separators
+        assert ids == [2, *a, *between, *b, 3]
         assert row["position_ids"][here].tolist() == list(range(len(ids)))
   assert sorted(seen) == list(range(COUNT))
 

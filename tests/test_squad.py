@@ -184,20 +184,28 @@ def test_windows_are_run_squads(count, room, stride):
     assert owns == [context.index(max(context))]
 
 
-def seen(spans, length, examples_per_row):
+class Roberta(Words):
+  """With two separators between question and context."""
+
+  vocabulary = dataclasses.replace(Words.vocabulary, pair_separators=2,
+                                   pair_token_type=0)
+
+
+def seen(spans, length, examples_per_row, tokenizer=Words()):
   """Batches with logits that depend on what a window shows alone."""
-  rows = spans.rows(Words(), length, examples_per_row, 0, shuffle=False)
+  rows = spans.rows(tokenizer, length, examples_per_row, 0, shuffle=False)
   for batch in loader.evaluation_batches(rows, 4):
     key = (batch["input_ids"] * 31 + batch["position_ids"] * 7) % 101
     yield batch, np.stack([key, key * 37 % 89], -1).astype(np.float32) / 9
 
 
-@pytest.mark.parametrize("examples_per_row", [1, 4])
-def test_every_answer_is_found_where_it_is(examples_per_row):
+@pytest.mark.parametrize("examples_per_row, tokenizer", [
+    (1, Words()), (4, Words()), (4, Roberta())], ids=["1", "4", "RoBERTa's"])
+def test_every_answer_is_found_where_it_is(examples_per_row, tokenizer):
   questions = made(60)
   spans = Spans.of(questions, SpanOptions(doc_stride=6, null_threshold=0.0))
   predicted, held = [], set()
-  for batch, logits in seen(spans, 40, examples_per_row):
+  for batch, logits in seen(spans, 40, examples_per_row, tokenizer):
     logits[:] = 0
     for b, e in zip(*np.nonzero(batch["example_mask"])):
       places = [batch[f"{end}_positions"][b, e] for end in ("start", "end")]
