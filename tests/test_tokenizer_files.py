@@ -137,9 +137,24 @@ def test_a_prefix_space_makes_the_first_word_like_any_other():
   assert roberta().encode(["one two"]) != spaced
 
 
+@pytest.mark.parametrize("file, space", [
+    ("tokenizer.json", True), ("tokenizer_config.json", True),
+    ("tokenizer_config.json", False)])
+def test_a_prefix_space_is_read_from_either_file(file, space, tmp_path):
+  files = roberta(space).directory()
+  other = roberta(not space).directory()["tokenizer.json"]
+  config = {} if file == "tokenizer.json" else {"add_prefix_space": space}
+  whole = other if config else files["tokenizer.json"]
+  read = tokenizers.from_directory(write(tmp_path, {
+      "tokenizer.json": whole, "tokenizer_config.json": config}))
+  assert read.fingerprint == roberta(space).fingerprint
+
+
 def test_vocab_json_and_merges_alone(tmp_path):
   made = roberta()
   files = made.directory()
+  # Without it, others take the first pair for it.
+  assert files["merges.txt"].startswith(b"#version: 0.2\n")
   write(tmp_path, {name: files[name] for name in ("vocab.json", "merges.txt")})
   assert tokenizers.from_directory(tmp_path).fingerprint == made.fingerprint
 
@@ -154,12 +169,24 @@ def test_added_tokens_are_found_but_special_ones_are_not():
   assert first not in made.vocabulary.ordinary_ids
 
 
+def test_pieces_may_be_added_tokens_too(tmp_path):
+  """They are found in a text before it is cut into words."""
+  piece = next(p for p in VOCABULARY if p.isalpha() and len(p) > 2)
+  made = WordPiece(VOCABULARY, PLAIN, added=[added(piece)])
+  read = tokenizers.from_directory(write(tmp_path, made.directory()))
+  assert read.fingerprint == made.fingerprint
+  number = VOCABULARY.index(piece)
+  assert number in read.encode([f"qqq{piece}qqq"])[0]
+
+
 @pytest.mark.parametrize("change, message", [
     ({"model": {"type": "WordLevel", "vocab": {}}}, "WordLevel .*not"),
     ({"normalizer": {"type": "NFC"}}, "normalizer NFC"),
     ({"normalizer": ...}, "has no normalizer"),
     ({"added_tokens": [{"id": 9999, **added("new")}]}, "do not follow"),
-    ({"added_tokens": [{"id": 5, **added("new", lstrip=True)}]}, "new"),
+    *(({"added_tokens": [{"id": len(VOCABULARY), **token}]}, "takes spaces")
+      for token in (added("new", lstrip=True), added("new", rstrip=True),
+                    added("two words"))),
 ])
 def test_what_is_not_supported_is_said(change, message, tmp_path):
   files = WordPiece(VOCABULARY, PLAIN).directory()
