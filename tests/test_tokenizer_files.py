@@ -56,6 +56,8 @@ KINDS = {
         SENTENCES),
     "lower-case pieces": lambda: SentencePieceTokenizer(
         vocab_size=400, lowercase=True).build(SENTENCES),
+    "without bytes": lambda: SentencePieceTokenizer(
+        vocab_size=200, byte_fallback=False).build(SENTENCES),
     "unigram": lambda: SentencePieceTokenizer(
         vocab_size=400, model_type="unigram").build(SENTENCES)}
 

@@ -189,6 +189,10 @@ def test_accents_and_chinese_characters_are_options(tmp_path):
   assert pieces(lowercase=False) == ["É", "中", "中"]
   assert pieces(lowercase=False, strip_accents=True)[0] == "E"
   assert pieces(chinese_characters=False) == ["e", "中", "##中"]
+  # Nor does one that is trained learn what no text is cut into.
+  for apart in (True, False):
+    trained = WordPieceTokenizer(vocab_size=40, chinese_characters=apart)
+    assert ("##中" in trained.build(["中中 abc ab"]).pieces) != apart
 
 
 def test_the_published_vocabulary(shared):
