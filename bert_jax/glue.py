@@ -22,7 +22,6 @@ from bert_jax.outcomes import Outcome
 from bert_jax.spread import Spread
 from bert_jax.sweep import Sweep
 from bert_jax.training import partition
-from bert_jax.watch import write_whole
 
 # What is trained as another task, whose members it scores.
 _SCORED_BY = {"MNLI": "MNLI-mm"}
@@ -88,8 +87,8 @@ def run(suite: Suite) -> str:
   _check_protocol(suite.experiment)
   results = {name: _task(suite, name) for name in _names(suite)}
   told = table(results)
-  write_whole(suite.workdir / "table.md", told + "\n")
-  write_whole(suite.workdir / "results.json", outcomes.to_json(results))
+  tables.write_text(suite.workdir / "table.md", told + "\n")
+  tables.write_text(suite.workdir / "results.json", outcomes.to_json(results))
   _draw(results, suite.workdir / "glue.png")
   return told
 
@@ -156,7 +155,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
       "metrics": task.metrics,
       "outcomes": _outcomes(suite, name, found.run, ends),
       "seconds": round(time.monotonic() - begun)}
-  write_whole(path, outcomes.to_json(result))
+  tables.write_text(path, outcomes.to_json(result))
   return json.loads(path.read_text())
 
 

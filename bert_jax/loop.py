@@ -18,13 +18,14 @@ from bert_jax.budget import Budget, Clock
 from bert_jax.checkpoint import Checkpoints, Saved
 from bert_jax.config import UserError
 from bert_jax.data import loader
+from bert_jax.data.tables import write_text
 from bert_jax.evaluate import Evaluator
 from bert_jax.experiment import Composition, Experiment, compose
 from bert_jax.facts import Facts
 from bert_jax.log import Log
 from bert_jax.start import first_state
 from bert_jax.training.step import TrainState
-from bert_jax.watch import NotFinite, Patience, Spike, Watch, write_whole
+from bert_jax.watch import NotFinite, Patience, Spike, Watch
 
 # Of a budget of time, what the steps may take: machines are not even.
 _SHARE_OF_TIME = 0.97
@@ -303,7 +304,7 @@ def _within_budget(run: Composition, workdir: pathlib.Path,
     plan = {"budget": run.experiment.budget, "end": end,
             "steps": budget.enough(step / _SHARE_OF_TIME, before)}
     if hosts.first():
-      write_whole(path, json.dumps(plan))
+      write_text(path, json.dumps(plan))
   clock.limit(budget.amount - plan["end"])
   return run.with_steps(plan["steps"])
 

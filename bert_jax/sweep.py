@@ -21,6 +21,7 @@ import numpy as np
 from bert_jax import checkpoint, metrics, outcomes, writers
 from bert_jax.config import UserError
 from bert_jax.data import loader
+from bert_jax.data.tables import write_text
 from bert_jax.evaluate import PLACES
 from bert_jax.experiment import Composition, Experiment, compose
 from bert_jax.log import Log
@@ -31,7 +32,7 @@ from bert_jax.training import plan
 from bert_jax.training.layouts import memory_limit
 from bert_jax.training.plan import Workload
 from bert_jax.training.step import TrainState, check_divisible
-from bert_jax.watch import Watch, rank, write_whole
+from bert_jax.watch import Watch, rank
 
 
 def run(experiment: Experiment, workdir: pathlib.Path, seeds: int,
@@ -59,7 +60,7 @@ def run(experiment: Experiment, workdir: pathlib.Path, seeds: int,
   decides = experiment.best or "loss"
   best = max(found, key=lambda outcome: rank(decides, outcome.scores))
   outcomes.save(best, sweep.of(best.member), workdir / "best", page)
-  write_whole(path, outcomes.to_json([
+  write_text(path, outcomes.to_json([
       {"member": dataclasses.asdict(o.member), "step": o.step,
        "scores": o.scores} for o in found]))
   return f"{outcomes.table(found)}\nBest by {decides}: {best.member}."

@@ -4,13 +4,13 @@ evaluations that get no better."""
 import dataclasses
 import json
 import math
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from bert_jax import metrics
 from bert_jax.config import UserError, nearest
+from bert_jax.data.tables import write_text
 
 # A step weighs so much in the running mean of the loss; before as many steps
 # as it remembers, nothing is a spike.
@@ -159,12 +159,5 @@ def left_out(workdir: pathlib.Path) -> frozenset[int]:
 
 def leave_out(workdir: pathlib.Path, step: int) -> None:
   """Adds a step to them, on disk, before anything else happens."""
-  write_whole(workdir / _LEFT_OUT,
-              json.dumps(sorted(left_out(workdir) | {step})))
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-  """Writes a file that is there as a whole, or as it was."""
-  part = path.with_suffix(".part")
-  part.write_text(text)
-  os.replace(part, path)
+  write_text(workdir / _LEFT_OUT,
+             json.dumps(sorted(left_out(workdir) | {step})))

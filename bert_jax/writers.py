@@ -20,6 +20,7 @@ import rich.console
 import rich.progress
 
 from bert_jax.config import UserError
+from bert_jax.data.tables import write_text
 
 # What is drawn beside the loss: everything on the scale of a share.
 _SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
@@ -165,10 +166,8 @@ class JsonLines:
     self._path = path
     kept = ([line for line in read_jsonl(path) if line["step"] <= start]
             if path.exists() else [])
-    part = path.with_suffix(".part")
+    write_text(path, "".join(map(_json, kept)))
     with _writing(path):
-      part.write_text("".join(map(_json, kept)))
-      os.replace(part, path)
       self._file = path.open("a")
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:

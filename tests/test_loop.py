@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config, embed, evaluate, loop, start
+from bert_jax import checkpoint, config, embed, evaluate, loop, start, watch
 from bert_jax.config import UserError
 from bert_jax.data.datasets import TableData
 from bert_jax.experiment import Experiment
@@ -239,3 +239,19 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
         pytest.raises(UserError, match="did you mean 'accuracy'")):
     out.save(TrainState(np.int32(5), np.int32(0), {}, {}), facts,
              {"accuracy": 0.5}, {})
+
+
+@pytest.mark.parametrize("metric, better", [
+    ("accuracy", 0.6), ("mlm_loss", 0.4), ("perplexity", 0.4),
+    ("bits_per_byte", 0.4)])
+def test_what_is_better_goes_by_the_metric(metric, better):
+  found, old, none = (watch.rank(metric, {metric: x})
+                      for x in (better, 0.5, np.nan))
+  assert found > old > none
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0.0},
+                                     {"evaluation_batches": 0}])
+def test_runs_without_steps_or_scores_are_refused(options):
+  with pytest.raises(UserError, match="epochs=0.0: more|_batches=0: at least"):
+    Experiment(**options)

@@ -18,6 +18,7 @@ import io
 import json
 import logging
 import lzma
+import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -144,7 +145,7 @@ def check_output(path: str, endings: Sequence[str] = WRITTEN) -> None:
                     f"{file.parent}.")
 
 
-def write_text(path: str, text: str) -> None:
+def write_text(path: str | os.PathLike, text: str) -> None:
   """Writes a file, whole or not at all; a UserError where it cannot."""
   part = pathlib.Path(f"{path}.part")
   try:
