@@ -91,3 +91,33 @@ def hits(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
   # Not by argmax, which XLA's CPU backend computes an element at a time.
   picked = jnp.take_along_axis(logits_C, labels[..., None], axis=-1)[..., 0]
   return (picked >= jnp.max(logits_C, axis=-1)).astype(jnp.float32)
+
+
+class OneOf:
+  """What objectives share whose `classifier` picks one of several by softmax."""
+
+  def labelled(self, batch: Batch) -> jax.Array:
+    """1.0 where there is a label, in the labels' shape."""
+    return batch["example_mask"]
+
+  def weighed(self, batch: Batch) -> jax.Array:
+    """What each label weighs in the loss."""
+    return self.labelled(batch)
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"classifier": self.weighed(batch).sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    losses = cross_entropy(logits["classifier"],
+                           jnp.maximum(batch["labels"], 0))
+    return {"classifier": weighted_sum(losses, self.weighed(batch))}
+
+  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Pairs:
+    right, mask = (hits(logits["classifier"], batch["labels"]),
+                   self.labelled(batch))
+    return {"batch_accuracy": (weighted_sum(right, mask), mask.sum())}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.softmax(logits["classifier"], axis=-1)

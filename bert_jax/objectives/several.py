@@ -12,11 +12,10 @@ from bert_jax.config import UserError
 from bert_jax.data import segments
 from bert_jax.data.label_sets import LabelSets
 from bert_jax.data.labelled import Labelled
-from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder, gather
 from bert_jax.model.heads import ClassificationHead, mean_pool
 from bert_jax.objectives.objective import (
-    Batch, Objective, Pairs, cross_entropy, hits, weighted_sum)
+    Batch, Objective, OneOf, cross_entropy, weighted_sum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +52,7 @@ class MultiLabel(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class MultipleChoice(Objective):
+class MultipleChoice(OneOf, Objective):
   """One of several texts that follow another (Devlin et al. 2019, 4.4).
 
   Each choice is a segment with a logit; the softmax is over an example's
@@ -72,24 +71,6 @@ class MultipleChoice(Objective):
         name="classifier")
     return {"classifier": head(pooled_BED, keys_B).reshape(
         *batch["example_mask"].shape, -1)}
-
-  def weights(self, batch: Batch) -> dict[str, jax.Array]:
-    return {"classifier": batch["example_mask"].sum()}
-
-  def losses(self, logits: Mapping[str, jax.Array],
-             batch: Batch) -> dict[str, jax.Array]:
-    loss_BE = cross_entropy(logits["classifier"],
-                            jnp.maximum(batch["labels"], 0))
-    return {"classifier": weighted_sum(loss_BE, batch["example_mask"])}
-
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
-    hits_BE, mask_BE = (hits(logits["classifier"], batch["labels"]),
-                        batch["example_mask"])
-    return {"batch_accuracy": (weighted_sum(hits_BE, mask_BE), mask_BE.sum())}
-
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
-    return jax.nn.softmax(logits["classifier"], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

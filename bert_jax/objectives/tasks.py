@@ -12,15 +12,14 @@ from bert_jax.config import UserError
 from bert_jax.data.labelled import Labelled
 from bert_jax.data.tags import Tags
 from bert_jax.data.tasks import Classes, Numbers
-from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
 from bert_jax.objectives.objective import (
-    Batch, Objective, Pairs, cross_entropy, hits, weighted_sum)
+    Batch, Objective, OneOf, weighted_sum)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Classes(Objective):
+class _Classes(OneOf, Objective):
   """
   Attributes:
     labels: the names in the order of their ids; left empty, they are those of
@@ -56,12 +55,11 @@ class _Classes(Objective):
     return dataclasses.replace(super().complete(examples),
                                class_weights=weights_C)
 
-  def _weighed(self, batch: Batch, mask: jax.Array) -> jax.Array:
-    """The mask times the weights of the labels' classes."""
+  def weighed(self, batch: Batch) -> jax.Array:
     if not self.class_weights:
-      return mask
+      return self.labelled(batch)
     weights_C = jnp.asarray(self.class_weights, jnp.float32)
-    return mask * weights_C[jnp.maximum(batch["labels"], 0)]
+    return self.labelled(batch) * weights_C[jnp.maximum(batch["labels"], 0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,25 +75,6 @@ class Classification(_Classes):
         encoder.options, len(self.labels),
         encoder.options.hidden_dropout_prob, name="classifier")
     return {"classifier": head(pooled_BED, keys_B)}
-
-  def weights(self, batch: Batch) -> dict[str, jax.Array]:
-    return {"classifier": self._weighed(batch, batch["example_mask"]).sum()}
-
-  def losses(self, logits: Mapping[str, jax.Array],
-             batch: Batch) -> dict[str, jax.Array]:
-    loss_BE = cross_entropy(logits["classifier"],
-                            jnp.maximum(batch["labels"], 0))
-    return {"classifier": weighted_sum(
-        loss_BE, self._weighed(batch, batch["example_mask"]))}
-
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
-    hits_BE, mask_BE = (hits(logits["classifier"], batch["labels"]),
-                        batch["example_mask"])
-    return {"batch_accuracy": (weighted_sum(hits_BE, mask_BE), mask_BE.sum())}
-
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
-    return jax.nn.softmax(logits["classifier"], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,26 +117,5 @@ class Tagging(_Classes):
         encoder.options.hidden_dropout_prob, name="classifier")
     return {"classifier": head(sequence_output_BLD, keys_B)}
 
-  def weights(self, batch: Batch) -> dict[str, jax.Array]:
-    return {"classifier": self._weighed(batch, _labelled(batch)).sum()}
-
-  def losses(self, logits: Mapping[str, jax.Array],
-             batch: Batch) -> dict[str, jax.Array]:
-    loss_BL = cross_entropy(logits["classifier"],
-                            jnp.maximum(batch["labels"], 0))
-    return {"classifier": weighted_sum(
-        loss_BL, self._weighed(batch, _labelled(batch)))}
-
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
-    hits_BL, mask_BL = (hits(logits["classifier"], batch["labels"]),
-                        _labelled(batch))
-    return {"batch_accuracy": (weighted_sum(hits_BL, mask_BL), mask_BL.sum())}
-
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
-    return jax.nn.softmax(logits["classifier"], axis=-1)
-
-
-def _labelled(batch: Batch) -> jax.Array:
-  """1.0 at every position that carries a label, `[B, L]`."""
-  return (batch["labels"] >= 0).astype(jnp.float32)
+  def labelled(self, batch: Batch) -> jax.Array:
+    return (batch["labels"] >= 0).astype(jnp.float32)

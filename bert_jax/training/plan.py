@@ -249,8 +249,8 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   """Bytes that a device sends in a step, by rings.
 
   Per microbatch and parameter, as XLA partitions this step:
-  * gradients, but of what is frozen: reduce-scatter over fsdp where the parameter is split by it, and
-    all-reduce over what is left of data x fsdp;
+  * gradients, but of what is frozen: reduce-scatter over fsdp where the
+    parameter is split by it, and all-reduce over what is left of data x fsdp;
   * products with what fsdp splits: gathered, forward and backward;
   * products with what tensor splits (Megatron-LM): an all-reduce of the
     tokens' vectors, of a product's output forward or of its input's gradient
