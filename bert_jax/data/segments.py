@@ -21,7 +21,7 @@ from bert_jax.data.faults import Fault
 from bert_jax.data.labelled import Labelled, Records
 from bert_jax.data.tables import Table
 from bert_jax.data.tasks import (
-    Classes, Texts, encode_texts, flatten, paired, room)
+    Classes, Numbers, encode_texts, flatten, paired, room)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -115,7 +115,7 @@ def _choices(text: Callable[[Any], str], count: int, begins: int,
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Vectors(Texts):
+class Vectors(Numbers):
   """Texts or pairs to be embedded, each for itself; found: (X, 1 or 2, D).
 
   Attributes:
@@ -124,16 +124,6 @@ class Vectors(Texts):
   """
 
   kind: ClassVar = "vectors"
-  label_type: ClassVar = np.float32
-
-  @classmethod
-  def names_of(cls, labels: list[Any], columns: Columns,
-               label_names: tuple[str, ...]) -> tuple[str, ...]:
-    return ()
-
-  @classmethod
-  def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
-    return fields.number
 
   def encode(self, tokenizer: Any, length: int) -> Encoded:
     segments = 1 if self.texts_b is None else 2
@@ -160,7 +150,7 @@ class Vectors(Texts):
       return metrics.retrieval_scores(found[:, 0], found[:, 1])
     cosine_X = (found[:, 0] * found[:, 1]).sum(-1)
     return {name: metrics.score(name, self.labels, cosine_X)
-            for name in ("pearson", "spearman")}
+            for name in self.score_names}
 
   def predictions(self, found: np.ndarray) -> Records:
     if self.texts_b is None:

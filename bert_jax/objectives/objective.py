@@ -11,6 +11,7 @@ from bert_jax.config import Choice, UserError
 from bert_jax.data.labelled import Labelled
 from bert_jax.data.tokenizers import Vocabulary
 from bert_jax.model.encoder import Encoder
+from bert_jax.model.heads import ClassificationHead
 
 Batch = Mapping[str, jax.Array]
 Pairs = dict[str, tuple[jax.Array, jax.Array]]
@@ -91,6 +92,18 @@ def hits(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
   # Not by argmax, which XLA's CPU backend computes an element at a time.
   picked = jnp.take_along_axis(logits_C, labels[..., None], axis=-1)[..., 0]
   return (picked >= jnp.max(logits_C, axis=-1)).astype(jnp.float32)
+
+
+def pooled_logits(encoder: Encoder, sequence_output_BLD: jax.Array,
+                  batch: Batch, keys_B: jax.Array | None,
+                  outputs: int) -> jax.Array:
+  """(B, E, outputs): the `classifier` on the pooled output; runs inside a
+  compact module."""
+  pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
+  head = ClassificationHead(encoder.options, outputs,
+                            encoder.options.hidden_dropout_prob,
+                            name="classifier")
+  return head(pooled_BED, keys_B)
 
 
 class OneOf:

@@ -13,9 +13,9 @@ from bert_jax.data import segments
 from bert_jax.data.label_sets import LabelSets
 from bert_jax.data.labelled import Labelled
 from bert_jax.model.encoder import Encoder, gather
-from bert_jax.model.heads import ClassificationHead, mean_pool
+from bert_jax.model.heads import mean_pool
 from bert_jax.objectives.objective import (
-    Batch, Objective, OneOf, cross_entropy, weighted_sum)
+    Batch, Objective, OneOf, cross_entropy, pooled_logits, weighted_sum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +31,8 @@ class MultiLabel(Objective):
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
-    pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
-    head = ClassificationHead(
-        encoder.options, len(self.labels),
-        encoder.options.hidden_dropout_prob, name="classifier")
-    return {"classifier": head(pooled_BED, keys_B)}
+    return {"classifier": pooled_logits(
+        encoder, sequence_output_BLD, batch, keys_B, len(self.labels))}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"classifier": batch["example_mask"].sum()}
@@ -65,12 +62,8 @@ class MultipleChoice(OneOf, Objective):
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
     # Of (B, E * choices) segments.
-    pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
-    head = ClassificationHead(
-        encoder.options, 1, encoder.options.hidden_dropout_prob,
-        name="classifier")
-    return {"classifier": head(pooled_BED, keys_B).reshape(
-        *batch["example_mask"].shape, -1)}
+    logits = pooled_logits(encoder, sequence_output_BLD, batch, keys_B, 1)
+    return {"classifier": logits.reshape(*batch["example_mask"].shape, -1)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bert_jax.data.tasks import Classes, Numbers
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
 from bert_jax.objectives.objective import (
-    Batch, Objective, OneOf, weighted_sum)
+    Batch, Objective, OneOf, pooled_logits, weighted_sum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +70,8 @@ class Classification(_Classes):
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
-    pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
-    head = ClassificationHead(
-        encoder.options, len(self.labels),
-        encoder.options.hidden_dropout_prob, name="classifier")
-    return {"classifier": head(pooled_BED, keys_B)}
+    return {"classifier": pooled_logits(
+        encoder, sequence_output_BLD, batch, keys_B, len(self.labels))}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,11 +82,8 @@ class Regression(Objective):
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
-    pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
-    head = ClassificationHead(
-        encoder.options, 1, encoder.options.hidden_dropout_prob,
-        name="classifier")
-    return {"classifier": head(pooled_BED, keys_B)[..., 0]}
+    return {"classifier": pooled_logits(
+        encoder, sequence_output_BLD, batch, keys_B, 1)[..., 0]}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"classifier": batch["example_mask"].sum()}
