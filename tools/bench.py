@@ -25,11 +25,11 @@ import sys
 import tempfile
 import time
 
+from beside import environment, print_table
+
 BATCH, LENGTH, MASKED, VOCABULARY = 16, 128, 20, 30_522
 WIDTH, LAYERS, HEADS, INNER = 256, 4, 4, 1024
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CACHE = pathlib.Path(
-    os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 CONTENDERS = {
     "bert_jax": "this project",
     "torch_shipped": "PyTorch, transformers as shipped (logits everywhere)",
@@ -197,7 +197,9 @@ def bench_steps(args):
   contenders += [("bert_jax", f"with {o}", sys.executable, o.split())
                  for o in args.variant]
   if args.torch:
-    python = torch_python(args.torch_requirement, args.torch_index)
+    index = ["--index-url", args.torch_index] if args.torch_index else []
+    python = environment("torch", [args.torch_requirement, *index],
+                         ["transformers"])
     contenders += [(name, CONTENDERS[name], python, [])
                    for name in ("torch_shipped", "torch_gathered")]
   core = max(os.sched_getaffinity(0))
@@ -221,23 +223,6 @@ def bench_steps(args):
   for worker in workers:
     worker.stop()
   return median(t for _, t in times[0])
-
-
-def torch_python(requirement, index):
-  """The interpreter of an environment with PyTorch, made at the first call."""
-  folder = CACHE / "bert_jax" / "torch"
-  python = folder / "bin" / "python"
-  done = folder / "done"
-  if not done.exists() or done.read_text() != requirement:
-    print(f"Making an environment with {requirement} in {folder} ...",
-          file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    source = ["--index-url", index] if index else []
-    install = [python, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, requirement, *source], check=True)
-    subprocess.run([*install, "transformers"], check=True)
-    done.write_text(requirement)
-  return str(python)
 
 
 def bench_corpus(args, directory):
@@ -286,14 +271,6 @@ def bench_rows(args, directory, step_ms):
                "times what the step eats"][:len(table[0])], table)
   print(f"{args.text}, {LENGTH} tokens a row; medians of {args.rounds} rounds; "
         f"grain {importlib.metadata.version('grain')}.\n")
-
-
-def print_table(head, rows):
-  print("| " + " | ".join(head) + " |")
-  print("| " + " | ".join("---" for _ in head) + " |")
-  for row in rows:
-    print("| " + " | ".join(map(str, row)) + " |")
-  print(flush=True)
 
 
 def main():

@@ -31,13 +31,12 @@ import tempfile
 
 import numpy as np
 
+from beside import environment, print_table
 from parity_theirs import (
     FAMILIES, LENGTH, MASKED, ROWS, SHAPES, STEPS, VOCABULARY, cases,
     make_inputs)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-CACHE = pathlib.Path(
-    os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 BOUND, CURVE_BOUND = 1e-5, 1e-3
 
 
@@ -295,20 +294,6 @@ def freeze(folder, target):
   print(f"{target}: {size / 1000:.0f} kB")
 
 
-def environment(name, *requirements):
-  """The interpreter of an environment, made at the first call."""
-  folder = CACHE / "bert_jax" / name
-  python, done = folder / "bin" / "python", folder / "done"
-  if not done.exists() or done.read_text() != " ".join(requirements):
-    print(f"Making an environment with {', '.join(requirements)} in {folder} "
-          "...", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements],
-                   check=True)
-    done.write_text(" ".join(requirements))
-  return str(python)
-
-
 def call(python, worker, folder, *shapes):
   """Runs a worker of parity_theirs.py in another environment."""
   theirs = pathlib.Path(__file__).with_name("parity_theirs.py")
@@ -318,14 +303,6 @@ def call(python, worker, folder, *shapes):
                                 "TF_CPP_MIN_LOG_LEVEL": "3"})
   if found.returncode:
     sys.exit(f"{worker} failed:\n{found.stderr[-4000:]}")
-
-
-def print_table(head, rows):
-  print("| " + " | ".join(head) + " |")
-  print("| " + " | ".join("---" for _ in head) + " |")
-  for row in rows:
-    print("| " + " | ".join(map(str, row)) + " |")
-  print(flush=True)
 
 
 def check(args, folder):
@@ -405,9 +382,9 @@ def main():
                       help="write the frozen copies there, check nothing")
   args = parser.parse_args()
   args.torch_python = args.torch_python or environment(
-      "transformers", "torch", "transformers")
+      "transformers", ["torch", "transformers"])
   args.tensorflow_python = args.tensorflow_python or environment(
-      "tensorflow", "tensorflow")
+      "tensorflow", ["tensorflow"])
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     if args.write:

@@ -46,6 +46,8 @@ import sys
 import tempfile
 import unicodedata
 
+from beside import environment
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FROZEN = ROOT / "tests" / "data" / "tokens.json"
 LINES_AT_ONCE, SHOWN = 20_000, 3
@@ -111,22 +113,6 @@ class Other:
     print(json.dumps([kind, str(folder), texts, ids]),
           file=self._process.stdin, flush=True)
     return json.loads(self._process.stdout.readline())
-
-
-def transformers_python():
-  """The interpreter of an environment with transformers, made when needed."""
-  import os
-  folder = pathlib.Path(os.environ.get(
-      "XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
-      ) / "bert_jax" / "transformers"
-  if not (folder / "done").exists():
-    print(f"Making an environment with transformers in {folder} ...",
-          file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([folder / "bin" / "python", "-m", "pip", "install",
-                    "--quiet", "transformers"], check=True)
-    (folder / "done").touch()
-  return str(folder / "bin" / "python")
 
 
 # Texts.
@@ -408,7 +394,8 @@ def main():
   if args.serve:
     return serve()
   sys.path.insert(0, str(ROOT))
-  other = Other(args.transformers or transformers_python())
+  other = Other(args.transformers or environment(
+      "transformers_alone", ["transformers"]))
   if args.freeze:
     return freeze(other)
   if not args.vocabulary or not args.text:
