@@ -5,11 +5,10 @@ import json
 import math
 import pathlib
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bert_jax import config, outcomes, sweep, writers
+from bert_jax import checkpoint, config, outcomes, sweep, writers
 from bert_jax.config import UserError
 from bert_jax.data import glue, tables
 from bert_jax.data.datasets import GlueData
@@ -144,17 +143,18 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
       raise UserError(f"{path} is of another protocol, other options or other "
                       "members; give another workdir.")
     return result
-  begun = time.monotonic()
   found = Sweep(experiment, members, suite.at_once)
   _say(name, found)
-  ends = found.train(folder)
-  best = max(ends, key=lambda o: _value(o.scores, task.metrics[0]))
-  outcomes.save(best, found.of(best.member), folder / "best", suite.page)
-  _submit(suite, name, found.run, best)
+  ends = found.train(folder, lambda scores: _value(scores, task.metrics[0]),
+                     suite.page, _mismatched(suite, name, found.run))
+  _submit(suite, name, found.run, checkpoint.read(folder / "best").params)
+  labelled = found.run.prepared.labelled
   result = how | {
       "metrics": task.metrics,
-      "outcomes": _outcomes(suite, name, found.run, ends),
-      "seconds": round(time.monotonic() - begun)}
+      "outcomes": [
+          {"seed": o.member.seed, "learning_rate": o.member.learning_rate,
+           "scores": o.scores, "degenerate": _degenerate(labelled, o.scores),
+           "seconds": round(o.seconds)} for o in ends]}
   tables.write_text(path, outcomes.to_json(result))
   return json.loads(path.read_text())
 
@@ -174,20 +174,17 @@ def _say(name: str, found: Sweep) -> None:
         f"{len(rows)} rows.", flush=True)
 
 
-def _outcomes(suite: Suite, name: str, run: Composition,
-              ends: Sequence[Outcome]) -> list[dict[str, Any]]:
-  further = lambda outcome: {}
-  if name in _SCORED_BY:
-    data = suite.experiment.data
-    other = glue.read(data.folder, _SCORED_BY[name], "dev", data.dirty)
-    predict = _predictor(run, other)
-    further = lambda outcome: {
-        f"mismatched_{metric}": score
-        for metric, score in other.scores(predict(outcome)).items()}
-  return [{"seed": o.member.seed, "learning_rate": o.member.learning_rate,
-           "scores": {**o.scores, **further(o)},
-           "degenerate": _degenerate(run.prepared.labelled, o.scores)}
-          for o in ends]
+def _mismatched(suite: Suite, name: str,
+                run: Composition) -> Callable[[Outcome], Mapping[str, float]]:
+  """The scores on what else is told of a task, where there is something."""
+  if name not in _SCORED_BY:
+    return lambda outcome: {}
+  data = suite.experiment.data
+  other = glue.read(data.folder, _SCORED_BY[name], "dev", data.dirty)
+  predict = _predictor(run, other)
+  return lambda outcome: {
+      f"mismatched_{metric}": score for metric, score in other.scores(
+          predict(outcome.params)).items()}
 
 
 def _degenerate(labelled: Labelled, scores: Mapping[str, float]) -> bool:
@@ -197,13 +194,13 @@ def _degenerate(labelled: Labelled, scores: Mapping[str, float]) -> bool:
   return not scores["accuracy"] > most
 
 
-def _submit(suite: Suite, name: str, run: Composition, best: Outcome) -> None:
+def _submit(suite: Suite, name: str, run: Composition, params: Any) -> None:
   """Writes what GLUE's server wants, where its questions are there."""
   folder = suite.experiment.data.folder
   asked = [name, *([_SCORED_BY[name], "AX"] if name in _SCORED_BY else [])]
   for other in asked:
     if glue.has_test(folder, other):
-      found = _predictor(run, glue.read(folder, other, "test"))(best)
+      found = _predictor(run, glue.read(folder, other, "test"))(params)
       path, columns, records = glue.submission(other, found)
       (suite.workdir / "submission").mkdir(exist_ok=True)
       tables.write_table(str(suite.workdir / "submission" / path), columns,
@@ -211,15 +208,16 @@ def _submit(suite: Suite, name: str, run: Composition, best: Outcome) -> None:
 
 
 def _predictor(run: Composition,
-               labelled: Labelled) -> Callable[[Outcome], Any]:
-  """What predicts further examples of a task, read and compiled once."""
+               labelled: Labelled) -> Callable[[Any], Any]:
+  """From parameters to predictions of further examples, which are read and
+  compiled once."""
   mesh, data = partition.make_mesh(), run.experiment.data
   rows = labelled.rows(run.prepared.tokenizer, data.length,
                        data.examples_per_row, seed=0, shuffle=False)
   evaluator = Evaluator(run.recipe, partition.row_devices(mesh) * 8, mesh)
-  return lambda outcome: evaluator.predict(
-      partition.place(outcome.params, partition.shardings(
-          outcome.params, mesh)), rows, labelled)
+  return lambda params: evaluator.predict(
+      partition.place(params, partition.shardings(params, mesh)), rows,
+      labelled)
 
 
 def chosen_rate(result: Mapping[str, Any]) -> float:

@@ -5,7 +5,7 @@ import json
 import math
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,8 @@ import numpy as np
 
 from bert_jax import hosts, writers
 from bert_jax.checkpoint import Checkpoints
+from bert_jax.config import UserError
+from bert_jax.data.tables import write_text
 from bert_jax.experiment import Composition, Experiment
 from bert_jax.facts import Facts
 from bert_jax.spread import Spread
@@ -50,17 +52,16 @@ class Outcome:
   Attributes:
     step: the updates until then.
     scores: held out.
-    found: what `Labelled.collect` gives of the predictions.
-    params: the parameters, on the host; an adapter is merged.
     seconds: that all members of its group took until then.
+    params: the parameters, on the host, an adapter merged; None once they are
+      written or given up.
   """
 
   member: Member
   step: int
   scores: Scores
-  found: Any
-  params: Any
   seconds: float
+  params: Any = None
 
 
 class Kept:
@@ -71,14 +72,13 @@ class Kept:
     self._patience = Patience(experiment.best, experiment.patience)
     self.outcome: Outcome | None = None
 
-  def see(self, step: int, scores: Scores, predicted: Any, params: Any,
+  def see(self, step: int, scores: Scores, params: Callable[[], Any],
           seconds: float, last: bool) -> None:
     """`params` are called for where they are wanted."""
     if self.over():
       return
     if self._patience.see(step, scores) or last and not self._picks:
-      self.outcome = Outcome(self._member, step, scores, predicted, params(),
-                             seconds)
+      self.outcome = Outcome(self._member, step, scores, seconds, params())
 
   def over(self) -> bool:
     """Whether nothing that comes changes the outcome."""
@@ -103,6 +103,34 @@ def save(outcome: Outcome, run: Composition, workdir: pathlib.Path,
     checkpoints.save(state, facts, dict(outcome.scores), {
         "seconds": outcome.seconds,
         "devices": f"{hosts.devices()}, shared with other members of a sweep"})
+
+
+def write(path: pathlib.Path, found: Sequence[Outcome],
+          how: Mapping[str, Any]) -> None:
+  """Writes outcomes down, without parameters.
+
+  Args:
+    how: what they came by, which `read` asks for.
+  """
+  write_text(path, to_json(dict(how) | {"outcomes": [
+      {"member": dataclasses.asdict(o.member), "step": o.step,
+       "scores": dict(o.scores), "seconds": o.seconds} for o in found]}))
+
+
+def read(path: pathlib.Path, how: Mapping[str, Any]) -> list[Outcome]:
+  """What `write` wrote.
+
+  Raises:
+    UserError: they came about in another way.
+  """
+  kept = json.loads(path.read_text())
+  for name, value in how.items():
+    if kept[name] != value:
+      raise UserError(f"{path} is of other {name}; give another workdir.")
+  number = lambda x: math.nan if x is None else x
+  return [Outcome(Member(**o["member"]), o["step"],
+                  {name: number(x) for name, x in o["scores"].items()},
+                  o["seconds"]) for o in kept["outcomes"]]
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

@@ -11,17 +11,16 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import checkpoint, metrics, outcomes, writers
+from bert_jax import checkpoint, config, metrics, outcomes, writers
 from bert_jax.config import UserError
 from bert_jax.data import loader
-from bert_jax.data.tables import write_text
 from bert_jax.evaluate import PLACES
 from bert_jax.experiment import Composition, Experiment, compose
 from bert_jax.log import Log
@@ -41,28 +40,20 @@ def run(experiment: Experiment, workdir: pathlib.Path, seeds: int,
   """Trains a grid of members, and writes down what became of them.
 
   Args:
-    workdir: gets outcomes.json, best/ (the work directory of the best member)
-      and a folder for each group.
+    workdir: gets what `Sweep.train` writes, and all in outcomes.json.
     page: the source of the config page, kept in the checkpoint.
 
   Returns:
     A table in Markdown: of every score, what the seeds of each rate say.
 
   Raises:
-    UserError: as Sweep, or there are outcomes already.
+    UserError: as Sweep.
   """
-  path = workdir / "outcomes.json"
-  if path.exists():
-    raise UserError(f"{path} tells of a sweep that is finished; give another "
-                    "workdir.")
   sweep = Sweep(experiment, grid(experiment, seeds, rates), at_once)
-  found = sweep.train(workdir)
   decides = experiment.best or "loss"
+  found = sweep.train(workdir, lambda scores: rank(decides, scores), page)
+  outcomes.write(workdir / "outcomes.json", found, sweep.how)
   best = max(found, key=lambda outcome: rank(decides, outcome.scores))
-  outcomes.save(best, sweep.of(best.member), workdir / "best", page)
-  write_text(path, outcomes.to_json([
-      {"member": dataclasses.asdict(o.member), "step": o.step,
-       "scores": o.scores} for o in found]))
   return f"{outcomes.table(found)}\nBest by {decides}: {best.member}."
 
 
@@ -84,6 +75,7 @@ class Sweep:
   Attributes:
     members: as given.
     run: the first one's composition.
+    how: what outcomes come by: options and members.
   """
 
   def __init__(self, experiment: Experiment, members: Sequence[Member],
@@ -103,6 +95,8 @@ class Sweep:
     tokenizer = self._source and self._source.facts.tokenizer
     self.run = compose(members[0].of(experiment), tokenizer)
     self.members = list(members)
+    self.how = {"options": config.changes(Experiment(), experiment),
+                "members": list(map(str, members))}
     devices = jax.local_devices()
     self._group = at_once or min(len(members), self._room(devices))
     self._mesh = program.make_mesh(self._group, devices)
@@ -132,21 +126,51 @@ class Sweep:
     run = self.run.with_seed(member.seed)
     return dataclasses.replace(run, experiment=member.of(run.experiment))
 
-  def train(self, workdir: pathlib.Path) -> list[Outcome]:
+  def train(self, workdir: pathlib.Path, value: Callable[[Scores], Any],
+            page: str = "",
+            further: Callable[[Outcome], Scores] = lambda outcome: {}
+            ) -> list[Outcome]:
     """Runs all members, from their beginning to their end.
 
+    What an earlier call finished, group by group, is read.
+
     Args:
-      workdir: gets a folder for each group, with the means over its members.
+      workdir: gets a folder for each group, with the means over its members
+        and, at its end, their outcomes; and best/, the work directory of the
+        best member.
+      value: of scores; the greatest is the best.
+      page: the source of the config page, kept in the checkpoint.
+      further: more scores of an outcome.
+
+    Returns:
+      The outcomes in the order of the members, without parameters.
+
+    Raises:
+      UserError: the workdir is of other options or members.
     """
-    return [outcome for i in range(0, len(self.members), self._group)
-            for outcome in self._train(self.members[i:i + self._group],
-                                       workdir)]
+    ended: list[Outcome] = []
+    for i in range(0, len(self.members), self._group):
+      group = self.members[i:i + self._group]
+      folder = workdir / "_to_".join(dict.fromkeys(
+          map(str, (group[0], group[-1]))))
+      path = folder / "outcomes.json"
+      if path.exists():
+        ended += outcomes.read(path, self.how)
+        continue
+      folder.mkdir(parents=True, exist_ok=True)
+      found = [dataclasses.replace(o, scores={**o.scores, **further(o)})
+               for o in self._train(group, folder)]
+      best = max([*ended, *found], key=lambda o: value(o.scores))
+      if best.params is not None:
+        outcomes.save(best, self.of(best.member), workdir / "best", page)
+      # Last: what is written here is not trained again to become the best.
+      outcomes.write(path, found, self.how)
+      ended += [dataclasses.replace(o, params=None) for o in found]
+    return ended
 
   def _train(self, group: Sequence[Member],
              workdir: pathlib.Path) -> list[Outcome]:
     experiment, count = self.run.experiment, len(group)
-    workdir /= "_to_".join(dict.fromkeys(map(str, (group[0], group[-1]))))
-    workdir.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     kept, states = [Kept(m, experiment) for m in group], self._first(group)
     peaks = self._spread([np.float32(m.learning_rate) for m in group])
@@ -163,9 +187,9 @@ class Sweep:
         if last or step % experiment.evaluate_every == 0:
           log.flush()
           found = self._evaluated(states, count)
-          log.held_out(step, _means([scores for scores, _ in found]))
-          for i, (member, seen) in enumerate(zip(kept, found)):
-            member.see(step, *seen, functools.partial(self._params, states, i),
+          log.held_out(step, _means(found))
+          for i, (member, scores) in enumerate(zip(kept, found)):
+            member.see(step, scores, functools.partial(self._params, states, i),
                        time.monotonic() - begun, last)
           if all(member.over() for member in kept):
             break
@@ -212,8 +236,8 @@ class Sweep:
       yield [batches[seeds.index(m.seed)] for m in group]
 
   def _evaluated(self, states: TrainState,
-                 count: int) -> list[tuple[Scores, Any]]:
-    """Each member's scores and predictions."""
+                 count: int) -> list[Scores]:
+    """Each member's scores."""
     prepared, counted, predicted = self.run.prepared, [], []
     for batch in loader.evaluation_batches(
         prepared.evaluation, self.run.experiment.batch_size):
@@ -222,12 +246,12 @@ class Sweep:
       counted.append(pairs)
       predicted.append((places, predictions))
 
-    def of(i: int) -> tuple[Scores, Any]:
+    def of(i: int) -> Scores:
       found = prepared.labelled.collect(
           [(places, predictions[i]) for places, predictions in predicted])
       pairs = metrics.merge(
           jax.tree.map(lambda x: x[i], pairs) for pairs in counted)
-      return metrics.summarize(pairs) | prepared.labelled.scores(found), found
+      return metrics.summarize(pairs) | prepared.labelled.scores(found)
 
     return [of(i) for i in range(count)]
 

@@ -9,6 +9,7 @@ import pytest
 
 from bert_jax import glue
 from bert_jax.__main__ import main
+from bert_jax.data.glue import NLI
 from bert_jax.data.tokenizers import WordPieceTokenizer
 from bert_jax.interop import imported
 from bert_jax.objectives.mlm import Mlm
@@ -53,18 +54,18 @@ def test_a_seed_without_a_score_is_not_hidden():
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory) -> list[str]:
-  """The command's arguments; a network and two tasks so small."""
+  """The command's arguments; a small network, a small task."""
   folder = tmp_path_factory.mktemp("glue")
   rng = np.random.default_rng(0)
-  for split, count in (("train", 40), ("dev", 12), ("test", 5)):
-    labels = ["entailment", "not_entailment"] * count
-    pairs = [(small_run.sentence(rng), small_run.sentence(rng))
-             for _ in range(count)]
-    lines = ["index\tsentence1\tsentence2" + "\tlabel" * (split != "test")]
-    lines += [f"{i}\t{a}\t{b}" + f"\t{labels[i]}" * (split != "test")
-              for i, (a, b) in enumerate(pairs)]
-    (folder / "RTE").mkdir(exist_ok=True)
-    (folder / "RTE" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+  (folder / "MNLI").mkdir()
+  for split, count in (("train", 40), ("dev_matched", 12),
+                       ("dev_mismatched", 12), ("test_matched", 5)):
+    label = "" if split.startswith("test") else "\tgold_label"
+    lines = ["index\tsentence1\tsentence2" + label]
+    for i in range(count):
+      a, b = small_run.sentence(rng), small_run.sentence(rng)
+      lines.append(f"{i}\t{a}\t{b}" + (label and f"\t{NLI[i % 3]}"))
+    (folder / "MNLI" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
   tokenizer = WordPieceTokenizer(vocab_size=60).build(
       [small_run.sentence(rng) for _ in range(100)])
   recipe = tiny.recipe(objective=Mlm(), vocab_size=60, num_hidden_layers=1,
@@ -81,7 +82,7 @@ def suite(tmp_path_factory) -> list[str]:
 def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
   assert main(suite) == 0
   told = capsys.readouterr().out
-  assert "RTE: 2 members" in told and "| mean of 1" in told
+  assert "MNLI: 2 members" in told and "| mean of 1" in told
   workdir = tmp_path.parent.joinpath(suite[2])
   kept, = json.loads((workdir / "results.json").read_text()).values()
   assert kept["protocol"]["version"] == 1
@@ -90,11 +91,13 @@ def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
       r"steps of (\d+) rows; (\d+) examples in (\d+) rows", told).groups())
   assert examples == 40
   assert abs(in_step * examples / in_epoch - 32) < examples / in_epoch
-  lines = (workdir / "submission" / "RTE.tsv").read_text().splitlines()
+  assert "| mismatched accuracy |" in re.sub(" +", " ", told)
+  assert {"accuracy", "mismatched_accuracy"} <= kept["outcomes"][0]["scores"].keys()
+  lines = (workdir / "submission" / "MNLI-m.tsv").read_text().splitlines()
   assert lines[0] == "index\tprediction" and len(lines) == 6
   # What is finished is not done again, and nothing else is passed for it.
   assert main(suite) == 0
-  assert "RTE: 2 members" not in capsys.readouterr().out
+  assert "MNLI: 2 members" not in capsys.readouterr().out
   assert main([*suite, "epochs=2"]) == 1
   assert "of another protocol" in capsys.readouterr().err
 

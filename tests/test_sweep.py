@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, loop, outcomes, sweep
+from bert_jax import checkpoint, loop, sweep
 from bert_jax.config import UserError
 from bert_jax.data.columns import Columns
 from bert_jax.data.datasets import TableData
@@ -43,9 +43,16 @@ def eight(experiment) -> Sweep:
   return Sweep(experiment, sweep.grid(experiment, 4, (1e-2, 1e-3)))
 
 
+LEAST_LOSS = lambda scores: -scores["loss"]
+
+
 @pytest.fixture(scope="module")
 def ended(eight, folder) -> list[Outcome]:
-  return eight.train(folder / "sweep")
+  """With their parameters, which only `further` is shown."""
+  found = []
+  eight.train(folder / "sweep", LEAST_LOSS,
+              further=lambda outcome: found.append(outcome) or {})
+  return found
 
 
 def test_each_member_is_the_run_by_itself(eight, ended, folder):
@@ -56,11 +63,15 @@ def test_each_member_is_the_run_by_itself(eight, ended, folder):
   assert outcome.scores == pytest.approx(solo.scores, rel=1e-5)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
                                  atol=1e-6), outcome.params, solo.params)
-  outcomes.save(outcome, eight.of(outcome.member), folder / "member")
-  saved = checkpoint.read(folder / "member")
-  jax.tree.map(np.testing.assert_array_equal, saved.params, outcome.params)
-  assert saved.facts.experiment.schedule.learning_rate == 1e-3
-  exporting.export(folder / "member", folder / "exported", exporting.Told())
+
+
+def test_the_best_can_be_used(ended, folder):
+  best = max(ended, key=lambda outcome: LEAST_LOSS(outcome.scores))
+  workdir = folder / "sweep" / "best"
+  saved = checkpoint.read(workdir)
+  jax.tree.map(np.testing.assert_array_equal, saved.params, best.params)
+  assert best.member.of(saved.facts.experiment) == saved.facts.experiment
+  exporting.export(workdir, folder / "exported", exporting.Told())
   card = (folder / "exported" / "README.md").read_text()
   assert "shared with other members of a sweep" in card
 
@@ -89,23 +100,48 @@ def test_what_became_of_all_is_told(eight, ended, tmp_path, monkeypatch):
   lost = dataclasses.replace(ended[0], scores={
       name: float("nan") for name in ended[0].scores})
   better = dataclasses.replace(ended[1], scores=ended[1].scores | {"loss": 0.1})
-  monkeypatch.setattr(eight, "train", lambda workdir: [lost, better, ended[2]])
+  monkeypatch.setattr(eight, "_train", lambda *_: [lost, better, ended[2]])
   monkeypatch.setattr(sweep, "Sweep", lambda *_: eight)
-  again = lambda: sweep.run(eight.run.experiment, tmp_path, 2,
-                            page="experiment = 1")
-  told = again()
+  told = sweep.run(eight.run.experiment, tmp_path, 2, page="experiment = 1")
   assert f"Best by loss: {better.member}." in told and "nan" in told
   kept = json.loads((tmp_path / "outcomes.json").read_text(),
-                    parse_constant=pytest.fail)
+                    parse_constant=pytest.fail)["outcomes"]
   assert [o["scores"]["loss"] for o in kept][:2] == [None, 0.1]
   assert checkpoint.read(tmp_path / "best").facts.page == "experiment = 1"
-  with pytest.raises(UserError, match="outcomes.json tells of a sweep"):
-    again()
-  # After a kill before that file was written, what was best then goes.
-  (tmp_path / "outcomes.json").unlink()
-  better = dataclasses.replace(better, step=3, member=ended[3].member)
-  again()
-  assert checkpoint.read(tmp_path / "best").step == 3
+  # What is finished is told again, and not done again.
+  monkeypatch.setattr(eight, "_train", pytest.fail)
+  assert sweep.run(eight.run.experiment, tmp_path, 2) == told
+
+
+def test_a_killed_sweep_goes_on_with_the_group_it_was_in(experiment, ended,
+                                                         tmp_path):
+  four = sweep.grid(experiment, 2, (1e-2, 1e-3))
+
+  def train(until: int, **options) -> list[Member]:
+    """Trains so many of them, and tells which."""
+    done = []
+
+    def further(outcome: Outcome) -> dict[str, float]:
+      if len(done) == until:
+        raise KeyboardInterrupt
+      done.append(outcome.member)
+      return {}
+
+    Sweep(dataclasses.replace(experiment, **options), four, 2).train(
+        tmp_path, LEAST_LOSS, further=further)
+    return done
+
+  with pytest.raises(KeyboardInterrupt):
+    train(3)
+  assert train(4) == four[2:]
+  assert train(4) == []
+  best = max((o for o in ended if o.member in four),
+             key=lambda outcome: LEAST_LOSS(outcome.scores))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
+                                 atol=1e-6),
+               checkpoint.read(tmp_path / "best").params, best.params)
+  with pytest.raises(UserError, match="of other options"):
+    train(4, evaluate_every=4)
 
 
 def test_the_best_until_patience_is_over_counts(experiment):
@@ -115,7 +151,7 @@ def test_the_best_until_patience_is_over_counts(experiment):
   def outcome(**options) -> Outcome:
     kept = Kept(member, dataclasses.replace(experiment, **options))
     for step, accuracy in enumerate(seen, 1):
-      kept.see(step, {"accuracy": accuracy}, None, lambda: step, 1.0,
+      kept.see(step, {"accuracy": accuracy}, lambda: step, 1.0,
                last=step == len(seen))
     return kept.outcome
 
