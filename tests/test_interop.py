@@ -438,10 +438,20 @@ def test_weights_in_several_files(tmp_path):
 
 def test_the_hub_by_its_own_client(tmp_path, monkeypatch):
   directory(tmp_path / "model", "bert/class")
-  client = types.SimpleNamespace(
-      snapshot_download=lambda name, allow_patterns: tmp_path / "model")
+  asked = []
+
+  def snapshot_download(name, allow_patterns):
+    asked.append(allow_patterns)
+    return tmp_path / "model"
+
+  client = types.SimpleNamespace(snapshot_download=snapshot_download)
   monkeypatch.setitem(sys.modules, "huggingface_hub", client)
   assert hub.download("google-bert/tiny") == tmp_path / "model"
+  # Pickled weights only where there are no others.
+  assert len(asked) == 1 and not any("bin" in name for name in asked[0])
+  (tmp_path / "model" / "model.safetensors").unlink()
+  hub.download("google-bert/tiny")
+  assert asked[2] == ["pytorch_model*.bin"]
 
   def fail(*_, **__):
     raise ConnectionError("no route to host\nand more")
