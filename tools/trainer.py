@@ -108,8 +108,9 @@ def protocol_of(experiment, rate):
     given = getattr(experiment, option).choice_name
     if given != choice:
       sys.exit(f"{option}={given}: the Trainer is set up for {choice}.")
-  return {"length": experiment.data.length,
-          "num_train_epochs": experiment.epochs,
+  duration = ({"max_steps": experiment.steps} if experiment.epochs is None
+              else {"num_train_epochs": experiment.epochs})
+  return {"length": experiment.data.length, **duration,
           "per_device_train_batch_size": experiment.batch_examples,
           "learning_rate": rate, "lr_scheduler_type": "linear",
           "warmup_steps": schedule.warmup,
