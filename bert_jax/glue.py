@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bert_jax import checkpoint, config, outcomes, sweep, writers
+from bert_jax import checkpoint, outcomes, sweep, writers
 from bert_jax.config import UserError
 from bert_jax.data import glue, tables
 from bert_jax.data.datasets import GlueData
@@ -134,8 +134,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   experiment = _of_task(suite.experiment, task)
   members = sweep.grid(experiment, suite.seeds, suite.rates)
   how = {"protocol": dataclasses.asdict(Protocol()),
-         "options": config.changes(Experiment(), experiment),
-         "members": list(map(str, members))}
+         **sweep.how(experiment, members)}
   path = folder / "result.json"
   if path.exists():
     result = json.loads(path.read_text())

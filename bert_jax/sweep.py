@@ -69,13 +69,19 @@ def grid(experiment: Experiment, seeds: int,
           for rate, i in itertools.product(rates, range(seeds))]
 
 
+def how(experiment: Experiment, members: Sequence[Member]) -> dict[str, Any]:
+  """What outcomes come by: options and members."""
+  return {"options": config.changes(Experiment(), experiment),
+          "members": list(map(str, members))}
+
+
 class Sweep:
   """Members that run as one program.
 
   Attributes:
     members: as given.
     run: the first one's composition.
-    how: what outcomes come by: options and members.
+    how: what its outcomes come by.
   """
 
   def __init__(self, experiment: Experiment, members: Sequence[Member],
@@ -95,8 +101,7 @@ class Sweep:
     tokenizer = self._source and self._source.facts.tokenizer
     self.run = compose(members[0].of(experiment), tokenizer)
     self.members = list(members)
-    self.how = {"options": config.changes(Experiment(), experiment),
-                "members": list(map(str, members))}
+    self.how = how(experiment, members)
     devices = jax.local_devices()
     self._group = at_once or min(len(members), self._room(devices))
     self._mesh = program.make_mesh(self._group, devices)
