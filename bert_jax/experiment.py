@@ -5,23 +5,24 @@ import dataclasses
 import jax
 import numpy as np
 
-from bert_jax.budget import Budget
 from bert_jax.config import UserError
-from bert_jax.data.datasets import Data, Prepared, TextData
-from bert_jax.data.rows import Rows
-from bert_jax.data.tokenizers import LoadedTokenizer, Vocabulary
-from bert_jax.model.encoder import Bert
+from bert_jax.data.batches.rows import Rows
+from bert_jax.data.sources import Data, Prepared, TextData
+from bert_jax.data.tokenizers.base import LoadedTokenizer
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.model.bert import Bert
+from bert_jax.objectives.base import Objective
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import Network
-from bert_jax.objectives.objective import Objective
+from bert_jax.parallel.layouts import Layout, MeshLayout
 from bert_jax.training.adapters import Adapter, NoAdapter
-from bert_jax.training.layouts import Layout, MeshLayout
+from bert_jax.training.budget import Budget
+from bert_jax.training.finetuning import Transfer
+from bert_jax.training.flops import flops_per_token
 from bert_jax.training.optimizers import BertAdam, Optimizer
-from bert_jax.training.plan import flops_per_token
-from bert_jax.training.rates import Rates
+from bert_jax.training.param_rates import Rates
 from bert_jax.training.schedules import LinearSchedule, Schedule
 from bert_jax.training.step import Recipe, TrainState
-from bert_jax.training.transfer import Transfer
 
 
 @dataclasses.dataclass(frozen=True)

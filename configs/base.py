@@ -6,10 +6,10 @@ The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
 tokens, a million steps, AdamW at 1e-4. Not measured.
 """
 
-from bert_jax.data.datasets import TextData
-from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.data.sources import TextData
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.encoder import Bert
+from bert_jax.model.bert import Bert
 
 experiment = Experiment(
     model=Bert(hidden_size=768, num_hidden_layers=12, num_attention_heads=12,

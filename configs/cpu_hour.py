@@ -13,11 +13,11 @@ than BERT-base has shorten that further. Then rows of 64 tokens.
 Cost and score: see the README.
 """
 
-from bert_jax.data.datasets import TextData
-from bert_jax.data.formats import FullSentencesFormat
-from bert_jax.data.tokenizers import SentencePieceTokenizer
+from bert_jax.data.pretraining.formats import FullSentencesFormat
+from bert_jax.data.sources import TextData
+from bert_jax.data.tokenizers.choices import SentencePieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.encoder import Bert
+from bert_jax.model.bert import Bert
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule

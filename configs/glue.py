@@ -10,9 +10,9 @@ small rate with warm-up and bias correction (Mosbach et al. 2020). The rate is
 for networks of BERT-base's size; small ones like 1e-4.
 """
 
-from bert_jax.data.datasets import GlueData
+from bert_jax.data.sources import GlueData
 from bert_jax.experiment import Experiment
-from bert_jax.objectives.tasks import Classification
+from bert_jax.objectives.classification import Classification
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 

@@ -10,11 +10,11 @@ weights (0.02) not much sooner here: see LOG.md.
 Cost and score: see the README's table, which the quickstart makes.
 """
 
-from bert_jax.data.datasets import TextData
-from bert_jax.data.formats import FullSentencesFormat
-from bert_jax.data.tokenizers import SentencePieceTokenizer
+from bert_jax.data.pretraining.formats import FullSentencesFormat
+from bert_jax.data.sources import TextData
+from bert_jax.data.tokenizers.choices import SentencePieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.encoder import Bert
+from bert_jax.model.bert import Bert
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule

@@ -5,9 +5,9 @@ The task of the quickstart, on the network that configs/quickstart_long.py train
 the back-ticks are gone, and every word is to be tagged as code or not.
 """
 
-from bert_jax.data.datasets import CodeWordsData
+from bert_jax.data.sources import CodeWordsData
 from bert_jax.experiment import Experiment
-from bert_jax.objectives.tasks import Tagging
+from bert_jax.objectives.classification import Tagging
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 

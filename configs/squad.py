@@ -22,7 +22,7 @@ articles, scores on the 254 of the other 8, one seed:
 F1 35.3 and exact match 24.8; with an untrained head 5.9 and 0. 18 CPU minutes.
 """
 
-from bert_jax.data.datasets import SquadData
+from bert_jax.data.sources import SquadData
 from bert_jax.experiment import Experiment
 from bert_jax.objectives.span import Span
 from bert_jax.training.optimizers import AdamW

@@ -11,9 +11,9 @@ networks of some size; small ones like 1e-4 to 1e-3. configs/task_2018.py is
 what BERT was published with. Not measured.
 """
 
-from bert_jax.data.datasets import TableData
+from bert_jax.data.sources import TableData
 from bert_jax.experiment import Experiment
-from bert_jax.objectives.tasks import Classification
+from bert_jax.objectives.classification import Classification
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 

@@ -10,9 +10,9 @@ development set of 5e-5, 4e-5, 3e-5 and 2e-5, a tenth of the steps as warm-up).
 On small sets some seeds fail with it (Mosbach et al. 2020). Not measured.
 """
 
-from bert_jax.data.datasets import TableData
+from bert_jax.data.sources import TableData
 from bert_jax.experiment import Experiment
-from bert_jax.objectives.tasks import Classification
+from bert_jax.objectives.classification import Classification
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import LinearSchedule
 

@@ -33,7 +33,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-  """The folder of golden arrays, texts and tasks that lies beside a checkout."""
+  """The folder of golden arrays, texts and tasks beside a checkout."""
   folder = pathlib.Path(__file__).parents[2] / "shared"
   if not folder.is_dir():
     pytest.skip(f"no folder {folder} of golden data on this machine")

@@ -17,15 +17,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax import evaluate, hosts, log, loop
+from bert_jax import distributed
+from bert_jax.analysis import predict
 from bert_jax.config import UserError
-from bert_jax.data.datasets import TableData
+from bert_jax.data.sources import TableData
 from bert_jax.experiment import Experiment
-from bert_jax.objectives.tasks import Classification
-from bert_jax.training import partition
-from bert_jax.training.layouts import MeshLayout
+from bert_jax.objectives.classification import Classification
+from bert_jax.parallel.layouts import MeshLayout
+from bert_jax.parallel.mesh import AXES, collect, local_rows, share
+from bert_jax.runs import loop, step_log, train
 from bert_jax.training.optimizers import Sgd
-from bert_jax.training.paths import leaves
+from bert_jax.training.param_paths import leaves
 from bert_jax.training.schedules import ConstantSchedule
 from tests import small_run
 
@@ -53,7 +55,7 @@ def arrays(params: Any) -> dict[str, Any]:
   """Parameters by path, as JSON."""
   mesh = jax.sharding.Mesh(np.array(jax.devices()), ("device",))
   return {path: x.tolist()
-          for path, x in leaves(partition.collect(params, mesh)).items()}
+          for path, x in leaves(collect(params, mesh)).items()}
 
 
 def found(result: loop.Result) -> dict[str, Any]:
@@ -63,29 +65,30 @@ def found(result: loop.Result) -> dict[str, Any]:
 def finetune(folder: pathlib.Path) -> Any:
   """Each process has a part of every large parameter."""
   workdir = folder / "two_task"
-  trained = found(loop.train(task(folder, layout=MeshLayout(1, 4, 1)), workdir))
-  count = evaluate.predict_file(str(workdir), str(folder / "dev.tsv"),
-                                str(folder / "two_task.tsv"))
+  trained = found(
+      train.train(task(folder, layout=MeshLayout(1, 4, 1)), workdir))
+  count = predict.predict_file(str(workdir), str(folder / "dev.tsv"),
+                               str(folder / "two_task.tsv"))
   return trained | {"count": count}
 
 
 def go_on(folder: pathlib.Path) -> str:
   """From where one process stopped, until another process is asked to."""
-  hold = log.Log.hold
+  hold = step_log.Log.hold
 
   def ask(self, step: int, *arguments) -> None:
-    if step == 3 and not hosts.first():
+    if step == 3 and not distributed.first():
       os.kill(os.getpid(), signal.SIGTERM)
     hold(self, step, *arguments)
 
-  log.Log.hold = ask
+  step_log.Log.hold = ask
   try:
-    loop.train(plain(folder, save_every=100, layout=MeshLayout(1, 4, 1)),
-               folder / "legs")
+    train.train(plain(folder, save_every=100, layout=MeshLayout(1, 4, 1)),
+                folder / "legs")
   except loop.Stopped as stopped:
     return str(stopped)
   finally:
-    log.Log.hold = hold
+    step_log.Log.hold = hold
   return "went on to the end"
 
 
@@ -96,18 +99,19 @@ def rows(folder: pathlib.Path) -> Any:
   for name, order, shape in (("in turn", [0, 2, 1, 3], (2, 2, 1)),
                              ("shared", [0, 1, 2, 3], (1, 1, 4)),
                              ("across", [0, 2, 1, 3], (2, 1, 2))):
-    mesh = jax.sharding.Mesh(devices[order].reshape(shape), partition.AXES)
-    local = partition.local_rows(mesh, 8)
-    shared = partition.share(mesh, {"x": whole[local]})
+    mesh = jax.sharding.Mesh(devices[order].reshape(shape), AXES)
+    local = local_rows(mesh, 8)
+    shared = share(mesh, {"x": whole[local]})
     answer[name] = local.tolist()
-    np.testing.assert_array_equal(partition.collect(shared, mesh)["x"], whole)
+    np.testing.assert_array_equal(collect(shared, mesh)["x"], whole)
   return answer
 
 
 def flags(folder: pathlib.Path) -> Any:
   """Asked some steps in advance."""
   me = jax.process_index()
-  asked = [hosts.any_of([me == 1, False, step == me]) for step in range(3)]
+  asked = [distributed.any_of([me == 1, False, step == me])
+           for step in range(3)]
   return [answer() for answer in asked]
 
 
@@ -118,7 +122,7 @@ def disagree(folder: pathlib.Path) -> list[str]:
 
   def attempt(experiment: Experiment) -> None:
     try:
-      loop.train(experiment, folder / "never")
+      train.train(experiment, folder / "never")
     except UserError as error:
       answers.append(str(error))
 
@@ -133,7 +137,7 @@ def disagree(folder: pathlib.Path) -> list[str]:
 
 def agree(folder: pathlib.Path) -> str:
   try:
-    hosts.agree({"seed": "01"[jax.process_index() == 2]})
+    distributed.agree({"seed": "01"[jax.process_index() == 2]})
   except UserError as error:
     return str(error)
   return ""
@@ -141,7 +145,7 @@ def agree(folder: pathlib.Path) -> str:
 
 def main(folder: str, port: str, processes: str, process: str,
          *scenarios: str) -> None:
-  hosts.start(f"localhost:{port}", int(processes), int(process))
+  distributed.start(f"localhost:{port}", int(processes), int(process))
   answers = {}
   for name in scenarios:
     begun = time.monotonic()

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
 
 SPECIAL = 5  # ids below are special
 

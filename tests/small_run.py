@@ -6,13 +6,14 @@ import pathlib
 import jax
 import numpy as np
 
-from bert_jax import checkpoint, writers
-from bert_jax.data.datasets import TextData
-from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.checkpoints.manager import history, state_at
+from bert_jax.checkpoints.manifest import Facts
+from bert_jax.data.sources import TextData
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Composition, Experiment
-from bert_jax.facts import Facts
-from bert_jax.model.encoder import Bert
+from bert_jax.model.bert import Bert
 from bert_jax.objectives.mlm import MlmNsp
+from bert_jax.reporting import jsonl
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import TrainState
@@ -54,7 +55,7 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
 def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
   """Lines of metrics.jsonl without what a clock measured."""
   return [{k: v for k, v in line.items() if "second" not in k}
-          for line in writers.read_jsonl(workdir / "metrics.jsonl")]
+          for line in jsonl.read_jsonl(workdir / "metrics.jsonl")]
 
 
 def stored(workdir: pathlib.Path, run: Composition,
@@ -62,8 +63,8 @@ def stored(workdir: pathlib.Path, run: Composition,
   """The state that a run without a page saved, at a step or the latest."""
   shape = run.shape()
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return checkpoint.state_at(
-      workdir, max(checkpoint.history(workdir)) if step is None else step,
+  return state_at(
+      workdir, max(history(workdir)) if step is None else step,
       shape, jax.tree.map(lambda _: here, shape),
       Facts(run.experiment, "", run.prepared.tokenizer,
             run.prepared.fingerprint))

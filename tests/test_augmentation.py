@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data.augmentation import (
+from bert_jax.data.labeled.augmentation import (
     Augmentation, DroppingAugmentation, MaskingAugmentation, NoAugmentation,
     SwappingAugmentation)
-from bert_jax.data.labelled import Labelled
+from bert_jax.data.labeled.base import Labelled
 from tests.test_kinds import MADE, Tiny
 from tests.test_tasks import classes, words_and_tags
 

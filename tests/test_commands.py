@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from bert_jax.__main__ import main
+from bert_jax.cli.main import main
 
 SMALL = ["model.hidden_size=16", "model.num_hidden_layers=1",
          "model.num_attention_heads=2", "model.intermediate_size=32",
@@ -44,12 +44,12 @@ def test_from_text_to_vectors(text, tmp_path, capsys):
 @pytest.mark.parametrize("tokenizer, name", [
     ("wordpiece", "vocab.txt"), ("sentencepiece", "spm.model")])
 def test_a_trained_tokenizer_can_be_loaded(text, tmp_path, tokenizer, name):
-  from bert_jax.data import tokenizers
+  from bert_jax.data.tokenizers import choices
   path = tmp_path / name
   assert main(["tokenizer", "train", "quickstart", f"data.text={text}",
                f"data.tokenizer={tokenizer}", "data.tokenizer.vocab_size=60",
                "--output", str(path)]) == 0
-  member = tokenizers.Tokenizer.members()[tokenizer]
+  member = choices.Tokenizer.members()[tokenizer]
   loaded = member(path=str(path)).build([])
   assert loaded.decode(loaded.encode(["red green"])[0]) == "red green"
 

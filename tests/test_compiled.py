@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from bert_jax import compiled
+from bert_jax.cli import compile_cache
 
 
 @pytest.fixture
@@ -23,10 +23,10 @@ def folder(tmp_path):
 
 def start(folder, monkeypatch):
   """As another process: compiles a function, or takes it from the folder."""
-  monkeypatch.setattr(compiled, "_LEAST_SECONDS", 0.0)
+  monkeypatch.setattr(compile_cache, "_LEAST_SECONDS", 0.0)
   compilation_cache.reset_cache()
   jax.clear_caches()
-  compiled.keep(folder)
+  compile_cache.keep(folder)
   with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     jax.jit(lambda x_BD: jnp.tanh(x_BD @ x_BD))(jnp.ones((3, 3)))
@@ -47,16 +47,17 @@ def test_what_was_cut_off_is_compiled_again_and_kept(folder, monkeypatch, size):
     path.write_bytes(data[:size] if size is not None else data[:-1])
   assert not start(folder, monkeypatch)
   assert entries(folder).keys() == kept.keys()
-  assert all(compiled._is_whole(path) for path in whole)
+  assert all(compile_cache._is_whole(path) for path in whole)
 
 
 def test_an_entry_is_looked_at_once(tmp_path, monkeypatch):
   (tmp_path / "a-cache").write_bytes(zlib.compress(b"a"))
   asked = []
-  monkeypatch.setattr(compiled, "_is_whole", lambda path: asked.append(path)
+  monkeypatch.setattr(compile_cache, "_is_whole",
+                      lambda path: asked.append(path)
                       or True)
-  compiled._remove_damaged(tmp_path)
+  compile_cache._remove_damaged(tmp_path)
   assert len(asked) == 1
   os.utime(tmp_path / "a-cache", (1, 1))
-  compiled._remove_damaged(tmp_path)
+  compile_cache._remove_damaged(tmp_path)
   assert len(asked) == 1

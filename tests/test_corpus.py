@@ -18,9 +18,12 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import corpus, documents
-from bert_jax.data.tokenizers import (
-    SPECIAL, SentencePieceTokenizer, WordPieceTokenizer, deserialize)
+from bert_jax.data.batches.splits import held_out
+from bert_jax.data.pretraining import corpus, corpus_builder
+from bert_jax.data.text import documents
+from bert_jax.data.tokenizers.choices import (
+    SentencePieceTokenizer, WordPieceTokenizer, deserialize)
+from bert_jax.data.tokenizers.vocabulary import SPECIAL
 from tests import small_disk
 
 TOKENIZER = SentencePieceTokenizer(vocab_size=400)
@@ -42,8 +45,9 @@ def text(tmp_path) -> pathlib.Path:
 def built(tmp_path_factory) -> pathlib.Path:
   folder = tmp_path_factory.mktemp("built")
   (folder / "text.txt").write_text("A few words, and no more of them.\n" * 9)
-  corpus.build(str(folder / "text.txt"), SentencePieceTokenizer(vocab_size=285),
-               folder / "c", 0)
+  corpus_builder.build(str(folder / "text.txt"),
+                       SentencePieceTokenizer(vocab_size=285),
+                       folder / "c", 0)
   return folder / "c"
 
 
@@ -55,26 +59,27 @@ def _documents(split, tokenizer):
 
 
 def test_it_holds_the_documents_split_by_name(text, tmp_path):
-  splits = corpus.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
+  splits = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
   for split, held in ((splits.train, False), (splits.heldout, True)):
     expected = [d.sentences for d in documents.read(str(text))
-                if documents.held_out(d.name, PERCENT) == held]
+                if held_out(d.name, PERCENT) == held]
     assert _documents(split, splits.tokenizer) == expected
     assert split.counts["bytes"] == sum(len(s) for d in expected for s in d)
     assert split.tokens_T.dtype == np.uint16
     assert split.vocabulary_size == splits.tokenizer.vocabulary.size
   # The tokenizer has seen the training split only.
   train = [s for d in documents.read(str(text)) for s in d.sentences
-           if not documents.held_out(d.name, PERCENT)]
+           if not held_out(d.name, PERCENT)]
   assert TOKENIZER.build(train).fingerprint == splits.tokenizer.fingerprint
 
 
 def test_batches_and_rereading_change_nothing(text, tmp_path, monkeypatch):
-  expected = corpus.build(str(text), TOKENIZER, tmp_path / "a", PERCENT)
-  monkeypatch.setattr(corpus, "_BATCH_CHARACTERS", 100)
-  monkeypatch.setattr(corpus, "_KEPT_CHARACTERS", 100)
-  found = corpus.build(str(text), TOKENIZER, tmp_path / "b", PERCENT)
-  for a, b in ((expected.train, found.train), (expected.heldout, found.heldout)):
+  expected = corpus_builder.build(str(text), TOKENIZER, tmp_path / "a", PERCENT)
+  monkeypatch.setattr(corpus_builder, "_BATCH_CHARACTERS", 100)
+  monkeypatch.setattr(corpus_builder, "_KEPT_CHARACTERS", 100)
+  found = corpus_builder.build(str(text), TOKENIZER, tmp_path / "b", PERCENT)
+  for a, b in ((expected.train, found.train),
+               (expected.heldout, found.heldout)):
     assert a.fingerprint == b.fingerprint
     np.testing.assert_array_equal(a.tokens_T, b.tokens_T)
     np.testing.assert_array_equal(a.document_starts_U1, b.document_starts_U1)
@@ -82,8 +87,8 @@ def test_batches_and_rereading_change_nothing(text, tmp_path, monkeypatch):
 
 def test_the_fingerprint_is_of_content_and_tokenizer(text, tmp_path):
   def fingerprint(name, tokenizer=TOKENIZER):
-    return corpus.build(str(text), tokenizer, tmp_path / name,
-                        0).train.fingerprint
+    return corpus_builder.build(str(text), tokenizer, tmp_path / name,
+                                0).train.fingerprint
   before = fingerprint("a")
   assert fingerprint("a") == before  # replaces the older one
   def words(*pieces):
@@ -97,10 +102,11 @@ def test_the_fingerprint_is_of_content_and_tokenizer(text, tmp_path):
 
 def test_a_second_run_reuses_and_a_change_rebuilds(text, tmp_path, monkeypatch):
   def prepare(percent=PERCENT, tokenizer=TOKENIZER):
-    return corpus.prepare(str(text), tokenizer, tmp_path / "root", percent)
+    return corpus_builder.prepare(str(text), tokenizer, tmp_path / "root",
+                                  percent)
   first = prepare()
   with monkeypatch.context() as patch:
-    patch.setattr(corpus, "_write", None)
+    patch.setattr(corpus_builder, "_write", None)
     assert prepare().train.fingerprint == first.train.fingerprint
     for change in (lambda: prepare(1), lambda: os.utime(text, (0, 0)) or
                    prepare(), lambda: prepare(
@@ -112,13 +118,13 @@ def test_a_second_run_reuses_and_a_change_rebuilds(text, tmp_path, monkeypatch):
 
 def test_a_tokenizer_at_hand_finds_the_corpus_it_came_from(
     text, tmp_path, monkeypatch):
-  first = corpus.prepare(str(text), TOKENIZER, tmp_path, PERCENT)
+  first = corpus_builder.prepare(str(text), TOKENIZER, tmp_path, PERCENT)
   other = SentencePieceTokenizer(vocab_size=399).build(["a few more words"] * 9
                                                        + [text.read_text()])
-  find = lambda tokenizer, percent: corpus.prepare(
+  find = lambda tokenizer, percent: corpus_builder.prepare(
       str(text), tokenizer, tmp_path, percent)
   with monkeypatch.context() as patch:
-    patch.setattr(corpus, "_write", None)
+    patch.setattr(corpus_builder, "_write", None)
     same = deserialize(first.tokenizer.serialize())
     assert find(same, PERCENT).train.directory == first.train.directory
     for tokenizer, percent in ((other, PERCENT), (same, PERCENT + 1)):
@@ -130,9 +136,10 @@ def test_a_tokenizer_at_hand_finds_the_corpus_it_came_from(
 BUILD = """
 import os, signal, sys
 from bert_jax.config import UserError
-from bert_jax.data import building, corpus, tokenizers
+from bert_jax.data.pretraining import build_lock, corpus_builder
+from bert_jax.data.tokenizers import choices
 def build():
-  return corpus.prepare({text!r}, tokenizers.SentencePieceTokenizer(
+  return corpus_builder.prepare({text!r}, choices.SentencePieceTokenizer(
       vocab_size=400), {root!r}, {percent})
 """
 
@@ -147,17 +154,17 @@ def started(text: pathlib.Path, root: pathlib.Path, code: str,
 
 
 @pytest.mark.parametrize("moment", [
-    "tokenizers.SentencePieceTokenizer.build", "corpus._add", "building.place",
-    "building._remove"])
+    "choices.SentencePieceTokenizer.build", "corpus_builder._add",
+    "build_lock.place", "build_lock._remove"])
 def test_a_killed_build_leaves_nothing(text, tmp_path, moment):
   root = tmp_path / "root"
   with started(text, root, f"{moment} = lambda *a: os.kill(os.getpid(), "
                "signal.SIGKILL)\nbuild()") as process:
     assert process.wait(60) == -signal.SIGKILL
   assert any(path.name.startswith(".") for path in root.iterdir())
-  found = corpus.prepare(str(text), TOKENIZER, root, PERCENT)
+  found = corpus_builder.prepare(str(text), TOKENIZER, root, PERCENT)
   assert list(root.iterdir()) == [found.train.directory.parent]
-  expected = corpus.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
+  expected = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
   assert found.train.fingerprint == expected.train.fingerprint
   assert not list((tmp_path).glob(".*"))
 
@@ -165,15 +172,17 @@ def test_a_killed_build_leaves_nothing(text, tmp_path, moment):
 def test_of_several_processes_one_builds_and_the_next_if_it_is_killed(
     text, tmp_path, caplog, monkeypatch):
   root = tmp_path / "root"
-  process = started(text, root, "import time\n"
-                    "corpus._write = lambda *a: print('begun', flush=True) or "
-                    "time.sleep(600)\nbuild()")
+  process = started(
+      text, root, "import time\n"
+      "corpus_builder._write = lambda *a: print('begun', flush=True) or "
+      "time.sleep(600)\nbuild()")
   assert process.stdout.readline() == "begun\n"
-  write, written = corpus._write, []
-  monkeypatch.setattr(corpus, "_write",
+  write, written = corpus_builder._write, []
+  monkeypatch.setattr(corpus_builder, "_write",
                       lambda *a: written.append(a) or write(*a))
   with concurrent.futures.ThreadPoolExecutor(3) as threads:
-    found = [threads.submit(corpus.prepare, str(text), TOKENIZER, root, PERCENT)
+    found = [threads.submit(corpus_builder.prepare, str(text), TOKENIZER, root,
+                            PERCENT)
              for _ in range(3)]
     while len(caplog.records) < 3 and not any(f.done() for f in found):
       time.sleep(.01)
@@ -186,10 +195,10 @@ def test_of_several_processes_one_builds_and_the_next_if_it_is_killed(
 
 def test_hosts_build_apart_and_use_the_first_to_be_done(text, tmp_path,
                                                         monkeypatch):
-  prepare = lambda: corpus.prepare(str(text), TOKENIZER, tmp_path / "root",
-                                   PERCENT)
+  prepare = lambda: corpus_builder.prepare(str(text), TOKENIZER,
+                                           tmp_path / "root", PERCENT)
   monkeypatch.setattr(socket, "gethostname", lambda: "slow")
-  add, inner = corpus._add, []
+  add, inner = corpus_builder._add, []
 
   def overtaken(*arguments):
     if not inner:
@@ -199,7 +208,7 @@ def test_hosts_build_apart_and_use_the_first_to_be_done(text, tmp_path,
         inner[0] = prepare()
     return add(*arguments)
 
-  monkeypatch.setattr(corpus, "_add", overtaken)
+  monkeypatch.setattr(corpus_builder, "_add", overtaken)
   found = prepare()
   inode = lambda splits: (splits.train.directory / "tokens.bin").stat().st_ino
   assert inode(found) == inode(inner[0])
@@ -207,7 +216,8 @@ def test_hosts_build_apart_and_use_the_first_to_be_done(text, tmp_path,
 
 
 def test_what_another_host_left_goes_after_a_day(text, tmp_path):
-  prepare = lambda: corpus.prepare(str(text), TOKENIZER, tmp_path, PERCENT)
+  prepare = lambda: corpus_builder.prepare(str(text), TOKENIZER, tmp_path,
+                                           PERCENT)
   name = prepare().train.directory.parent.name
   rest = tmp_path / f".{name}.building-elsewhere" / "new"
   rest.mkdir(parents=True)
@@ -225,7 +235,7 @@ def test_a_disk_without_locks_will_do(text, tmp_path, monkeypatch):
     raise OSError(errno.ENOLCK, "No locks available")
 
   monkeypatch.setattr(fcntl, "flock", flock)
-  corpus.prepare(str(text), TOKENIZER, tmp_path / "root", PERCENT)
+  corpus_builder.prepare(str(text), TOKENIZER, tmp_path / "root", PERCENT)
   assert len(list((tmp_path / "root").iterdir())) == 1
 
 
@@ -250,14 +260,14 @@ print([path for path, _, files in os.walk(sys.argv[1]) if files])
 
 def test_a_failed_build_leaves_nothing(text, tmp_path):
   with pytest.raises(UserError, match="more than this text"):
-    corpus.build(str(text), SentencePieceTokenizer(vocab_size=60_000),
-                 tmp_path / "root" / "c", PERCENT)
+    corpus_builder.build(str(text), SentencePieceTokenizer(vocab_size=60_000),
+                         tmp_path / "root" / "c", PERCENT)
   assert not list((tmp_path / "root").iterdir())
 
 
 def test_damage_is_found_on_opening(text, tmp_path):
   folder = tmp_path / "c"
-  corpus.build(str(text), TOKENIZER, folder, PERCENT)
+  corpus_builder.build(str(text), TOKENIZER, folder, PERCENT)
   assert corpus.Corpus.open(folder / "train").counts["documents"] > 100
   tokens = folder / "train" / "tokens.bin"
   size = tokens.stat().st_size
@@ -288,14 +298,15 @@ def test_damaged_descriptions_are_told(built, file, damage):
 
 
 def test_a_pickled_corpus_opens_the_same_files(text, tmp_path):
-  before = corpus.build(str(text), TOKENIZER, tmp_path / "c", PERCENT).train
+  before = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c",
+                                PERCENT).train
   pickled = pickle.dumps(before)
   assert len(pickled) < 500 < before.tokens_T.nbytes
   after = pickle.loads(pickled)
   assert isinstance(after.tokens_T, np.memmap)
   np.testing.assert_array_equal(after.tokens_T, before.tokens_T)
   assert after.counts == before.counts
-  corpus.build(str(text), TOKENIZER, tmp_path / "c", PERCENT + 20)
+  corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", PERCENT + 20)
   with pytest.raises(UserError, match="replaced by another"):
     pickle.loads(pickled)
 
@@ -304,17 +315,17 @@ def test_nothing_else_is_overwritten(text, tmp_path):
   (tmp_path / "thesis").mkdir()
   (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
   with pytest.raises(UserError, match="holds no corpus"):
-    corpus.build(str(text), TOKENIZER, tmp_path / "thesis", PERCENT)
+    corpus_builder.build(str(text), TOKENIZER, tmp_path / "thesis", PERCENT)
   assert (tmp_path / "thesis" / "chapter.tex").exists()
   with pytest.raises(UserError, match="100 percent"):
-    corpus.build(str(text), TOKENIZER, tmp_path / "c", 100)
+    corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", 100)
 
 
 def test_a_split_may_be_empty(tmp_path):
   (tmp_path / "one.txt").write_text("A single sentence of a few words.\n")
-  splits = corpus.build(str(tmp_path / "one.txt"),
-                        SentencePieceTokenizer(vocab_size=285), tmp_path / "c",
-                        0)
+  splits = corpus_builder.build(str(tmp_path / "one.txt"),
+                                SentencePieceTokenizer(vocab_size=285),
+                                tmp_path / "c", 0)
   assert len(splits.train.document_starts_U1) == 2
   assert len(splits.heldout.tokens_T) == 0
   assert splits.heldout.document_starts_U1.tolist() == [0]

@@ -10,7 +10,8 @@ from array_record.python import array_record_module
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import docstrings, documents, files, sentences
+from bert_jax.data.batches import splits
+from bert_jax.data.text import docstrings, documents, lines, sentences
 
 PROSE = ("Mr. Bennet made no answer. “But it is,” returned she; “for Mrs. Long "
          "has just been here!” She paused.\nA second paragraph. It has two.\n"
@@ -68,7 +69,7 @@ def test_compression_is_recognised_by_content(tmp_path, monkeypatch):
   assert _read(tmp_path / "a.xz", lzma.compress(GOOGLE.encode())) == expected
   assert _read(tmp_path / "x", lzma.compress(GOOGLE.encode())) == expected
   # A block may end between any two bytes, a line's end included.
-  monkeypatch.setattr(files, "_CHUNK_BYTES", 12)
+  monkeypatch.setattr(lines, "_CHUNK_BYTES", 12)
   crlf = GOOGLE.replace("\n", "\r\n").encode()
   assert _read(tmp_path / "dos.txt", b"\xef\xbb\xbf" + crlf) == expected
 
@@ -164,12 +165,12 @@ def test_a_tfds_data_set_by_name(tmp_path, request):
 
 def test_held_out_is_a_fixed_share_and_nested():
   names = [f"file:{i}" for i in range(20_000)]
-  small = {n for n in names if documents.held_out(n, 2)}
-  large = {n for n in names if documents.held_out(n, 10)}
+  small = {n for n in names if splits.held_out(n, 2)}
+  large = {n for n in names if splits.held_out(n, 10)}
   assert small < large and abs(len(large) / len(names) - .1) < .01
-  assert not any(documents.held_out(n, 0) for n in names)
+  assert not any(splits.held_out(n, 0) for n in names)
   # A fixed point: another answer would move documents between splits.
-  assert [i for i in range(8) if documents.held_out(f"a:{i}", 50)] == [1, 2, 5, 7]
+  assert [i for i in range(8) if splits.held_out(f"a:{i}", 50)] == [1, 2, 5, 7]
 
 
 def test_embedded_text_is_plenty_and_clean():
@@ -179,9 +180,9 @@ def test_embedded_text_is_plenty_and_clean():
   names = [d.name for d in found]
   assert len(set(names)) == len(names) and names == sorted(names)
   assert "numpy.linalg._linalg.svd" in names
-  lines = [s for d in found for s in d.sentences]
-  assert sum(s.startswith(">>>") for s in lines) > 1000  # read whole
-  assert sum("``" in s for s in lines) < .005 * len(lines)
+  text = [s for d in found for s in d.sentences]
+  assert sum(s.startswith(">>>") for s in text) > 1000  # read whole
+  assert sum("``" in s for s in text) < .005 * len(text)
 
 
 def test_no_paragraph_of_the_embedded_text_is_in_both_splits():
@@ -190,7 +191,7 @@ def test_no_paragraph_of_the_embedded_text_is_in_both_splits():
     assert len(words) == len(tags) and {"O"} < set(tags)
     assert paragraphs.setdefault(" ".join(words), name) == name
   assert len(paragraphs) > 10_000
-  held = sum(documents.held_out(n, 18) for n in paragraphs.values())
+  held = sum(splits.held_out(n, 18) for n in paragraphs.values())
   assert abs(held / len(paragraphs) - .18) < .02
 
 

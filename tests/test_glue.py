@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from bert_jax import config
-from bert_jax.config import UserError
-from bert_jax.data import glue, tables
-from bert_jax.data.datasets import GlueData
-from bert_jax.data.faults import Faults
-from bert_jax.data.tables import Table
+from bert_jax.config import UserError, override
+from bert_jax.data.labeled import glue
+from bert_jax.data.records import tables
+from bert_jax.data.records.bad_records import Faults
+from bert_jax.data.records.tables import Table
+from bert_jax.data.sources import GlueData
 from bert_jax.experiment import Experiment
 
 # The first lines of every file that differs, and what should come of it:
@@ -148,8 +148,8 @@ def test_glue_on_this_machine(shared):
 
 
 def test_a_task_is_data_by_its_name(tmp_path):
-  data = config.override(Experiment(data=GlueData(folder=str(tmp_path))),
-                         ["data.task=RTE"]).data
+  data = override(Experiment(data=GlueData(folder=str(tmp_path))),
+                  ["data.task=RTE"]).data
   (tmp_path / "RTE").mkdir()
   text, texts_a, _, labels = FILES["RTE/train.tsv"]
   for split in ("train", "dev"):

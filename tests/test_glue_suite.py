@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import glue
-from bert_jax.__main__ import main
-from bert_jax.data.glue import NLI
-from bert_jax.data.tokenizers import WordPieceTokenizer
-from bert_jax.interop import imported
+from bert_jax.cli.main import main
+from bert_jax.data.labeled.glue import NLI
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
+from bert_jax.interop import importer
 from bert_jax.objectives.mlm import Mlm
+from bert_jax.studies import glue_suite
 from tests import small_run, tiny
 
 
@@ -29,8 +29,8 @@ def result(rate_scores: dict[float, list[float | None]],
 def test_of_several_rates_the_best_median_is_told():
   found = result({1e-5: [0.99, 0.6, 0.6], 1e-4: [0.7, 0.8, 0.9],
                   1e-3: [0.95, None, None]})
-  assert glue.chosen_rate(found) == 1e-4
-  table = glue.table({"MRPC": found})
+  assert glue_suite.chosen_rate(found) == 1e-4
+  table = glue_suite.table({"MRPC": found})
   f1, accuracy, mean = (line.split("|")[1:-1]
                         for line in table.splitlines()[2:])
   assert [cell.strip() for cell in f1] == [
@@ -43,11 +43,11 @@ def test_what_diverged_is_not_chosen():
   """Its constant prediction may score as well as that of others."""
   found, lost = result({1e-4: [0.6]}), result({1e-3: [0.6]}, loss=None)
   found["outcomes"] = lost["outcomes"] + found["outcomes"]
-  assert glue.chosen_rate(found) == 1e-4
+  assert glue_suite.chosen_rate(found) == 1e-4
 
 
 def test_a_seed_without_a_score_is_not_hidden():
-  table = glue.table({"MRPC": result({1e-4: [0.7, 0.8, None]})})
+  table = glue_suite.table({"MRPC": result({1e-4: [0.7, 0.8, None]})})
   cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
   assert cells[3:5] == ["nan", "nan"] and cells[-1] == "1"
 
@@ -71,7 +71,7 @@ def suite(tmp_path_factory) -> list[str]:
   recipe = tiny.recipe(objective=Mlm(), vocab_size=60, num_hidden_layers=1,
                        max_position_embeddings=32)
   params = jax.jit(recipe.init)(np.int32(0), tiny.batch(size=1)).params
-  imported.save(imported.Imported(
+  importer.save(importer.Imported(
       recipe.network.options, params, Mlm(), tokenizer, "a test"),
       folder / "bert")
   return ["glue", "--workdir", str(folder / "suite"), "--seeds", "2",
@@ -92,7 +92,8 @@ def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
   assert examples == 40
   assert abs(in_step * examples / in_epoch - 32) < examples / in_epoch
   assert "| mismatched accuracy |" in re.sub(" +", " ", told)
-  assert {"accuracy", "mismatched_accuracy"} <= kept["outcomes"][0]["scores"].keys()
+  assert {"accuracy", "mismatched_accuracy"} <= (
+      kept["outcomes"][0]["scores"].keys())
   lines = (workdir / "submission" / "MNLI-m.tsv").read_text().splitlines()
   assert lines[0] == "index\tprediction" and len(lines) == 6
   # What is finished is not done again, and nothing else is passed for it.

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.model.encoder import Bert, Encoder
+from bert_jax.model.bert import Bert
+from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
 
 # Our parameter path, theirs. The words `N` and `layerN` stand for the layers.

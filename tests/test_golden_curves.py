@@ -18,12 +18,12 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import metrics
-from bert_jax.data import loader
-from bert_jax.data.tasks import Classes
+from bert_jax.data.batches import loader
+from bert_jax.data.labeled.classes import Classes
+from bert_jax.metrics import weighted
+from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.masking import TokenMasking
 from bert_jax.objectives.mlm import MlmNsp
-from bert_jax.objectives.tasks import Classification
 from bert_jax.training.step import row_losses, train_step
 from tests import tiny
 
@@ -98,7 +98,7 @@ def measure(rows, objective, steps=STEPS, **changes):
   curve = []
   for batch in batches[:steps]:
     state, totals = step(state, batch)
-    curve.append(metrics.summarize(totals))
+    curve.append(weighted.summarize(totals))
 
   @jax.jit
   def probe(params, batch):

@@ -19,21 +19,25 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from bert_jax import checkpoint, config, show
-from bert_jax.__main__ import main
-from bert_jax.checkpoint import Checkpoints
+from bert_jax import config
+from bert_jax.cli.main import main
+from bert_jax.analysis import describe
+from bert_jax.checkpoints import manager as checkpoints
+from bert_jax.checkpoints.manager import Checkpoints, resolve
+from bert_jax.checkpoints.manifest import Facts
 from bert_jax.config import UserError
-from bert_jax.data.datasets import TextData
-from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.data.sources import TextData
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.facts import Facts
 from bert_jax.interop import (
-    crc32c, exporting, hub, huggingface, names, pickles, sources, tensorflow)
+    crc32c, exporter, hf_checkpoint, hub, importer, parameter_map,
+    tf_checkpoint, torch_pickle)
 from bert_jax.interop.model_card import Told
-from bert_jax.model.encoder import Bert, Encoder
-from bert_jax.objectives.objective import Objective
-from bert_jax.objectives.tasks import Classification
-from bert_jax.training.paths import leaves
+from bert_jax.model.bert import Bert
+from bert_jax.model.encoder import Encoder
+from bert_jax.objectives.base import Objective
+from bert_jax.objectives.classification import Classification
+from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import TrainState
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -125,7 +129,7 @@ class Heads(nn.Module):
     ("roberta", [h for h in HEADS[:-1] if "nsp" not in h])])
 def test_outputs_and_gradients_are_theirs(tmp_path, family, heads):
   cases = [f"{family}/{head}" for head in heads]
-  found = {case: sources.network(directory(tmp_path / case, case))
+  found = {case: importer.network(directory(tmp_path / case, case))
            for case in cases}
   # NSP alone has no objective of its own.
   own = {case: case.split("/")[1] for case in cases
@@ -168,7 +172,7 @@ def test_outputs_and_gradients_are_theirs(tmp_path, family, heads):
       np.testing.assert_allclose(got[weight != 0], expected[weight != 0],
                                  rtol=0, atol=1e-5)
     gradients = {path: np.asarray(x) for path, x in leaves(gradients).items()}
-    ours = names.to_theirs(
+    ours = parameter_map.to_theirs(
         {path: gradients[path if path.startswith("encoder/")
                          else f"{head}/{path}"] for path in flat},
         architecture.model)
@@ -183,7 +187,7 @@ def compare_gradients(case, ours, first):
     theirs[name] = frozen()[f"{case}/grad"][place:place + size].reshape(
         tensors[name].shape)
     place += size
-  theirs = huggingface.common_tensors(theirs, case)
+  theirs = hf_checkpoint.common_tensors(theirs, case)
   positions = "embeddings.position_embeddings.weight"
   theirs[positions] = theirs[positions][first:]
   assert set(ours) == set(theirs)
@@ -195,8 +199,8 @@ def compare_gradients(case, ours, first):
 
 @pytest.mark.parametrize("case", CASES)
 def test_export_is_the_way_back(tmp_path, case):
-  found, params = sources.network(directory(tmp_path / "a", case))
-  options, tensors = huggingface.written(
+  found, params = importer.network(directory(tmp_path / "a", case))
+  options, tensors = hf_checkpoint.written(
       found.model, found.objective, params, found.first_position or None)
   expected = tensors_of(case)
   assert set(tensors) == set(expected)
@@ -210,8 +214,8 @@ def test_export_is_the_way_back(tmp_path, case):
               "model_type", "type_vocab_size"):
     if key in theirs and theirs[key] is not None:
       assert options[key] == theirs[key], key
-  huggingface.write(tmp_path / "b", options, tensors, {})
-  again, same = sources.network(tmp_path / "b")
+  hf_checkpoint.write(tmp_path / "b", options, tensors, {})
+  again, same = importer.network(tmp_path / "b")
   assert again == found
   jax.tree.map(np.testing.assert_array_equal, params, same)
 
@@ -220,17 +224,17 @@ def test_the_table_names_every_parameter():
   model = Bert(vocab_size=40, hidden_size=8, num_hidden_layers=3,
                num_attention_heads=2, intermediate_size=16,
                max_position_embeddings=12)
-  shapes = leaves(show.workload(Experiment(
+  shapes = leaves(describe.workload(Experiment(
       model=model, data=TextData(length=12))).state.params)
-  sizes = names.sizes(model)
+  sizes = parameter_map.sizes(model)
   assert {path: x.shape for path, x in shapes.items()} == {
       entry.path: (3,) * entry.layered + tuple(sizes[c] for c in entry.letters)
-      for entry in names.TABLE if entry.part != "classifier"}
+      for entry in parameter_map.TABLE if entry.part != "classifier"}
 
 
 def test_google_writes_the_same_network(tmp_path):
-  _, expected = sources.network(directory(tmp_path, "bert/mlm + nsp"))
-  _, params = sources.network(DATA / "google")
+  _, expected = importer.network(directory(tmp_path, "bert/mlm + nsp"))
+  _, params = importer.network(DATA / "google")
   jax.tree.map(np.testing.assert_array_equal, expected, params)
 
 
@@ -248,13 +252,13 @@ def test_a_damaged_checkpoint_of_google_is_refused(tmp_path, change, words):
   for path, content in zip(paths, change(*(p.read_bytes() for p in paths))):
     path.write_bytes(content)
   with pytest.raises(UserError) as error:
-    sources.network(tmp_path / "g")
+    importer.network(tmp_path / "g")
   assert words in str(error.value)
 
 
 def compressed(index):
   """An index that says of its own last table that snappy was at work."""
-  footer = tensorflow._Reader(index[-48:-8])
+  footer = tf_checkpoint._Reader(index[-48:-8])
   _, _, offset, size = (footer.varint() for _ in range(4))
   return index[:offset + size] + b"\1" + index[offset + size + 1:]
 
@@ -274,7 +278,7 @@ def test_checksums_are_castagnolis():
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "pytorch_1.5.bin"])
 def test_pickles_are_read_without_torch(file):
-  found, expected = pickles.read(DATA / file), tensors_of("bert/mlm + nsp")
+  found, expected = torch_pickle.read(DATA / file), tensors_of("bert/mlm + nsp")
   assert "torch" not in sys.modules
   for name, x in expected.items():
     np.testing.assert_array_equal(found[name], x)
@@ -284,7 +288,7 @@ def test_pickles_are_read_without_torch(file):
     ("BFloat16", ml_dtypes.bfloat16), ("Half", np.float16),
     ("Double", np.float64)])
 def test_other_types_of_pickled_numbers(tmp_path, word, dtype):
-  expected = {name: x.astype(dtype) for name, x in pickles.read(
+  expected = {name: x.astype(dtype) for name, x in torch_pickle.read(
       DATA / "pytorch_model.bin").items()}
   path = tmp_path / "pytorch_model.bin"
   with zipfile.ZipFile(DATA / "pytorch_model.bin") as old, zipfile.ZipFile(
@@ -296,7 +300,7 @@ def test_other_types_of_pickled_numbers(tmp_path, word, dtype):
       elif "/data/" in name:
         data = np.frombuffer(data, np.float32).astype(dtype).tobytes()
       new.writestr(name, data)
-  found = pickles.read(path)
+  found = torch_pickle.read(path)
   assert all(x.dtype == dtype for x in found.values())
   jax.tree.map(np.testing.assert_array_equal, expected, found)
 
@@ -321,7 +325,7 @@ def test_a_pickle_that_would_execute_is_refused(tmp_path, function, name):
     archive.writestr("archive/data.pkl", content.replace(
         b"__builtin__", b"builtins"))
   with pytest.raises(UserError) as error:
-    pickles.read(path)
+    torch_pickle.read(path)
   assert name in str(error.value) and not witness.exists()
 
 
@@ -337,21 +341,22 @@ def test_files_that_are_no_pickled_tensors(tmp_path, content, words):
   else:
     path.write_bytes(content)
   with pytest.raises(UserError, match=words):
-    pickles.read(path)
+    torch_pickle.read(path)
 
 
 def test_a_tensor_larger_than_its_storage_is_refused():
   with pytest.raises(pickle.UnpicklingError, match="larger"):
-    pickles._tensor(np.zeros(6, np.float32), 1, (2, 3), (3, 1))
+    torch_pickle._tensor(np.zeros(6, np.float32), 1, (2, 3), (3, 1))
   with pytest.raises(pickle.UnpicklingError, match="larger"):
-    pickles._tensor(np.zeros(6, np.float32), 0, (1 << 40,), (0,))
-  strided = pickles._tensor(np.arange(6, dtype=np.float32), 0, (3, 2), (1, 3))
+    torch_pickle._tensor(np.zeros(6, np.float32), 0, (1 << 40,), (0,))
+  strided = torch_pickle._tensor(np.arange(6, dtype=np.float32), 0, (3, 2),
+                                 (1, 3))
   np.testing.assert_array_equal(strided, np.arange(6).reshape(2, 3).T)
 
 
 def test_other_names_of_the_same_tensors(tmp_path):
   tensors = tensors_of("bert/mlm + nsp")
-  _, expected = sources.network(directory(tmp_path / "a", "bert/mlm + nsp"))
+  _, expected = importer.network(directory(tmp_path / "a", "bert/mlm + nsp"))
   old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
       "LayerNorm.bias", "LayerNorm.beta").removeprefix("bert."): x
          for name, x in tensors.items()}
@@ -360,7 +365,7 @@ def test_other_names_of_the_same_tensors(tmp_path):
       "bert.embeddings.word_embeddings.weight"]
   old["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
   # What the class is called does not take away what is there.
-  _, params = sources.network(directory(
+  _, params = importer.network(directory(
       tmp_path / "b", "bert/mlm + nsp", old,
       architectures=["BertForMaskedLM"]))
   jax.tree.map(np.testing.assert_array_equal, expected, params)
@@ -383,7 +388,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, words):
   else:
     tensors[name] = np.zeros(shape, np.float32)
   with pytest.raises(UserError) as error:
-    sources.network(directory(tmp_path, "bert/mlm", tensors))
+    importer.network(directory(tmp_path, "bert/mlm", tensors))
   assert words in str(error.value)
 
 
@@ -404,14 +409,14 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, words):
      "names 1 labels, but the classifier has 3")])
 def test_configurations_that_are_not_to_be_had(tmp_path, options, words):
   with pytest.raises(UserError) as error:
-    sources.network(directory(tmp_path, "bert/class", **options))
+    importer.network(directory(tmp_path, "bert/class", **options))
   assert words in str(error.value) or words == "did you mean"
 
 
 def test_weights_in_several_files(tmp_path):
   tensors = tensors_of("bert/class")
   path = directory(tmp_path, "bert/class")
-  _, expected = sources.network(path)
+  _, expected = importer.network(path)
   (path / "model.safetensors").unlink()
   index = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(tensors)}
   for part in set(index.values()):
@@ -420,20 +425,20 @@ def test_weights_in_several_files(tmp_path):
   told = path / "model.safetensors.index.json"
   told.write_text(json.dumps({"weight_map": index}))
   jax.tree.map(np.testing.assert_array_equal, expected,
-               sources.network(path)[1])
+               importer.network(path)[1])
   (path / "part-1.safetensors").unlink()
   with pytest.raises(UserError, match="part-1.safetensors is missing"):
-    sources.network(path)
+    importer.network(path)
   told.write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
   with pytest.raises(UserError, match="outside of its directory"):
-    sources.network(path)
+    importer.network(path)
   told.write_text("{}")
   with pytest.raises(UserError, match="no weight_map"):
-    sources.network(path)
+    importer.network(path)
   (path / "model.safetensors").write_text(
       "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 34\n")
   with pytest.raises(UserError, match="git lfs pull"):
-    sources.network(path)
+    importer.network(path)
 
 
 def test_the_hub_by_its_own_client(tmp_path, monkeypatch):
@@ -458,20 +463,21 @@ def test_the_hub_by_its_own_client(tmp_path, monkeypatch):
 
   client.snapshot_download = fail
   with pytest.raises(UserError, match="no route to host[^\n]*$"):
-    sources.read("google-bert/tiny")
+    importer.read("google-bert/tiny")
   monkeypatch.setitem(sys.modules, "huggingface_hub", None)
   with pytest.raises(UserError, match="install huggingface_hub"):
-    sources.read("google-bert/tiny")
+    importer.read("google-bert/tiny")
 
 
 def test_directories_older_than_transformers(tmp_path):
   """Google's configuration and vocabulary beside weights for PyTorch."""
-  _, expected = sources.network(directory(tmp_path / "a", "bert/mlm + nsp"))
+  _, expected = importer.network(directory(tmp_path / "a", "bert/mlm + nsp"))
   old = tmp_path / "old"
   old.mkdir()
   shutil.copy(DATA / "google" / "bert_config.json", old)
   shutil.copy(DATA / "pytorch_1.5.bin", old / "pytorch_model.bin")
-  jax.tree.map(np.testing.assert_array_equal, expected, sources.network(old)[1])
+  jax.tree.map(np.testing.assert_array_equal, expected,
+               importer.network(old)[1])
 
 
 @pytest.mark.parametrize("capital", [False, True])
@@ -482,7 +488,7 @@ def test_googles_vocabulary_says_whether_text_has_capitals(tmp_path, capital):
     path = tmp_path / "g" / "vocab.txt"
     path.write_text(path.read_text().replace("w7\n", "W7\n"))
   for given in "", str(tmp_path / "g" / "vocab.txt"):
-    tokenizer = sources.read(str(tmp_path / "g"), given).tokenizer
+    tokenizer = importer.read(str(tmp_path / "g"), given).tokenizer
     assert tokenizer.tokens(tokenizer.encode(["w7 W7"])[0]) == (
         ["[UNK]", "W7"] if capital else ["w7", "w7"])
 
@@ -509,9 +515,9 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   work, target = str(tmp_path / "work"), tmp_path / "exported"
   assert main(["import", str(source), "--workdir", work]) == 0
   assert "objective=similarity" in capsys.readouterr().out
-  saved = checkpoint.read(work)
-  resolved = checkpoint.resolve(Experiment(data=TextData(length=8)),
-                                [f"init_from={work}"])
+  saved = checkpoints.read(work)
+  resolved = resolve(Experiment(data=TextData(length=8)),
+                     [f"init_from={work}"])
   assert resolved.model == saved.facts.experiment.model
   assert main(["embed", work, "w1 w2 w3", "w4", "--normalize"]) == 0
   vectors = np.array([json.loads(line)["vector"] for line in
@@ -535,15 +541,15 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   assert "is not empty" in capsys.readouterr().err
   assert main(["import", str(source), "--workdir", work]) == 1
   assert "holds a run already" in capsys.readouterr().err
-  read = sources.read(str(target))
+  read = importer.read(str(target))
   assert read.tokenizer.fingerprint == saved.facts.tokenizer.fingerprint
 
 
 def test_the_card_says_what_the_run_recorded(tmp_path):
-  _, flat = sources.network(directory(tmp_path / "hf", "bert/class"))
+  _, flat = importer.network(directory(tmp_path / "hf", "bert/class"))
   saved = run(tmp_path, flat, Classification(labels=("no", "yes", "maybe")))
-  exporting.export(saved, tmp_path / "out", Told(
-      data="reviews of 2026", data_licence="CC0", limits="One genre."))
+  exporter.export(saved, tmp_path / "out", Told(
+     data="reviews of 2026", data_licence="CC0", limits="One genre."))
   card = (tmp_path / "out" / "README.md").read_text()
   for words in ("BertForSequenceClassification", "reviews of 2026", "CC0",
                 "One genre.", "4 of 256 rows of 10 tokens", "8 x cpu",
@@ -574,20 +580,21 @@ def run(folder, flat, objective, **options):
 
 
 def test_networks_that_bert_cannot_express_are_not_exported(tmp_path):
-  _, flat = sources.network(directory(tmp_path / "hf", "bert/class"))
+  _, flat = importer.network(directory(tmp_path / "hf", "bert/class"))
   workdir = run(tmp_path, flat, Classification(labels=("a", "b", "c")),
                 norm_placement="pre")
   with pytest.raises(UserError, match="model.norm_placement=pre: Hugging"):
-    exporting.export(workdir, tmp_path / "out")
+    exporter.export(workdir, tmp_path / "out")
   assert not (tmp_path / "out").exists()
   with pytest.raises(UserError, match="nothing like the parameters extra/x"):
-    names.to_theirs(flat | {"extra/x": np.zeros(2)}, Bert(vocab_size=40))
+    parameter_map.to_theirs(flat | {"extra/x": np.zeros(2)},
+                            Bert(vocab_size=40))
   with pytest.raises(UserError, match="--family bert"):
-    huggingface.written(*parts("bert/mlm + nsp", tmp_path), 2)
+    hf_checkpoint.written(*parts("bert/mlm + nsp", tmp_path), 2)
 
 
 def parts(case, tmp_path):
-  found, params = sources.network(directory(tmp_path / case, case))
+  found, params = importer.network(directory(tmp_path / case, case))
   return found.model, found.objective, params
 
 
@@ -596,4 +603,4 @@ def test_a_tokenizer_with_more_pieces_than_the_network(tmp_path):
   with (source / "vocab.txt").open("a") as file:
     file.write("one\ntoo\nmany\n")
   with pytest.raises(UserError, match="43 pieces, .* only 40 word vectors"):
-    sources.read(str(source))
+    importer.read(str(source))

@@ -9,19 +9,22 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import config, metrics
+from bert_jax import config
 from bert_jax.config import UserError
-from bert_jax.data import loader, tasks
-from bert_jax.data.columns import Columns
-from bert_jax.data.label_sets import LabelSets
-from bert_jax.data.labelled import KINDS, Labelled
-from bert_jax.data.segments import MultipleChoice, Vectors
-from bert_jax.data.tags import tagged
-from bert_jax.data.tasks import Classes, Numbers
+from bert_jax.data.batches import loader
+from bert_jax.data.labeled import classes
+from bert_jax.data.labeled.base import KINDS, Labelled
+from bert_jax.data.labeled.classes import Classes, Numbers
+from bert_jax.data.labeled.multi_label import LabelSets
+from bert_jax.data.labeled.segments import MultipleChoice, Vectors
+from bert_jax.data.labeled.tags import tagged
+from bert_jax.data.records.columns import Columns
 from bert_jax.experiment import Experiment
-from bert_jax.objectives.objective import Objective
-from bert_jax.objectives.several import Contrastive, Similarity
-from bert_jax.objectives.tasks import Classification, Tagging
+from bert_jax.metrics import retrieval
+from bert_jax.metrics.scores import label_set_scores, pearson
+from bert_jax.objectives.base import Objective
+from bert_jax.objectives.classification import Classification, Tagging
+from bert_jax.objectives.embedding import Contrastive, Similarity
 from tests import tiny
 from tests.test_tasks import Letters
 
@@ -182,15 +185,15 @@ def write(path, *records: dict) -> str:
 def test_sets_of_labels_are_read(tmp_path):
   path = tmp_path / "a.tsv"
   path.write_text("sentence\tlabel\nhi\tred|blue\nho\t\nha\tblue\n")
-  labelled = tasks.read(str(path), Columns(separator="|"), "classes")
+  labelled = classes.read(str(path), Columns(separator="|"), "classes")
   assert labelled.label_names == ("blue", "red")
   assert labelled.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
   lists = write(tmp_path / "a.jsonl", {"sentence": "x", "label": ["red"]},
                 {"sentence": "y", "label": ["rde", "blue"]})
   with pytest.raises(UserError, match="a.jsonl:2: the label 'rde' is not known"
                      "; did you mean 'red'"):
-    tasks.read(lists, Columns(), "classes", labelled.label_names)
-  found = tasks.read(lists, Columns(dirty="skip"), "classes", ("blue", "red"))
+    classes.read(lists, Columns(), "classes", labelled.label_names)
+  found = classes.read(lists, Columns(dirty="skip"), "classes", ("blue", "red"))
   assert found.labels.tolist() == [[0, 1]]
 
 
@@ -199,7 +202,7 @@ def test_choices_are_read(tmp_path):
   path = tmp_path / "a.tsv"
   path.write_text("premise\tbegins\tone\ttwo\tlabel\n"
                   "It rained.\tSo\twe ran\twe slept\t1\n")
-  labelled = tasks.read(str(path), columns, "choice")
+  labelled = classes.read(str(path), columns, "choice")
   assert labelled.choices == [["So we ran", "So we slept"]]
   assert labelled.labels.tolist() == [1]
   assert labelled.label_names == ("0", "1")
@@ -208,17 +211,17 @@ def test_choices_are_read(tmp_path):
                 {"q": "y", "options": ["u", "v"], "label": "A"})
   with pytest.raises(UserError, match="1 with another number of choices.*\n"
                      ".*:2: 2 choices, not 3"):
-    tasks.read(lists, Columns("q", choices=("options",)), "choice",
-               ("A", "B", "C"))
+    classes.read(lists, Columns("q", choices=("options",)), "choice",
+                 ("A", "B", "C"))
   with pytest.raises(UserError, match="name the columns of the choices"):
-    tasks.read(lists, Columns("q"), "choice")
+    classes.read(lists, Columns("q"), "choice")
 
 
 def test_vectors_are_scored_by_similarity_or_by_search():
   labelled = MADE["vectors"]()
   found = np.random.default_rng(0).normal(size=(COUNT, 2, 4))
   similar = labelled.scores(found)
-  assert similar["pearson"] == metrics.pearson(
+  assert similar["pearson"] == pearson(
       labelled.labels, (found[:, 0] * found[:, 1]).sum(-1))
   unlabelled = dataclasses.replace(labelled, labels=None)
   found[:, 1] = found[:, 0]
@@ -231,13 +234,13 @@ def test_vectors_are_scored_by_similarity_or_by_search():
 
 def test_search_ranks():
   query, passage = np.eye(3), np.eye(3)
-  assert metrics.retrieval_scores(query, passage) == {
+  assert retrieval.retrieval_scores(query, passage) == {
       "mrr": 1, "recall_1": 1, "recall_10": 1}
-  found = metrics.retrieval_scores(query, passage[[1, 0, 2]])
+  found = retrieval.retrieval_scores(query, passage[[1, 0, 2]])
   # Third: first. The others: nobody is nearer but one, and one is as near.
   assert found["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
   # A copy of the right one is no rival; what is as near but another one is.
-  copies = metrics.retrieval_scores(np.eye(2)[[0, 0]], np.eye(2)[[0, 0]])
+  copies = retrieval.retrieval_scores(np.eye(2)[[0, 0]], np.eye(2)[[0, 0]])
   assert copies["recall_1"] == 1
 
 
@@ -246,7 +249,7 @@ def test_scores_of_label_sets():
   gold, found = (np.random.default_rng(i).random((40, 5)) < 0.4
                  for i in range(2))
   gold[:, 4] = found[:, 4] = False  # a class that nobody has
-  scores = metrics.label_set_scores(gold, found)
+  scores = label_set_scores(gold, found)
   for average in ("micro", "macro"):
     assert scores[f"{average}_f1"] == pytest.approx(sklearn.f1_score(
         gold, found, average=average, zero_division=0))

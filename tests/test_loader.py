@@ -3,9 +3,9 @@ import threading
 import numpy as np
 import pytest
 
-from bert_jax.data import loader
-from bert_jax.data.formats import PairsFormat
-from bert_jax.data.rows import PretrainingRows
+from bert_jax.data.batches import loader
+from bert_jax.data.pretraining.formats import PairsFormat
+from bert_jax.data.pretraining.rows import PretrainingRows
 from tests.memory_corpus import random_corpus, vocabulary
 
 CORPUS = random_corpus(30, 12, 8)

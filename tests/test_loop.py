@@ -8,13 +8,19 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config, embed, evaluate, loop, start, watch
+from bert_jax import config
+from bert_jax.analysis import embed, predict
+from bert_jax.checkpoints import manager as checkpoints
+from bert_jax.checkpoints.manager import Checkpoints
 from bert_jax.config import UserError
-from bert_jax.data.datasets import TableData
+from bert_jax.data.sources import TableData
 from bert_jax.experiment import Experiment
-from bert_jax.log import Log
-from bert_jax.objectives.tasks import Classification, Regression, Tagging
-from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.metrics import selection
+from bert_jax.objectives.classification import Classification, Tagging
+from bert_jax.objectives.regression import Regression
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout
+from bert_jax.runs import initialize, loop, train
+from bert_jax.runs.step_log import Log
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
 from bert_jax.training.step import TrainState
@@ -23,14 +29,14 @@ from tests.small_run import WORDS, curve, pretraining, stored
 
 @pytest.fixture(scope="module")
 def pretrained(folder) -> pathlib.Path:
-  loop.train(pretraining(folder), folder / "pretrained")
+  train.train(pretraining(folder), folder / "pretrained")
   return folder / "pretrained"
 
 
 def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
           **options) -> Experiment:
   return dataclasses.replace(Experiment(
-      model=checkpoint.read(pretrained).facts.experiment.model,
+      model=checkpoints.read(pretrained).facts.experiment.model,
       init_from=str(pretrained), objective=objective,
       data=TableData(length=32, examples_per_row=4,
                      train=str(folder / "train.tsv"),
@@ -46,7 +52,7 @@ def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
                                                pretrained):
   """Bit for bit: parameters, optimizer and curve."""
   four = pretraining(folder, layout=layout, schedule=LinearSchedule(1e-2))
-  whole = loop.train(four, tmp_path / "whole")
+  whole = train.train(four, tmp_path / "whole")
 
   class Stopped(Exception):
     pass
@@ -60,8 +66,8 @@ def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
     patch.setattr(Log, "hold", stop)
-    loop.train(four, tmp_path / "parts")
-  parts = loop.train(four, tmp_path / "parts")
+    train.train(four, tmp_path / "parts")
+  parts = train.train(four, tmp_path / "parts")
   jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
   assert parts.scores == whole.scores
   states = [stored(tmp_path / name, whole.run) for name in ("whole", "parts")]
@@ -85,11 +91,11 @@ def test_a_run_leaves_its_curves(pretrained):
 def test_another_run_in_the_same_place_is_refused(folder, pretrained):
   other = dataclasses.replace(pretraining(folder), seed=1)
   with pytest.raises(UserError, match="seed=1"):
-    loop.train(other, pretrained)
+    train.train(other, pretrained)
 
 
 def test_held_out_scores_do_not_depend_on_the_batch_size(pretrained):
-  first, second = (evaluate.of_workdir(str(pretrained), [f"batch_size={n}"])
+  first, second = (predict.of_workdir(str(pretrained), [f"batch_size={n}"])
                    for n in (8, 24))
   for name, value in first.items():
     assert second[name] == pytest.approx(value, rel=1e-5), name
@@ -110,13 +116,13 @@ def test_finetuning_learns_and_predicts(
   experiment = table(folder, pretrained, objective, epochs=12.0)
   experiment = config.override(
       experiment, [f"data.columns.label={label}", *options])
-  result = loop.train(experiment, tmp_path / "run")
+  result = train.train(experiment, tmp_path / "run")
   told = " ".join(capsys.readouterr().err.split())
   assert f"of {pretrained}; drawn anew: {anew}." in told.replace("- ", "-")
   assert result.scores[score] > least
-  assert evaluate.of_workdir(str(tmp_path / "run")) == pytest.approx(
+  assert predict.of_workdir(str(tmp_path / "run")) == pytest.approx(
       result.scores)
-  count = evaluate.predict_file(
+  count = predict.predict_file(
       str(tmp_path / "run"), str(folder / "dev.tsv"),
       str(tmp_path / "out.tsv"))
   lines = (tmp_path / "out.tsv").read_text().splitlines()
@@ -132,16 +138,16 @@ def test_finetuning_learns_and_predicts(
 
 
 def test_finetuning_starts_from_the_pretrained_parameters(pretrained):
-  saved = checkpoint.read(pretrained)
+  saved = checkpoints.read(pretrained)
   fresh = jax.tree.map(np.zeros_like, saved.params) | {
       "classifier": {"kernel": np.zeros((16, 2))}}
-  params, missing = start.start_from(saved, fresh)
+  params, missing = initialize.start_from(saved, fresh)
   assert missing == ["classifier/kernel"]
   jax.tree.map(np.testing.assert_array_equal, params["encoder"],
                saved.params["encoder"])
   wider = {"encoder": {"pooler": {"kernel": np.zeros((16, 99))}}}
   with pytest.raises(UserError, match=r"encoder/pooler/kernel .*\(16, 16\)"):
-    start.start_from(saved, wider)
+    initialize.start_from(saved, wider)
 
 
 def test_tags_for_every_word(folder, tmp_path, pretrained):
@@ -154,10 +160,10 @@ def test_tags_for_every_word(folder, tmp_path, pretrained):
       table(folder, pretrained, Tagging(), epochs=8.0),
       [f"data.train={folder}/train.conll", "data.columns.text=0",
        f"data.evaluation={folder}/dev.conll", "data.columns.label=1"])
-  result = loop.train(experiment, tmp_path / "run")
+  result = train.train(experiment, tmp_path / "run")
   assert result.scores["entity_f1"] > 0.9
-  evaluate.predict_file(str(tmp_path / "run"), f"{folder}/dev.conll",
-                        str(tmp_path / "out.jsonl"))
+  predict.predict_file(str(tmp_path / "run"), f"{folder}/dev.conll",
+                       str(tmp_path / "out.jsonl"))
   lines = [json.loads(line)
            for line in (tmp_path / "out.jsonl").read_text().splitlines()]
   assert len(lines) == 20
@@ -167,7 +173,7 @@ def test_tags_for_every_word(folder, tmp_path, pretrained):
 
 
 def test_embeddings_are_those_of_each_text_alone(pretrained):
-  saved = checkpoint.read(pretrained)
+  saved = checkpoints.read(pretrained)
   texts = ["red green", "old", "new warm cold dark light soft red"] * 4
   for pooling in ("mean", "cls", "pooled", "tokens"):
     together = embed.embed(saved, texts, pooling=pooling, layer=1)
@@ -182,7 +188,7 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
                                                  monkeypatch):
   """What was seen behind the last checkpoint is seen again, and counts once."""
   seen = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9, 0.9]
-  monkeypatch.setattr(loop._Leg, "evaluate", lambda self, state: {
+  monkeypatch.setattr(loop.Leg, "evaluate", lambda self, state: {
       "accuracy": seen[int(state.step) - 1]})
   run = pretraining(folder, steps=8, evaluate_every=1, save_every=3,
                     best="accuracy", patience=3)
@@ -195,47 +201,47 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
 
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
     patch.setattr(Log, "hold", kill)
-    loop.train(run, tmp_path)
-  assert loop.train(run, tmp_path).scores == {"accuracy": 0.5}
-  assert checkpoint.read(tmp_path).step == 2
+    train.train(run, tmp_path)
+  assert train.train(run, tmp_path).scores == {"accuracy": 0.5}
+  assert checkpoints.read(tmp_path).step == 2
   lines = curve(tmp_path)
   assert [line["step"] for line in lines
           if "held_out/accuracy" in line] == [1, 2, 3, 4, 5]
-  assert loop.train(run, tmp_path).scores == {"accuracy": 0.5}
+  assert train.train(run, tmp_path).scores == {"accuracy": 0.5}
   assert curve(tmp_path) == lines
 
 
 def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
-  facts = checkpoint.read(pretrained).facts
+  facts = checkpoints.read(pretrained).facts
   facts = dataclasses.replace(facts, experiment=dataclasses.replace(
       facts.experiment, best="accuracy"))
-  with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+  with Checkpoints(tmp_path, keep=1, best="accuracy") as out:
     for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4)):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
                facts, {"accuracy": accuracy}, {})
-  found = checkpoint.read(tmp_path)
+  found = checkpoints.read(tmp_path)
   assert found.step == 2 and found.params == {"step": 2.0}
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
           if p.name.isdecimal()}
   assert kept == {"2", "4"}
-  with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+  with Checkpoints(tmp_path, keep=1, best="accuracy") as out:
     state = TrainState(np.int32(4), np.int32(0), {"step": np.float32(4)},
                        {"m": np.zeros(1)})
     for score, again in ((0.95, False), (0.95, True)):
       out.save(state, facts, {"accuracy": score}, {}, again)
       out.wait()
-      found = checkpoint.read(tmp_path)
+      found = checkpoints.read(tmp_path)
       assert found.step == (4 if again else 2)
   assert found.scores == {"accuracy": 0.95}
   # Another that is only as good is not the best one.
-  with checkpoint.Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+  with Checkpoints(tmp_path, keep=1, best="accuracy") as out:
     for step, scores in ((5, {"accuracy": 0.95}), (6, {})):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
                facts, scores, {})
-  assert checkpoint.read(tmp_path).step == 4
-  with (checkpoint.Checkpoints(tmp_path, best="acuracy") as out,
+  assert checkpoints.read(tmp_path).step == 4
+  with (Checkpoints(tmp_path, best="acuracy") as out,
         pytest.raises(UserError, match="did you mean 'accuracy'")):
     out.save(TrainState(np.int32(5), np.int32(0), {}, {}), facts,
              {"accuracy": 0.5}, {})
@@ -245,7 +251,7 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
     ("accuracy", 0.6), ("mlm_loss", 0.4), ("perplexity", 0.4),
     ("bits_per_byte", 0.4)])
 def test_what_is_better_goes_by_the_metric(metric, better):
-  found, old, none = (watch.rank(metric, {metric: x})
+  found, old, none = (selection.rank(metric, {metric: x})
                       for x in (better, 0.5, np.nan))
   assert found > old > none
 

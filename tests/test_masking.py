@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.objectives.masking import (
-    Masking, TokenMasking, WholeWordMasking)
+from bert_jax.objectives.masking import Masking, TokenMasking, WholeWordMasking
 from tests import tiny
 
 ROWS, LENGTH = 512, 128

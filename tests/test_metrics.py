@@ -3,31 +3,32 @@ import math
 import numpy as np
 import pytest
 
-from bert_jax import metrics
 from bert_jax.config import UserError
+from bert_jax.metrics import entities, weighted
+from bert_jax.metrics.scores import score
 
 CLASS = ("accuracy", "precision", "recall", "f1", "matthews")
 REAL = ("pearson", "spearman")
 
 
 def scores(names, labels, predictions):
-  return {name: metrics.score(name, labels, predictions) for name in names}
+  return {name: score(name, labels, predictions) for name in names}
 
 
 def test_pairs_add_up_to_means_over_all():
-  merged = metrics.merge([
+  merged = weighted.merge([
       {"mlm_loss": (np.float32(6), 3), "nsp_loss": (1, 1), "empty": (0, 0)},
       {"mlm_loss": (np.float32(4), 1), "nsp_loss": (0, 1)}])
   assert merged["mlm_loss"] == (10, 4)
-  found = metrics.summarize(merged)
+  found = weighted.summarize(merged)
   assert math.isnan(found.pop("empty"))
   assert found == pytest.approx({
       "mlm_loss": 2.5, "nsp_loss": .5, "loss": 3, "perplexity": math.exp(2.5)})
 
 
 def test_perplexity():
-  assert metrics.perplexity(math.log(8)) == pytest.approx(8)
-  assert metrics.perplexity(1e6) == math.inf
+  assert weighted.perplexity(math.log(8)) == pytest.approx(8)
+  assert weighted.perplexity(1e6) == math.inf
 
 
 def test_binary_scores_are_those_of_class_one():
@@ -48,9 +49,9 @@ def test_correlations():
   found = scores(REAL, [1.0, 2.0, 3.0], [0.5, 0.5, 8.0])
   assert found == pytest.approx({"pearson": math.sqrt(3) / 2,
                                  "spearman": math.sqrt(3) / 2})
-  far = metrics.score("spearman", [1, 2, 3, 4], [1, 2, 4, 100])
+  far = score("spearman", [1, 2, 3, 4], [1, 2, 4, 100])
   assert far == pytest.approx(1)
-  ties = metrics.score("spearman", [1, 2, 2, 3], [1, 2, 3, 3])
+  ties = score("spearman", [1, 2, 2, 3], [1, 2, 3, 3])
   assert ties == pytest.approx(5 / 6)
 
 
@@ -68,7 +69,7 @@ def test_no_examples_no_score():
 
 def test_an_unknown_metric_names_the_nearest():
   with pytest.raises(UserError, match="'acuracy'; did you mean 'accuracy'"):
-    metrics.score("acuracy", [1], [1])
+    score("acuracy", [1], [1])
 
 
 @pytest.mark.parametrize("tags, expected", [
@@ -81,22 +82,22 @@ def test_an_unknown_metric_names_the_nearest():
     ("O O", set()),
 ])
 def test_entities(tags, expected):
-  assert metrics.entities(tags.split()) == expected
+  assert entities.entities(tags.split()) == expected
 
 
 def test_entities_must_agree_in_bounds_and_kind():
   labels = [["B-x", "I-x", "O", "B-y"], ["B-x", ""]]
   predictions = [["B-x", "O", "O", "B-y"], ["", "O"]]
-  assert metrics.entity_scores(labels, predictions) == pytest.approx({
+  assert entities.entity_scores(labels, predictions) == pytest.approx({
       "tag_accuracy": 3 / 5, "entity_precision": 1 / 2,
       "entity_recall": 1 / 3, "entity_f1": 2 / 5})
 
 
 def test_no_entities_no_score():
-  assert metrics.entity_scores([["O"]], [["O"]]) == {
+  assert entities.entity_scores([["O"]], [["O"]]) == {
       "tag_accuracy": 1, "entity_precision": 0, "entity_recall": 0,
       "entity_f1": 0}
-  assert math.isnan(metrics.entity_scores([], [])["tag_accuracy"])
+  assert math.isnan(entities.entity_scores([], [])["tag_accuracy"])
 
 
 def test_scores_of_conlleval(shared):
@@ -106,7 +107,7 @@ def test_scores_of_conlleval(shared):
   labels, predictions = (
       [[word[column] for word in sentence] for sentence in sentences]
       for column in (2, 3))
-  found = metrics.entity_scores(labels, predictions)
+  found = entities.entity_scores(labels, predictions)
   assert {name: round(100 * value, 2) for name, value in found.items()} == {
       "tag_accuracy": 84.08, "entity_precision": 68.83,
       "entity_recall": 80.83, "entity_f1": 74.35}

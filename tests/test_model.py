@@ -13,7 +13,8 @@ import pytest
 
 from bert_jax.config import UserError
 from bert_jax.model.attention import Attention
-from bert_jax.model.encoder import Bert, Encoder
+from bert_jax.model.bert import Bert
+from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
 from bert_jax.model.layers import dropout
 

@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import config, metrics, show
+from bert_jax import config
+from bert_jax.analysis import describe
 from bert_jax.experiment import Experiment
+from bert_jax.metrics import weighted
 from bert_jax.model.attention import DotProductAttention
 from bert_jax.training.step import train_step
 from tests import tiny
@@ -22,7 +24,7 @@ def test_every_page_says_what_it_is_and_can_be_written_down(name):
   assert "python -m bert_jax" in page.docstring or "tools/" in page.docstring
   changes = config.changes(Experiment(), page.experiment)
   assert config.override(Experiment(), changes) == page.experiment
-  assert sum(show.parameter_counts(page.experiment).values()) > 0
+  assert sum(describe.parameter_counts(page.experiment).values()) > 0
 
 
 @pytest.mark.parametrize("name, millions", [
@@ -30,7 +32,7 @@ def test_every_page_says_what_it_is_and_can_be_written_down(name):
     ("base", 110.1), ("large", 335)])
 def test_sizes_are_the_published_ones(name, millions):
   """google-research/bert's README and 1908.08962, table 1."""
-  counts = show.parameter_counts(config.load_page(name).experiment)
+  counts = describe.parameter_counts(config.load_page(name).experiment)
   published = sum(n for part, n in counts.items() if "mlm" not in part)
   assert published / 1e6 == pytest.approx(millions, rel=0.02)
 
@@ -70,5 +72,5 @@ def test_replaced_tokens_are_trained_on():
   state, losses = jax.jit(recipe.init)(np.int32(0), batch), []
   for _ in range(3):
     state, pairs = step(state, batch)
-    losses.append(metrics.summarize(metrics.merge([pairs]))["loss"])
+    losses.append(weighted.summarize(weighted.merge([pairs]))["loss"])
   assert losses == sorted(losses, reverse=True)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.training import partition, paths, plan
-from bert_jax.training.layouts import MeshLayout
+from bert_jax.parallel import cost, rules
+from bert_jax.parallel.layouts import MeshLayout
+from bert_jax.parallel.mesh import P, make_mesh
+from bert_jax.training import param_paths
 from bert_jax.training.optimizers import BertAdam, Optimizer, Sgd
 from tests import tiny
 
@@ -20,22 +22,22 @@ SHAPES = [(8, 1, 1), (2, 2, 2), (1, 8, 1)]
 
 @functools.cache
 def work(optimizer: Optimizer = Sgd(), microbatches: int = 1,
-         batch_size: int = tiny.BATCH, **options) -> plan.Workload:
+         batch_size: int = tiny.BATCH, **options) -> cost.Workload:
   recipe = tiny.recipe(optimizer=optimizer, microbatches=microbatches,
                        **options)
   batch = tiny.batch()
-  return plan.Workload(recipe, jax.eval_shape(recipe.init, np.int32(0), batch),
+  return cost.Workload(recipe, jax.eval_shape(recipe.init, np.int32(0), batch),
                        batch, batch_size)
 
 
 def test_state_takes_the_bytes_that_were_told():
   adam = work(BertAdam())
-  mesh = partition.make_mesh(2, 2, 2)
+  mesh = make_mesh(2, 2, 2)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), adam.state)
-  state = jax.device_put(zeros, partition.shardings(zeros, mesh))
+  state = jax.device_put(zeros, rules.shardings(zeros, mesh))
   held = lambda tree: sum(x.addressable_shards[0].data.nbytes
                           for x in jax.tree.leaves(tree))
-  told = plan.price(adam, (2, 2, 2))
+  told = cost.price(adam, (2, 2, 2))
   assert (told.parameters, told.optimizer) == (held(state.params),
                                                held(state.opt_state))
   assert told.optimizer == 2 * told.parameters
@@ -43,13 +45,13 @@ def test_state_takes_the_bytes_that_were_told():
 
 def test_activations_are_those_of_the_rows_in_flight():
   """Of whatever network; the tensor axis splits heads, not hidden states."""
-  whole = plan.price(work(), (8, 1, 1))
-  half = plan.price(work(microbatches=2), (8, 1, 1))
+  whole = cost.price(work(), (8, 1, 1))
+  half = cost.price(work(microbatches=2), (8, 1, 1))
   assert whole.activations == 2 * half.activations
   assert half.gradients == 2 * whole.gradients  # the sum and its next part
-  longer = plan.price(work(num_hidden_layers=4), (8, 1, 1))
+  longer = cost.price(work(num_hidden_layers=4), (8, 1, 1))
   assert 1.5 < longer.activations / whole.activations < 2
-  assert (whole.activations < plan.price(work(), (4, 1, 2)).activations
+  assert (whole.activations < cost.price(work(), (4, 1, 2)).activations
           < 2 * whole.activations)
 
 
@@ -58,26 +60,26 @@ def test_activations_are_those_of_the_rows_in_flight():
                          + [Sgd(momentum=0.9)])
 def test_moments_lie_as_their_parameters(optimizer):
   state = work(optimizer).state
-  placed = partition.shardings(state, partition.make_mesh(2, 2, 2))
-  of_params = paths.leaves(placed.params)
-  for path, sharding in paths.leaves(placed.opt_state).items():
+  placed = rules.shardings(state, make_mesh(2, 2, 2))
+  of_params = param_paths.leaves(placed.params)
+  for path, sharding in param_paths.leaves(placed.opt_state).items():
     mine = [p for p in of_params if path.endswith("/" + p)]
     assert [of_params[p].spec for p in mine] == [sharding.spec] * len(mine)
-    assert mine or sharding.spec == partition.P()  # counts
+    assert mine or sharding.spec == P()  # counts
   query = "encoder/layers/attention/query/kernel"
-  assert of_params[query].spec == partition.P(None, "fsdp", "tensor", None)
+  assert of_params[query].spec == P(None, "fsdp", "tensor", None)
 
 
 def test_least_traffic_of_what_fits_is_chosen():
-  plans = plan.candidates(work(), SHAPES)
+  plans = cost.candidates(work(), SHAPES)
   assert [p.traffic for p in plans] == sorted(p.traffic for p in plans)
   first = plans[0]
-  assert plan.choose(work(), SHAPES) == first.shape == (8, 1, 1)
+  assert cost.choose(work(), SHAPES) == first.shape == (8, 1, 1)
   smaller = [p for p in plans if p.memory < first.memory]
   assert smaller
   limit = first.memory - 1
-  assert plan.choose(work(), SHAPES, limit) == smaller[0].shape
-  assert plan.choose(work(), SHAPES, 1) == min(
+  assert cost.choose(work(), SHAPES, limit) == smaller[0].shape
+  assert cost.choose(work(), SHAPES, 1) == min(
       plans, key=lambda p: p.memory).shape
 
 
@@ -145,7 +147,7 @@ def test_the_compiler_sends_what_was_told():
                                       of.row)
     text = runner.step.lower(of.state, of.row).compile().as_text()
     measured[shape] = sent(text)
-    told[shape] = plan.traffic(of, shape)
+    told[shape] = cost.traffic(of, shape)
   assert sorted(SHAPES, key=measured.get) == sorted(SHAPES, key=told.get)
   for shape in SHAPES:
     allowed = 1.1 if shape[1] == 1 else 1.6
@@ -166,14 +168,14 @@ class Device:
 
 def test_only_the_data_axis_leaves_a_slice():
   devices = [Device(n, n % 2) for n in range(8)]
-  mesh = partition.make_mesh(4, 1, 2, devices)
+  mesh = make_mesh(4, 1, 2, devices)
   assert [[d.slice_index for d in row[0]] for row in mesh.devices] == [
       [0, 0], [0, 0], [1, 1], [1, 1]]
   assert sorted(d.id for d in mesh.devices.flat) == list(range(8))
   with pytest.raises(UserError, match="2 slices.* data must be a multiple"):
-    partition.make_mesh(1, 4, 2, devices)
+    make_mesh(1, 4, 2, devices)
 
 
 def test_devices_of_one_slice_lie_in_order():
-  mesh = partition.make_mesh(2, 2, 2)
+  mesh = make_mesh(2, 2, 2)
   assert list(mesh.devices.flat) == jax.devices()

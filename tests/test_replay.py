@@ -11,18 +11,22 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import config, loop, replay, writers
-from bert_jax.__main__ import main
+from bert_jax import config
+from bert_jax.cli.main import main
+from bert_jax.analysis import replay
 from bert_jax.config import UserError
-from bert_jax.data.datasets import TableData, TextData
-from bert_jax.data.columns import Columns
-from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.data.records.columns import Columns
+from bert_jax.data.sources import TableData, TextData
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment, compose
-from bert_jax.model.encoder import Bert
+from bert_jax.model.bert import Bert
+from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.mlm import Mlm, MlmNsp
-from bert_jax.objectives.tasks import Classification, Regression, Tagging
-from bert_jax.start import first_state
-from bert_jax.training.layouts import MeshLayout
+from bert_jax.objectives.regression import Regression
+from bert_jax.parallel.layouts import MeshLayout
+from bert_jax.reporting import jsonl
+from bert_jax.runs import train
+from bert_jax.runs.initialize import first_state
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import row_losses, train_step
@@ -60,7 +64,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
       for word in sentence().split()) for _ in range(60)) + "\n")
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("BERT_JAX_CACHE", str(folder / "cache"))
-    loop.train(pretraining(folder), folder / "run")
+    train.train(pretraining(folder), folder / "run")
   return folder
 
 
@@ -95,7 +99,7 @@ def test_rows_sum_to_the_step(microbatches):
     (4, "the checkpoint of step 2, run on to step 3")])
 def test_a_replay_has_the_loss_that_was_logged(folder, step, origin):
   found = replayed(folder, step)
-  logged = [line for line in writers.read_jsonl(folder / "run/metrics.jsonl")
+  logged = [line for line in jsonl.read_jsonl(folder / "run/metrics.jsonl")
             if "train/loss" in line][step - 1]
   for name, mean in found.means().items():
     assert mean == pytest.approx(logged[f"train/{name}"], rel=1e-5)

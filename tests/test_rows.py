@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import formats
-from bert_jax.data.formats import Format, FullSentencesFormat, PairsFormat
-from bert_jax.data.rows import PretrainingRows, pack
+from bert_jax.data.batches import examples as examples_lib
+from bert_jax.data.batches.packing import pack
+from bert_jax.data.pretraining import formats
+from bert_jax.data.pretraining.formats import (
+    Format, FullSentencesFormat, PairsFormat)
+from bert_jax.data.pretraining.rows import PretrainingRows
 from tests.memory_corpus import (
     SPECIAL, MemoryCorpus, memory_corpus, random_corpus, vocabulary)
 
@@ -217,7 +220,7 @@ def test_truncation_takes_from_the_longer_side(maximum):
         kept_a -= 1
       else:
         kept_b -= 1
-    assert formats.truncated(a, b, maximum) == (kept_a, kept_b)
+    assert examples_lib.truncated(a, b, maximum) == (kept_a, kept_b)
 
 
 def test_short_sequences_are_drawn_for_documents_or_for_examples():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bert_jax.spread import Spread
+from bert_jax.reporting.statistics import Spread
 
 
 def test_the_interval_is_students():

@@ -8,14 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import answers
-from bert_jax.__main__ import main
+from bert_jax.cli.main import main
 from bert_jax.config import UserError
-from bert_jax.data import loader, squad, windows
-from bert_jax.data import labelled as sets
-from bert_jax.data.spans import Answer, Found, Spans, best_spans
-from bert_jax.data.squad import Question
-from bert_jax.data.windows import SpanOptions
+from bert_jax.data.batches import loader
+from bert_jax.data.labeled import base as sets, windows
+from bert_jax.data.labeled.spans import Answer, Found, Spans, best_spans
+from bert_jax.data.labeled.windows import SpanOptions
+from bert_jax.data.records import squad
+from bert_jax.data.records.squad import Question
+from bert_jax.metrics import squad as squad_scores
 from bert_jax.objectives.span import Span
 from tests.memory_corpus import SPECIAL, vocabulary
 
@@ -300,16 +301,17 @@ NO_ANSWER = [([], "", 5.0), ([], "something", -0.75), ([], "the", 0.25),
 
 def test_scores_are_the_official_ones():
   right, predictions, _ = zip(*CASES)
-  assert answers.scores(right, predictions) == pytest.approx(
+  assert squad_scores.scores(right, predictions) == pytest.approx(
       {"exact": 0.375, "f1": 0.48363095238095238})
   right, predictions, odds = zip(*CASES, *NO_ANSWER)
-  assert answers.scores(right, predictions) == pytest.approx({
+  assert squad_scores.scores(right, predictions) == pytest.approx({
       "exact": 0.38095238095238095, "f1": 0.55895691609977318,
       "HasAns_exact": 0.3125, "HasAns_f1": 0.54613095238095234,
       "NoAns_exact": 0.60, "NoAns_f1": 0.60})
-  assert answers.best_thresholds(right, predictions, odds) == pytest.approx({
-      "best_exact": 0.42857142857142855, "best_exact_thresh": -1.0,
-      "best_f1": 0.52721088435374153, "best_f1_thresh": 0.0})
+  assert squad_scores.best_thresholds(
+      right, predictions, odds) == pytest.approx({
+          "best_exact": 0.42857142857142855, "best_exact_thresh": -1.0,
+          "best_f1": 0.52721088435374153, "best_f1_thresh": 0.0})
 
 
 def test_the_loss_is_that_of_each_window():

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import metrics
 from bert_jax.config import UserError
-from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.metrics import weighted
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.step import evaluation_step, train_step
 from tests import tiny
@@ -25,7 +25,7 @@ def run(layout, microbatches: int = 1, steps: int = 2):
   for step in range(steps):
     state, pairs = runner.step(state, runner.feed(tiny.batch(step)))
   return (jax.device_get(runner.gather(state).params),
-          metrics.summarize(metrics.merge([runner.fetch(pairs)])))
+          weighted.summarize(weighted.merge([runner.fetch(pairs)])))
 
 
 class OneDevice(MeshLayout):
@@ -71,7 +71,7 @@ def test_what_is_drawn_depends_on_seed_step_and_row():
   batch = tiny.batch()
   step = jax.jit(functools.partial(train_step, recipe))
   state = jax.jit(recipe.init)(np.int32(0), batch)
-  loss = lambda state, batch: metrics.summarize(step(state, batch)[1])["loss"]
+  loss = lambda state, batch: weighted.summarize(step(state, batch)[1])["loss"]
   first = loss(state, batch)
   assert loss(state, batch) == first
   assert loss(state.replace(seed=np.int32(1)), batch) != first
@@ -85,12 +85,12 @@ def test_evaluation_masks_a_row_always_alike_and_ignores_empty_ones():
   state = jax.jit(recipe.init)(np.int32(0), batch)
   evaluate = jax.jit(lambda batch: evaluation_step(recipe, state.params,
                                                    batch)[0])
-  whole = metrics.merge([evaluate(batch)])
+  whole = weighted.merge([evaluate(batch)])
   part = lambda rows: {key: value[rows] for key, value in batch.items()}
   pad = lambda b: {k: np.concatenate([v, np.zeros_like(v)])
                    for k, v in b.items()}
-  halves = metrics.merge([evaluate(pad(part(slice(0, 8)))),
-                          evaluate(pad(part(slice(8, 16))))])
+  halves = weighted.merge([evaluate(pad(part(slice(0, 8)))),
+                           evaluate(pad(part(slice(8, 16))))])
   for name, (total, weight) in whole.items():
     assert halves[name][1] == weight
     np.testing.assert_allclose(halves[name][0], total, rtol=1e-5)

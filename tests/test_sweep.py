@@ -9,17 +9,19 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, loop, sweep
+from bert_jax.checkpoints.manager import read
 from bert_jax.config import UserError
-from bert_jax.data.columns import Columns
-from bert_jax.data.datasets import TableData
-from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.data.records.columns import Columns
+from bert_jax.data.sources import TableData
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.interop import exporting
+from bert_jax.interop import exporter, model_card
+from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
-from bert_jax.objectives.tasks import Classification
-from bert_jax.outcomes import Kept, Member, Outcome
-from bert_jax.sweep import Sweep
+from bert_jax.runs import train as train_lib
+from bert_jax.studies import sweep
+from bert_jax.studies.outcomes import Kept, Member, Outcome
+from bert_jax.studies.sweep import Sweep
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 from tests import small_run
@@ -58,7 +60,7 @@ def ended(eight, folder) -> list[Outcome]:
 def test_each_member_is_the_run_by_itself(eight, ended, folder):
   outcome = ended[6]
   assert outcome.member == Member(2, 1e-3)
-  solo = loop.train(eight.of(outcome.member).experiment, folder / "alone")
+  solo = train_lib.train(eight.of(outcome.member).experiment, folder / "alone")
   assert outcome.step == 4
   assert outcome.scores == pytest.approx(solo.scores, rel=1e-5)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
@@ -68,10 +70,10 @@ def test_each_member_is_the_run_by_itself(eight, ended, folder):
 def test_the_best_can_be_used(ended, folder):
   best = max(ended, key=lambda outcome: LEAST_LOSS(outcome.scores))
   workdir = folder / "sweep" / "best"
-  saved = checkpoint.read(workdir)
+  saved = read(workdir)
   jax.tree.map(np.testing.assert_array_equal, saved.params, best.params)
   assert best.member.of(saved.facts.experiment) == saved.facts.experiment
-  exporting.export(workdir, folder / "exported", exporting.Told())
+  exporter.export(workdir, folder / "exported", model_card.Told())
   card = (folder / "exported" / "README.md").read_text()
   assert "shared with other members of a sweep" in card
 
@@ -107,7 +109,7 @@ def test_what_became_of_all_is_told(eight, ended, tmp_path, monkeypatch):
   kept = json.loads((tmp_path / "outcomes.json").read_text(),
                     parse_constant=pytest.fail)["outcomes"]
   assert [o["scores"]["loss"] for o in kept][:2] == [None, 0.1]
-  assert checkpoint.read(tmp_path / "best").facts.page == "experiment = 1"
+  assert read(tmp_path / "best").facts.page == "experiment = 1"
   # What is finished is told again, and not done again.
   monkeypatch.setattr(eight, "_train", pytest.fail)
   assert sweep.run(eight.run.experiment, tmp_path, 2) == told
@@ -139,7 +141,7 @@ def test_a_killed_sweep_goes_on_with_the_group_it_was_in(experiment, ended,
              key=lambda outcome: LEAST_LOSS(outcome.scores))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
                                  atol=1e-6),
-               checkpoint.read(tmp_path / "best").params, best.params)
+               read(tmp_path / "best").params, best.params)
   with pytest.raises(UserError, match="of other options"):
     train(4, evaluate_every=4)
 

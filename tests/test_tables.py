@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import columns, tables
+from bert_jax.data.records import columns, tables
 
 
 def write(folder: pathlib.Path, name: str, text: str) -> str:

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import labelled as sets
-from bert_jax.data import loader, tasks
-from bert_jax.data.columns import Columns
-from bert_jax.data.label_sets import LabelSets
-from bert_jax.data.spans import Spans
-from bert_jax.data.task_rows import TaskRows
-from bert_jax.data.tags import Tags, tagged
-from bert_jax.data.tasks import Classes, Numbers
+from bert_jax.data.batches import loader
+from bert_jax.data.labeled import base as sets
+from bert_jax.data.labeled.classes import Classes, Numbers, read
+from bert_jax.data.labeled.multi_label import LabelSets
+from bert_jax.data.labeled.rows import TaskRows
+from bert_jax.data.labeled.spans import Spans
+from bert_jax.data.labeled.tags import Tags, tagged
+from bert_jax.data.records.columns import Columns
 from tests.memory_corpus import SPECIAL, vocabulary
 
 
@@ -50,20 +50,20 @@ def classes(count: int, longest: int = 12, pairs: bool = False) -> Classes:
 def test_texts_and_classes_are_read(tmp_path):
   path = tmp_path / "train.tsv"
   path.write_text("text\tsecond\tlabel\nhi\tyou\t10\nho\tme\t9\nha\tus\t10\n")
-  labelled = tasks.read(str(path), Columns("text", "second"), "class")
+  labelled = read(str(path), Columns("text", "second"), "class")
   assert labelled.texts_a == ["hi", "ho", "ha"]
   assert labelled.texts_b == ["you", "me", "us"]
   assert labelled.label_names == ("9", "10")  # by value
   assert labelled.labels.tolist() == [1, 0, 1]
   assert labelled.names[0] == "train.tsv:2"  # wherever it lies
   # By number there is no header unless it is said.
-  numbered = tasks.read(str(path), Columns("0", "", "2", header=True), "class")
+  numbered = read(str(path), Columns("0", "", "2", header=True), "class")
   assert numbered.texts_a == labelled.texts_a and numbered.texts_b is None
-  assert tasks.read(str(path), Columns("0", label="2"), "class",
-                    ).label_names == ("10", "9", "label")
-  numbers = tasks.read(str(path), Columns("text"), "number")
+  assert read(str(path), Columns("0", label="2"), "class",
+              ).label_names == ("10", "9", "label")
+  numbers = read(str(path), Columns("text"), "number")
   assert numbers.labels.tolist() == [10, 9, 10]
-  unlabelled = tasks.read(str(path), Columns("text", label=""), "class", ("x",))
+  unlabelled = read(str(path), Columns("text", label=""), "class", ("x",))
   assert unlabelled.labels is None and unlabelled.label_names == ("x",)
 
 
@@ -74,16 +74,16 @@ def test_what_is_null_is_no_label(tmp_path):
                   '{"sentence": "b", "label": null}\n')
   skip = Columns(dirty="skip")
   for kind, count in (("class", 1), (LabelSets.kind, 2)):
-    found = tasks.read(str(path), skip, kind)
+    found = read(str(path), skip, kind)
     assert found.label_names == ("1",) and len(found) == count
   path.write_text('{"sentence": "a", "label": null}\n')
   with pytest.raises(UserError, match="'label' has no label at all"):
-    tasks.read(str(path), skip, LabelSets.kind)
+    read(str(path), skip, LabelSets.kind)
   with pytest.raises(UserError, match="read by data=squad"):
-    tasks.read(str(path), skip, Spans.kind)
+    read(str(path), skip, Spans.kind)
   # What tells CoNLL files from others is how the file's name ends.
   (path.parent / "a.conll").write_text("New\tB\n")
-  assert len(tasks.read(str(path.parent / "a.conll"), Columns(), "tags")) == 1
+  assert len(read(str(path.parent / "a.conll"), Columns(), "tags")) == 1
 
 
 def test_unknown_labels_are_told(tmp_path):
@@ -91,9 +91,9 @@ def test_unknown_labels_are_told(tmp_path):
   path.write_text("sentence\tlabel\nfine\tgood\noops\tgodo\n")
   with pytest.raises(UserError, match=r"dev.tsv:3: the label 'godo' is not "
                      "known; did you mean 'good'.*bad, good"):
-    tasks.read(str(path), Columns(), "class", ("bad", "good"))
+    read(str(path), Columns(), "class", ("bad", "good"))
   with pytest.raises(UserError, match="dev.tsv:2: the label 'good' is no num"):
-    tasks.read(str(path), Columns(), "number")
+    read(str(path), Columns(), "number")
 
 
 def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
@@ -103,7 +103,7 @@ def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
                   "e\tf\tgood\textra\na\tb\t\n")
   columns = Columns(pair="pair")
   with pytest.raises(UserError) as raised:
-    tasks.read(str(path), columns, "class", ("bad", "good"))
+    read(str(path), columns, "class", ("bad", "good"))
   assert str(raised.value).splitlines() == [
       f"{path}: 7 of 9 records cannot be used (3 with other columns, 2 with an "
       "empty text, 2 with an unknown label):",
@@ -116,13 +116,13 @@ def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
       "Mend them, or leave them out by data.columns.dirty=skip."]
   assert f"{path}:1: a byte-order mark is left out" in caplog.text
   skip = dataclasses.replace(columns, dirty="skip")
-  found = tasks.read(str(path), skip, "class", ("bad", "good"))
+  found = read(str(path), skip, "class", ("bad", "good"))
   assert found.names == ["dev.tsv:2", "dev.tsv:7"]
   assert found.texts_a == ["a", "c"] and found.labels.tolist() == [1, 0]
   assert len(found.table.records) == 2
   assert "7 of 9 records cannot be used" in caplog.text
   # To be predicted, an empty text is one like others.
-  new = tasks.read(str(path), dataclasses.replace(skip, label=""), "class")
+  new = read(str(path), dataclasses.replace(skip, label=""), "class")
   assert len(new) == 6 and new.texts_a[1] == ""
 
 
@@ -131,8 +131,8 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
   conll.write_text("New\tB\nYork\tI\n\nis\tO\n")
   lines.write_text('{"w": ["New", "York"], "t": ["B", "I"]}\n'
                    '{"w": ["is"], "t": ["O"]}\n')
-  for labelled in (tasks.read(str(conll), Columns(), "tags"),
-                   tasks.read(str(lines), Columns("w", label="t"), "tags")):
+  for labelled in (read(str(conll), Columns(), "tags"),
+                   read(str(lines), Columns("w", label="t"), "tags")):
     assert labelled.words == [["New", "York"], ["is"]]
     assert labelled.label_names == ("B", "I", "O")
     assert [l.tolist() for l in labelled.labels] == [[0, 1], [2]]
@@ -140,7 +140,7 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
     file.write('{"w": ["a", "b"], "t": ["O"]}\n{"w": "a b", "t": "B O"}\n')
   with pytest.raises(UserError, match="1 that are no list.*\n.*:3: 2 words have"
                      " 1 tags\n.*:4: 'a b' is no list"):
-    tasks.read(str(lines), Columns("w", label="t"), "tags", ("B", "I", "O"))
+    read(str(lines), Columns("w", label="t"), "tags", ("B", "I", "O"))
   with pytest.raises(UserError, match="mine: 2 words have 1 tags"):
     tagged([("mine", ["a", "b"], ["O"])])
   with pytest.raises(UserError, match="mine: the label 'P' is not known"):
@@ -322,14 +322,14 @@ def test_errors_teach():
     ("STS-B/dev.tsv", Columns("sentence1", "sentence2", "score"), "number",
      1500)])
 def test_glue_as_it_ships(shared, name, columns, kind, count):
-  labelled = tasks.read(str(shared / "data" / "glue" / name), columns, kind)
+  labelled = read(str(shared / "data" / "glue" / name), columns, kind)
   assert len(labelled) == count and not labelled.table.faults.found
   assert len(labelled.label_names) == (2 if kind == "class" else 0)
 
 
 def test_wnut17_as_it_ships(shared):
   folder = shared / "data" / "ner" / "wnut17"
-  train = tasks.read(str(folder / "train.conll"), Columns(), "tags")
-  test = tasks.read(str(folder / "test.annotated"), Columns(), "tags",
-                    train.label_names)
+  train = read(str(folder / "train.conll"), Columns(), "tags")
+  test = read(str(folder / "test.annotated"), Columns(), "tags",
+              train.label_names)
   assert (len(train), len(test), len(train.label_names)) == (3394, 1287, 13)

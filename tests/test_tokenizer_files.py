@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import tokenizers
-from bert_jax.data.byte_level import ByteLevel
-from bert_jax.data.formats import Examples, PairsFormat
-from bert_jax.data.rows import PretrainingRows, assemble
-from bert_jax.data.tokenizers import (
+from bert_jax.data.batches.examples import Examples
+from bert_jax.data.batches.rows import assemble
+from bert_jax.data.pretraining.formats import PairsFormat
+from bert_jax.data.pretraining.rows import PretrainingRows
+from bert_jax.data.tokenizers import choices, hf_directory
+from bert_jax.data.tokenizers.byte_bpe import ByteLevel
+from bert_jax.data.tokenizers.choices import (
     DirectoryTokenizer, SentencePieceTokenizer, WordPieceTokenizer)
-from bert_jax.data.wordpiece import WordPiece
+from bert_jax.data.tokenizers.wordpiece import WordPiece
 from tests import memory_corpus
 
 # Made by tools/token_parity.py --freeze.
@@ -85,7 +87,7 @@ def test_a_directory_holds_all_of_a_tokenizer(kind, tmp_path):
   write(tmp_path, made.directory(128))
   back = DirectoryTokenizer(path=str(tmp_path)).build([])
   assert back.fingerprint == made.fingerprint
-  again = tokenizers.deserialize(json.loads(json.dumps(back.serialize())))
+  again = choices.deserialize(json.loads(json.dumps(back.serialize())))
   assert again.encode(TEXTS) == made.encode(TEXTS)
   config = json.loads((tmp_path / "tokenizer_config.json").read_text())
   assert config["model_max_length"] == 128
@@ -109,7 +111,7 @@ def test_older_files_are_read_as_transformers_reads_them(tmp_path):
   def options(name, **files):
     (tmp_path / name).mkdir()
     files = {key.replace("__", "."): value for key, value in files.items()}
-    return tokenizers.from_directory(
+    return hf_directory.from_directory(
         write(tmp_path / name, files)).serialize()["text"]
 
   assert options("plain", vocab__txt=vocabulary) == PLAIN
@@ -126,7 +128,7 @@ def test_older_files_are_read_as_transformers_reads_them(tmp_path):
                  tokenizer_config__json=config) == cased
   whole["normalizer"]["lowercase"] = False
   assert options("alone", tokenizer__json=whole) == PLAIN | {"lowercase": False}
-  found = tokenizers.from_directory(write(tmp_path / "plain", {
+  found = hf_directory.from_directory(write(tmp_path / "plain", {
       "added_tokens.json": {"[E1]": len(VOCABULARY)},
       "special_tokens_map.json": {"additional_special_tokens": ["[E1]"]}}))
   assert found.vocabulary.size == len(VOCABULARY) + 1
@@ -147,7 +149,7 @@ def test_a_prefix_space_is_read_from_either_file(file, space, tmp_path):
   other = roberta(not space).directory()["tokenizer.json"]
   config = {} if file == "tokenizer.json" else {"add_prefix_space": space}
   whole = other if config else files["tokenizer.json"]
-  read = tokenizers.from_directory(write(tmp_path, {
+  read = hf_directory.from_directory(write(tmp_path, {
       "tokenizer.json": whole, "tokenizer_config.json": config}))
   assert read.fingerprint == roberta(space).fingerprint
 
@@ -158,7 +160,7 @@ def test_vocab_json_and_merges_alone(tmp_path):
   # Without it, others take the first pair for it.
   assert files["merges.txt"].startswith(b"#version: 0.2\n")
   write(tmp_path, {name: files[name] for name in ("vocab.json", "merges.txt")})
-  assert tokenizers.from_directory(tmp_path).fingerprint == made.fingerprint
+  assert hf_directory.from_directory(tmp_path).fingerprint == made.fingerprint
 
 
 def test_added_tokens_are_found_but_special_ones_are_not():
@@ -175,7 +177,7 @@ def test_pieces_may_be_added_tokens_too(tmp_path):
   """They are found in a text before it is cut into words."""
   piece = next(p for p in VOCABULARY if p.isalpha() and len(p) > 2)
   made = WordPiece(VOCABULARY, PLAIN, added=[added(piece)])
-  read = tokenizers.from_directory(write(tmp_path, made.directory()))
+  read = hf_directory.from_directory(write(tmp_path, made.directory()))
   assert read.fingerprint == made.fingerprint
   number = VOCABULARY.index(piece)
   assert number in read.encode([f"qqq{piece}qqq"])[0]
@@ -195,7 +197,7 @@ def test_what_is_not_supported_is_said(change, message, tmp_path):
   whole = json.loads(files["tokenizer.json"]) | change
   whole = {key: value for key, value in whole.items() if value is not ...}
   with pytest.raises(UserError, match=message):
-    tokenizers.from_directory(write(tmp_path, {"tokenizer.json": whole}))
+    hf_directory.from_directory(write(tmp_path, {"tokenizer.json": whole}))
 
 
 def test_a_vocabulary_of_other_words_is_refused(tmp_path):
@@ -203,7 +205,7 @@ def test_a_vocabulary_of_other_words_is_refused(tmp_path):
   write(tmp_path, files | {"tokenizer_config.json": {
       "tokenizer_class": "BertJapaneseTokenizer"}})
   with pytest.raises(UserError, match="tokenizer_class=BertJapanese"):
-    tokenizers.from_directory(tmp_path)
+    hf_directory.from_directory(tmp_path)
 
 
 @pytest.mark.parametrize("config, told", [
@@ -212,19 +214,19 @@ def test_capitals_that_are_lost_are_told(config, told, tmp_path, caplog):
   pieces = [*VOCABULARY, "Capital"]
   write(tmp_path, {"vocab.txt": "".join(f"{p}\n" for p in pieces).encode(),
                    "tokenizer_config.json": config})
-  tokenizers.from_directory(tmp_path)
+  hf_directory.from_directory(tmp_path)
   assert caplog.text.count("the vocabulary has capitals") == told
 
 
 def test_what_is_no_tokenizer_is_said(tmp_path):
   with pytest.raises(UserError, match="is no directory"):
-    tokenizers.from_directory(tmp_path / "nowhere")
+    hf_directory.from_directory(tmp_path / "nowhere")
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(UserError, match="no tokenizer: .*There is config.json"):
-    tokenizers.from_directory(tmp_path)
+    hf_directory.from_directory(tmp_path)
   (tmp_path / "tokenizer.json").write_text("{")
   with pytest.raises(UserError, match="tokenizer.json is no JSON"):
-    tokenizers.from_directory(tmp_path)
+    hf_directory.from_directory(tmp_path)
   with pytest.raises(UserError, match="tokenizer.path"):
     DirectoryTokenizer().build([])
 

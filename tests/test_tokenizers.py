@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data import byte_level, documents, tokenizers
-from bert_jax.data import loaded as loaded_tokenizers
-from bert_jax.data.byte_level import ByteLevel
+from bert_jax.data.text import documents
 from bert_jax.data.tokenizers import (
+    base as loaded_tokenizers, byte_bpe, choices)
+from bert_jax.data.tokenizers.byte_bpe import ByteLevel
+from bert_jax.data.tokenizers.choices import (
     SentencePieceTokenizer, Tokenizer, WordPieceTokenizer)
+from bert_jax.data.tokenizers.vocabulary import SPECIAL
 
 FROZEN = pathlib.Path(__file__).parent / "data" / "tokens.json"
 HARD = ["", " ", "  two  spaces ", "Hello [MASK] world[SEP] [UNK] [CLS] [PAD]",
@@ -66,7 +68,7 @@ def test_training_is_repeatable(name, trained, sentences):
 
 
 def test_it_survives_json(loaded):
-  copy = tokenizers.deserialize(json.loads(json.dumps(loaded.serialize())))
+  copy = choices.deserialize(json.loads(json.dumps(loaded.serialize())))
   assert copy.fingerprint == loaded.fingerprint
   assert copy.encode(HARD) == loaded.encode(HARD)
 
@@ -76,8 +78,8 @@ def test_the_vocabulary_describes_every_id(loaded):
   special = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id,
              vocabulary.sep_id, vocabulary.mask_id]
   assert loaded.tokens(special) == list(
-      byte_level.SPECIAL if vocabulary.pair_separators == 2
-      else tokenizers.SPECIAL)
+      byte_bpe.SPECIAL if vocabulary.pair_separators == 2
+      else SPECIAL)
   assert sorted([*special, *vocabulary.ordinary_ids]) == list(
       range(vocabulary.size))
   assert not vocabulary.word_start_V[special].any()
@@ -204,8 +206,8 @@ def test_the_published_vocabulary(shared):
 
 
 def test_a_sample_is_even_and_bounded(monkeypatch):
-  monkeypatch.setattr(tokenizers, "_SAMPLE_CHARACTERS", 1000)
-  kept = tokenizers._sample(f"{i:010}" for i in range(12_345))
+  monkeypatch.setattr(choices, "_SAMPLE_CHARACTERS", 1000)
+  kept = choices._sample(f"{i:010}" for i in range(12_345))
   gaps = set(np.diff([int(s) for s in kept]))
   assert len(gaps) == 1 and 500 <= sum(map(len, kept)) <= 1000
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from bert_jax.checkpoints.checksums import checksums
 from bert_jax.config import UserError
+from bert_jax.objectives.classification import Tagging
 from bert_jax.objectives.mlm import MlmNsp
-from bert_jax.objectives.tasks import Tagging
-from bert_jax.training import partition, paths
-from bert_jax.training.checksum import checksums
-from bert_jax.training.optimizers import (
-    DECAYED, AdamW, BertAdam, Optimizer)
+from bert_jax.parallel import mesh, rules
+from bert_jax.training import param_paths
+from bert_jax.training.optimizers import AdamW, BertAdam, DECAYED, Optimizer
 from bert_jax.training.schedules import (
     ConstantSchedule, CosineSchedule, LinearSchedule, Schedule)
 from tests import tiny
@@ -27,19 +27,19 @@ def parameters(objective=MlmNsp()):
   return jax.eval_shape(recipe.init, np.int32(0), tiny.batch()).params
 
 
-@pytest.mark.parametrize("table", [DECAYED, partition.LAYOUT],
+@pytest.mark.parametrize("table", [DECAYED, rules.LAYOUT],
                          ids=["decay", "layout"])
 @pytest.mark.parametrize("objective", [MlmNsp(), Tagging(labels=("O", "B"))])
 def test_tables_match_every_parameter_once(table, objective):
-  for path in paths.leaves(parameters(objective)):
+  for path in param_paths.leaves(parameters(objective)):
     matching = [p for p, _ in table if re.search(p, path)]
     assert len(matching) == 1, (path, matching)
 
 
 def test_a_parameter_without_a_rule_is_named():
   with pytest.raises(UserError, match="encoder/novel/weight"):
-    partition.shardings({"encoder": {"novel": {"weight": jnp.ones(2)}}},
-                        partition.make_mesh())
+    rules.shardings({"encoder": {"novel": {"weight": jnp.ones(2)}}},
+                    mesh.make_mesh())
 
 
 @pytest.mark.parametrize("optimizer", [m() for m in
@@ -110,7 +110,7 @@ def test_a_checksum_sees_every_change_wherever_the_array_lies(dtype):
   whole = checksums({"a": array})
   for spec in (P("data"), P(None, "tensor"), P(("data", "fsdp"), "tensor")):
     placed = jax.device_put(array, jax.sharding.NamedSharding(
-        partition.make_mesh(2, 2, 2), spec))
+        mesh.make_mesh(2, 2, 2), spec))
     assert checksums({"a": placed}) == whole
   assert checksums({"a": np.asarray(array)}) == whole
   swapped = array.at[0].set(array[1]).at[1].set(array[0])

@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import start
-from bert_jax.checkpoint import Saved
+from bert_jax.checkpoints.manager import Saved
 from bert_jax.config import UserError
-from bert_jax.objectives.objective import Objective
-from bert_jax.objectives.tasks import Classification
-from bert_jax.training import partition
+from bert_jax.objectives.base import Objective
+from bert_jax.objectives.classification import Classification
+from bert_jax.parallel import mesh
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout
+from bert_jax.parallel.rules import LAYOUT
+from bert_jax.runs import initialize
 from bert_jax.training.adapters import Lora, NoAdapter
-from bert_jax.training.layouts import MeshLayout, PmapLayout
-from bert_jax.training.optimizers import DECAYED, AdamW, Optimizer, Sgd
-from bert_jax.training.partition import LAYOUT
-from bert_jax.training.paths import expand, leaves, look_up
-from bert_jax.training.rates import Rates
+from bert_jax.training.finetuning import Transfer, layer_rates
+from bert_jax.training.optimizers import AdamW, DECAYED, Optimizer, Sgd
+from bert_jax.training.param_paths import expand, leaves, look_up
+from bert_jax.training.param_rates import Rates
 from bert_jax.training.step import Recipe, TrainState, train_step
-from bert_jax.training.transfer import Transfer, layer_rates
 from tests import tiny
 
 LAYERS = tiny.MODEL.num_hidden_layers
@@ -178,7 +178,7 @@ def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
   other = jax.tree.map(lambda x: x + 1, fresh)
   other["classifier"] = {"kernel": np.zeros((16, 3)), "bias": np.zeros(3)}
   del other["encoder"]["pooler"]
-  params, new = start.start_from(
+  params, new = initialize.start_from(
       Saved(other, None, 7), fresh,
       Transfer(reinitialize_layers=1).drawn_anew(LAYERS))
   before, after = by_layer(fresh), by_layer(params)
@@ -195,7 +195,7 @@ def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
 def test_heads_that_fit_are_taken():
   """From MNLI to a task with as many classes, or to one with another number."""
   saved = Saved(jax.tree.map(lambda x: x + 1, drawn()), None, 7)
-  params, new = start.start_from(saved, drawn())
+  params, new = initialize.start_from(saved, drawn())
   assert not new
   jax.tree.map(np.testing.assert_array_equal, params, saved.params)
 
@@ -207,8 +207,8 @@ def run(layout, steps: int = 2):
   params = LORA.grow(drawn(), jax.random.key(0))
   state = TrainState(np.int32(0), np.int32(0), params,
                      one.optimizer.init(one.rates.trained(params)))
-  state = runner.spread(partition.place(jax.device_get(state),
-                                        runner.shardings))
+  state = runner.spread(mesh.place(jax.device_get(state),
+                                   runner.shardings))
   for step in range(steps):
     state, _ = runner.step(state, runner.feed(batch(step)))
   return jax.device_get((params, runner.gather(state).params))

@@ -16,20 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax import checkpoint, config, loop, stored, watch
-from bert_jax.budget import Clock
+from bert_jax import config
+from bert_jax.checkpoints import files as files_lib
+from bert_jax.checkpoints import manager as checkpoints
+from bert_jax.checkpoints.checksums import checksums
+from bert_jax.checkpoints.manager import Checkpoints, history
 from bert_jax.config import UserError
-from bert_jax.data import loader
-from bert_jax.data.datasets import TableData
-from bert_jax.data.tokenizers import WordPieceTokenizer
+from bert_jax.data.batches import loader
+from bert_jax.data.sources import TableData
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import compose
-from bert_jax.log import Log
+from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
-from bert_jax.objectives.tasks import Classification
-from bert_jax.training.checksum import checksums
-from bert_jax.training.layouts import MeshLayout, PmapLayout
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout
+from bert_jax.runs import anomalies, train
+from bert_jax.runs.clock import Clock
+from bert_jax.runs.step_log import Log
+from bert_jax.training.flops import flops_per_token
 from bert_jax.training.optimizers import BertAdam, Sgd
-from bert_jax.training.plan import flops_per_token
 from tests import small_disk, small_run, tiny
 from tests.small_run import curve, pretraining
 
@@ -87,7 +91,7 @@ def pull_the_plug(experiment, workdir: pathlib.Path, at: int,
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Pulled):
     patch.setattr(Log, "hold", stop)
-    loop.train(experiment, workdir, page)
+    train.train(experiment, workdir, page)
 
 
 # Steps that are not finite, and spikes.
@@ -127,11 +131,11 @@ def test_steps_that_are_not_finite_are_left_out(folder, tmp_path):
   run = pretraining(folder, objective=Ill(), steps=12, evaluate_every=12)
   ill = ill_steps(sums(run), 31)
   assert 1 <= len(ill) <= 6
-  skipping = loop.train(run, tmp_path / "skipping")
+  skipping = train.train(run, tmp_path / "skipping")
   (tmp_path / "other").mkdir()
   for step in ill:
-    watch.leave_out(tmp_path / "other", step)
-  equal(skipping.params, loop.train(run, tmp_path / "other").params)
+    anomalies.leave_out(tmp_path / "other", step)
+  equal(skipping.params, train.train(run, tmp_path / "other").params)
   lines = {line["step"]: line for line in curve(tmp_path / "skipping")
            if "train/learning_rate" in line}
   assert [s for s, line in lines.items() if "train/skipped" in line] == ill
@@ -143,14 +147,14 @@ def test_too_many_of_them_stop_the_run(folder, tmp_path):
                     save_every=1, keep=12, max_skipped=1)
   ill = ill_steps(sums(run), 31)
   for step in ill:
-    with pytest.raises(watch.NotFinite, match=(
+    with pytest.raises(anomalies.NotFinite, match=(
         f"steps {step} to {step} .*--step {step}`")) as told:
-      loop.train(run, tmp_path)
-    saved = max(checkpoint.history(tmp_path))
+      train.train(run, tmp_path)
+    saved = max(history(tmp_path))
     assert saved >= step and f"saved as step {saved}," in str(told.value)
     good = small_run.stored(tmp_path, compose(run), step - 1)
     equal(small_run.stored(tmp_path, compose(run), step).params, good.params)
-  loop.train(run, tmp_path)
+  train.train(run, tmp_path)
 
 
 def test_a_spike_rolls_back_and_leaves_the_batch_out(folder, tmp_path, capsys):
@@ -163,27 +167,28 @@ def test_a_spike_rolls_back_and_leaves_the_batch_out(folder, tmp_path, capsys):
                             spike_deviations=20.0)
   # What was seen before a stop counts.
   pull_the_plug(run, tmp_path / "rolled", 61)
-  rolled = loop.train(run, tmp_path / "rolled")
-  assert watch.left_out(tmp_path / "rolled") == set(ill)
+  rolled = train.train(run, tmp_path / "rolled")
+  assert anomalies.left_out(tmp_path / "rolled") == set(ill)
   assert f"at step {ill[0]}" in capsys.readouterr().err
   (tmp_path / "other").mkdir()
   for step in ill:
-    watch.leave_out(tmp_path / "other", step)
-  equal(rolled.params, loop.train(run, tmp_path / "other").params)
+    anomalies.leave_out(tmp_path / "other", step)
+  equal(rolled.params, train.train(run, tmp_path / "other").params)
   assert curve(tmp_path / "rolled") == curve(tmp_path / "other")
 
 
 def test_spikes_without_end_stop_the_run(tmp_path):
-  seen = watch.Watch(max_skipped=10, deviations=5.0)
+  seen = anomalies.Watch(max_skipped=10, deviations=5.0)
   pairs = lambda loss: {"mlm_loss": (loss, 1.0), "skipped": (0.0, 1.0)}
   for step in range(1, 100):
     seen.see(step, pairs(1.0 + step % 2))
-  with pytest.raises(watch.Spike, match="loss 9 at step 100"):
+  with pytest.raises(anomalies.Spike, match="loss 9 at step 100"):
     seen.see(100, pairs(9.0))
-  with checkpoint.Checkpoints(tmp_path) as checkpoints:
-    loop._roll_back(tmp_path, checkpoints, watch.Spike(100, 9.0, 1.5), 1)
-    with pytest.raises(watch.NotFinite, match="step 101.* left out already"):
-      loop._roll_back(tmp_path, checkpoints, watch.Spike(101, 9.0, 1.5), 1)
+  with Checkpoints(tmp_path) as checkpoints:
+    train._roll_back(tmp_path, checkpoints, anomalies.Spike(100, 9.0, 1.5), 1)
+    with pytest.raises(anomalies.NotFinite,
+                       match="step 101.* left out already"):
+      train._roll_back(tmp_path, checkpoints, anomalies.Spike(101, 9.0, 1.5), 1)
 
 
 # Damaged checkpoints.
@@ -196,7 +201,7 @@ def cut_off(folder, tmp_path_factory):
   folder_of_runs = tmp_path_factory.mktemp("cut_off")
   run = pretraining(folder, steps=6)
   pull_the_plug(run, folder_of_runs / "run", 5)
-  return run, folder_of_runs / "run", loop.train(
+  return run, folder_of_runs / "run", train.train(
       run, folder_of_runs / "whole").params
 
 
@@ -225,7 +230,7 @@ def test_a_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
   run, begun, params = cut_off
   shutil.copytree(begun, tmp_path / "run")
   damage(tmp_path / "run" / "checkpoints" / "4")
-  equal(loop.train(run, tmp_path / "run").params, params)
+  equal(train.train(run, tmp_path / "run").params, params)
   told = capsys.readouterr().err
   assert "damaged/4; going on from step 2" in told
   assert (tmp_path / "run" / "damaged" / "4").is_dir()
@@ -247,8 +252,8 @@ def test_what_reads_other_than_it_was_written_is_damaged(cut_off, tmp_path,
             for path, value in checksums(tree).items()}
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(stored, "checksums", sums_of_other_bits)
-    equal(loop.train(run, tmp_path / "run").params, params)
+    patch.setattr(files_lib, "checksums", sums_of_other_bits)
+    equal(train.train(run, tmp_path / "run").params, params)
   assert "damaged/4; going on from step 2" in capsys.readouterr().err
 
 
@@ -257,7 +262,7 @@ def test_what_reads_a_run_passes_a_damaged_checkpoint_over(cut_off, tmp_path):
   shutil.copytree(begun, tmp_path / "run")
   flip(tmp_path / "run" / "checkpoints" / "4" / "params")
   with pytest.warns(UserWarning, match="step 4 is damaged"):
-    assert checkpoint.read(tmp_path / "run").step == 2
+    assert checkpoints.read(tmp_path / "run").step == 2
 
 
 def test_nothing_is_begun_anew_over_damaged_checkpoints(cut_off, tmp_path):
@@ -269,7 +274,7 @@ def test_nothing_is_begun_anew_over_damaged_checkpoints(cut_off, tmp_path):
   before = files(folder)
   told = r"(?s)left as they are.*step 4: .*step 2"
   with pytest.raises(UserError, match=told):
-    loop.train(run, tmp_path / "run")
+    train.train(run, tmp_path / "run")
   assert files(folder) == before
 
 
@@ -294,7 +299,7 @@ def test_another_run_in_the_same_place_is_refused(cut_off, changed, told):
   run, begun, _ = cut_off
   before = files(begun / "checkpoints")
   with pytest.raises(UserError, match=told):
-    loop.train(changed(run), begun)
+    train.train(changed(run), begun)
   assert files(begun / "checkpoints") == before
 
 
@@ -305,7 +310,7 @@ def test_another_architecture_under_the_same_options(cut_off):
           r"\(1, 16, 2, 8\) there, \(1, 32, 2, 16\) here")
   with pytest.MonkeyPatch.context() as patch, pytest.raises(
       UserError, match=told):
-    patch.setattr(stored, "check_same", lambda *_: None)
+    patch.setattr(files_lib, "check_same", lambda *_: None)
     small_run.stored(begun, wider)
 
 
@@ -332,9 +337,9 @@ def test_a_changed_page_is_refused_but_for_its_words(folder, tmp_path):
   pull_the_plug(of_page(PAGE), tmp_path, 3, PAGE)
   with pytest.raises(UserError, match=r"(?s)-.* 2.0 \* v.*\+.* 3.0 \* v"):
     other = PAGE.replace("2.0", "3.0")
-    loop.train(of_page(other), tmp_path, other)
+    train.train(of_page(other), tmp_path, other)
   other = PAGE.replace("# A word.", "# Another.")
-  loop.train(of_page(other), tmp_path, other)
+  train.train(of_page(other), tmp_path, other)
 
 
 # Disks and signals, met by the command.
@@ -374,10 +379,10 @@ def test_a_full_disk(folder, page, tmp_path):
   assert told.returncode == 1, told.stderr
   assert "No space left on device" in told.stderr
   assert "Traceback" not in told.stderr
-  assert checkpoint.read(copy / "run").step == 20
+  assert checkpoints.read(copy / "run").step == 20
   whole = config.override(config.load_page(str(page)).experiment, ["keep=1"])
-  loop.train(whole, copy / "run", page.read_text())
-  assert checkpoint.read(copy / "run").step == 80
+  train.train(whole, copy / "run", page.read_text())
+  assert checkpoints.read(copy / "run").step == 80
 
 
 def test_a_work_directory_that_cannot_be_written(page, tmp_path):
@@ -400,12 +405,12 @@ def test_sigterm_saves_and_the_run_goes_on(page, tmp_path):
   process.send_signal(signal.SIGTERM)
   _, told = process.communicate(timeout=60)
   assert process.returncode == 128 + signal.SIGTERM, told
-  step = checkpoint.read(tmp_path / "run").step
+  step = checkpoints.read(tmp_path / "run").step
   assert 12 <= step < 80 and f"saved at step {step} of 80" in told
   source = page.read_text()
   run = config.load_page(str(page)).experiment
-  equal(loop.train(run, tmp_path / "run", source).params,
-        loop.train(run, tmp_path / "whole", source).params)
+  equal(train.train(run, tmp_path / "run", source).params,
+        train.train(run, tmp_path / "whole", source).params)
   assert curve(tmp_path / "run") == curve(tmp_path / "whole")
 
 
@@ -430,8 +435,8 @@ def test_a_run_goes_on_on_other_devices(folder, tmp_path):
                      PmapLayout())]
   for step, run in zip((3, 5), (first, *runs)):
     pull_the_plug(run, tmp_path / "moved", step)
-  moved = loop.train(last, tmp_path / "moved").params
-  whole = loop.train(first, tmp_path / "whole").params
+  moved = train.train(last, tmp_path / "moved").params
+  whole = train.train(first, tmp_path / "whole").params
   # As parts of the largest update, which clipping makes of the order of 1.
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
                *map(jax.device_get, (moved, whole)))
@@ -485,15 +490,15 @@ def test_a_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
   run = pretraining(folder, budget="1h", save_every=5, evaluate_every=1000)
   pull_the_plug(run, tmp_path, 7)
   plan = json.loads((tmp_path / "budget.json").read_text())
-  used = checkpoint.history(tmp_path)[5]["progress"]["seconds"]
+  used = history(tmp_path)[5]["progress"]["seconds"]
   assert used > 0
   with pytest.MonkeyPatch.context() as patch:
     # Whether there is time left is the clock's matter, see above.
     patch.setattr(Clock, "over", lambda clock: clock.used() > used + 1e-3)
-    result = loop.train(run, tmp_path)
+    result = train.train(run, tmp_path)
   assert json.loads((tmp_path / "budget.json").read_text()) == plan
   assert result.run.experiment.steps == plan["steps"] > 7
-  (last, about), = list(checkpoint.history(tmp_path).items())[-1:]
+  (last, about), = list(history(tmp_path).items())[-1:]
   assert last == 6 and about["progress"]["seconds"] > used
   assert curve(tmp_path)[-1]["step"] == 6
   assert "held_out/loss" in curve(tmp_path)[-1]
@@ -501,6 +506,6 @@ def test_a_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
 
 
 def test_saves_by_the_minute(folder, tmp_path):
-  loop.train(pretraining(folder, save_minutes=1e-9, save_every=100, keep=9),
-             tmp_path)
-  assert list(checkpoint.history(tmp_path)) == [1, 2, 3, 4]
+  train.train(pretraining(folder, save_minutes=1e-9, save_every=100, keep=9),
+              tmp_path)
+  assert list(history(tmp_path)) == [1, 2, 3, 4]

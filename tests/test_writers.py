@@ -11,8 +11,8 @@ import pytest
 import rich.console
 from tensorboardX.proto import event_pb2
 
-from bert_jax import writers
 from bert_jax.config import UserError
+from bert_jax.reporting import jsonl, markdown, plots, terminal, writers
 from tests import small_disk
 
 
@@ -22,27 +22,27 @@ def console(**options):
 
 def test_lines_are_readable_at_once_and_valid_json(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  out = writers.JsonLines(path)
+  out = jsonl.JsonLines(path)
   out.write(1, {"train/loss": np.float32(2.5), "x": math.nan, "y": math.inf})
   assert json.loads(path.read_text()) == {
       "step": 1, "train/loss": 2.5, "x": None, "y": None}
-  line, = writers.read_jsonl(path)
+  line, = jsonl.read_jsonl(path)
   assert line["train/loss"] == 2.5 and math.isnan(line["x"])
   out.close()
 
 
 def test_a_resumed_run_has_no_step_twice(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  out = writers.JsonLines(path)
+  out = jsonl.JsonLines(path)
   for step in (1, 2, 3, 4):
     out.write(step, {"loss": step})
   out.close()
   path.write_text(path.read_text() + '{"step": 5, "lo')  # killed
-  assert len(writers.read_jsonl(path)) == 4
-  out = writers.JsonLines(path, start=2)
+  assert len(jsonl.read_jsonl(path)) == 4
+  out = jsonl.JsonLines(path, start=2)
   out.write(3, {"loss": 30})
   out.close()
-  kept = [(line["step"], line["loss"]) for line in writers.read_jsonl(path)]
+  kept = [(line["step"], line["loss"]) for line in jsonl.read_jsonl(path)]
   assert kept == [(1, 1), (2, 2), (3, 30)]
 
 
@@ -51,12 +51,12 @@ def test_a_broken_line_is_named(tmp_path, line):
   path = tmp_path / "metrics.jsonl"
   path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
   with pytest.raises(UserError, match="line 2"):
-    writers.read_jsonl(path)
+    jsonl.read_jsonl(path)
 
 
 def test_progress_prints_lines_where_there_is_no_terminal():
   to = console()
-  progress = writers.Progress(40, start=20, console=to, every=0)
+  progress = terminal.Progress(40, start=20, console=to, every=0)
   progress.advance(30)
   progress.write(30, {"train/loss": 2.34567, "train/tokens_per_second": 12345})
   progress.write(30, {"held_out/loss": 2.5, "held_out/accuracy": .25})
@@ -68,7 +68,7 @@ def test_progress_prints_lines_where_there_is_no_terminal():
 
 def test_lines_of_training_are_rare_but_the_last_is_there():
   to = console()
-  progress = writers.Progress(50, console=to, every=1000)
+  progress = terminal.Progress(50, console=to, every=1000)
   for step in range(1, 51):
     progress.write(step, {"train/loss": 1, "train/tokens_per_second": 900})
   progress.close()
@@ -79,7 +79,7 @@ def test_lines_of_training_are_rare_but_the_last_is_there():
 
 def test_progress_draws_a_bar_on_a_terminal():
   to = console(force_terminal=True)
-  progress = writers.Progress(10, console=to)
+  progress = terminal.Progress(10, console=to)
   progress.write(5, {"train/loss": 1.5, "train/tokens_per_second": 2000})
   progress.write(5, {"held_out/loss": 2.5})
   progress.close()
@@ -102,7 +102,7 @@ def test_writers_write_everywhere(tmp_path):
   out.advance(4)
   out.write(4, {"train/loss": 1.5, "train/tokens_per_second": 10.0})
   out.close()
-  assert writers.read_jsonl(tmp_path / "metrics.jsonl")[0]["train/loss"] == 1.5
+  assert jsonl.read_jsonl(tmp_path / "metrics.jsonl")[0]["train/loss"] == 1.5
   found = list(events(tmp_path / "tensorboard"))
   assert {(event.step, value.tag, value.simple_value)
           for event in found for value in event.summary.value} == {
@@ -150,8 +150,8 @@ def test_the_silent_have_the_same_face_and_write_nothing(tmp_path, capfd):
 
 FILL = """
 import pathlib, sys
-from bert_jax import writers
 from bert_jax.config import UserError
+from bert_jax.reporting import jsonl, plots, tensorboard, writers
 disk = pathlib.Path({disk!r})
 
 def until_full(name, writer, write):
@@ -169,12 +169,12 @@ def until_full(name, writer, write):
   rest.truncate(0)
 
 row = lambda writer: writer.write(1, {{"train/loss": 1.0}})
-until_full("lines:", writers.JsonLines(disk / "metrics.jsonl"), row)
-until_full("board:", writers.TensorBoard(disk / "board"), row)
+until_full("lines:", jsonl.JsonLines(disk / "metrics.jsonl"), row)
+until_full("board:", tensorboard.TensorBoard(disk / "board"), row)
 until_full("both:", writers.Writers(disk, 3), row)
-lines = writers.JsonLines(disk / "metrics.jsonl")
+lines = jsonl.JsonLines(disk / "metrics.jsonl")
 row(lines)
-until_full("picture:", lines, lambda _: writers.plot_curves(
+until_full("picture:", lines, lambda _: plots.plot_curves(
     disk / "metrics.jsonl", disk / "curves.png"))
 """
 
@@ -198,22 +198,22 @@ def test_a_full_disk_is_told(tmp_path):
 
 def test_pictures_are_drawn(tmp_path):
   path = tmp_path / "metrics.jsonl"
-  out = writers.JsonLines(path)
-  writers.plot_curves(path, tmp_path / "none.png")
+  out = jsonl.JsonLines(path)
+  plots.plot_curves(path, tmp_path / "none.png")
   for step in range(1, 20):
     out.write(step, {"train/loss": 5 / step, "train/mlm_accuracy": step / 20})
   out.write(19, {"held_out/loss": 1.0, "held_out/mlm_accuracy": math.nan})
   out.close()
-  writers.plot_curves(path, tmp_path / "curves.png")
-  writers.plot_table({"scratch": [.4, .5], "pretrained": [.6]},
-                     tmp_path / "table.png", "Tagging", "entity F1")
+  plots.plot_curves(path, tmp_path / "curves.png")
+  plots.plot_table({"scratch": [.4, .5], "pretrained": [.6]},
+                   tmp_path / "table.png", "Tagging", "entity F1")
   assert not (tmp_path / "none.png").exists()
   for name in ("curves", "table"):
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_table():
-  assert writers.table(("variant", "F1"), [("scratch", .41234), ("x", 5)]) == (
+  assert markdown.table(("variant", "F1"), [("scratch", .41234), ("x", 5)]) == (
       "| variant |     F1 |\n"
       "| ------- | -----: |\n"
       "| scratch | 0.4123 |\n"

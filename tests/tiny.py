@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 
-from bert_jax.data import loader
-from bert_jax.data.formats import PairsFormat
-from bert_jax.data.rows import PretrainingRows
-from bert_jax.data.tokenizers import Vocabulary
-from bert_jax.model.encoder import Bert
+from bert_jax.data.batches import loader
+from bert_jax.data.pretraining.formats import PairsFormat
+from bert_jax.data.pretraining.rows import PretrainingRows
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.model.bert import Bert
+from bert_jax.objectives.base import Objective
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import Network
-from bert_jax.objectives.objective import Objective
 from bert_jax.training.optimizers import Optimizer, Sgd
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import Recipe

@@ -47,7 +47,7 @@ def make_bert_jax(overrides):
   import numpy as np
 
   from bert_jax import config, experiment
-  from bert_jax.model.encoder import Bert
+  from bert_jax.model.bert import Bert
   from bert_jax.training.step import train_step
 
   page = experiment.Experiment(
@@ -137,7 +137,7 @@ def synthetic_batch():
 def synthetic_vocabulary():
   import numpy as np
 
-  from bert_jax.data.tokenizers import Vocabulary
+  from bert_jax.data.tokenizers.vocabulary import Vocabulary
 
   return Vocabulary(
       size=VOCABULARY, pad_id=0, unk_id=1, cls_id=2, sep_id=3, mask_id=4,
@@ -228,9 +228,11 @@ def bench_steps(args):
 def bench_corpus(args, directory):
   """Tokens a second of a corpus build, with the tokenizer's training and
   without; the corpus stays in `directory`."""
-  from bert_jax.data import corpus, tokenizers
+  from bert_jax.data.pretraining import corpus_builder
+  from bert_jax.data.tokenizers import choices
 
-  corpus.build(args.text, tokenizers.SentencePieceTokenizer(), directory, 1.0)
+  corpus_builder.build(args.text, choices.SentencePieceTokenizer(), directory,
+                       1.0)
   facts = json.loads((directory / "corpus.json").read_text())
   tokens = sum(split["tokens"] for split in facts["splits"].values())
   rows = []
@@ -245,13 +247,15 @@ def bench_corpus(args, directory):
 
 def bench_rows(args, directory, step_ms):
   """Rows a second of the loader beside those that the step eats."""
-  from bert_jax.data import corpus, formats, loader, rows
+  from bert_jax.data.batches import loader
+  from bert_jax.data.pretraining import corpus, formats
+  from bert_jax.data.pretraining.rows import PretrainingRows
 
   splits = corpus.Splits.open(directory)
   table = []
   for format in (formats.PairsFormat(), formats.FullSentencesFormat()):
-    made = rows.PretrainingRows(splits.train, splits.tokenizer.vocabulary,
-                                format, LENGTH, examples_per_row=1, seed=0)
+    made = PretrainingRows(splits.train, splits.tokenizer.vocabulary,
+                           format, LENGTH, examples_per_row=1, seed=0)
     start = time.perf_counter()
     made.plan(0)
     planned = time.perf_counter() - start

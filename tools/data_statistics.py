@@ -19,11 +19,12 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bert_jax.data import corpus as corpus_lib
-from bert_jax.data import loader
-from bert_jax.data.formats import Examples, PairsFormat
-from bert_jax.data.rows import PretrainingRows
-from bert_jax.data.tokenizers import SentencePieceTokenizer
+from bert_jax.data.batches import loader
+from bert_jax.data.batches.examples import Examples
+from bert_jax.data.pretraining import corpus_builder
+from bert_jax.data.pretraining.formats import PairsFormat
+from bert_jax.data.pretraining.rows import PretrainingRows
+from bert_jax.data.tokenizers.choices import SentencePieceTokenizer
 from bert_jax.objectives.masking import TokenMasking
 from bert_jax.training.step import row_keys
 
@@ -183,8 +184,8 @@ def main():
                       choices=("document", "example"))
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    splits = corpus_lib.prepare(options.text, SentencePieceTokenizer(), folder,
-                                0.0)
+    splits = corpus_builder.prepare(options.text, SentencePieceTokenizer(),
+                                    folder, 0.0)
     rows = PretrainingRows(
         splits.train, splits.tokenizer.vocabulary,
         PairsFormat(short_seq_per=options.short_seq_per), options.length,

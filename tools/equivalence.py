@@ -89,13 +89,14 @@ def worker(name: str, folder: pathlib.Path, coordinator: str,
   if name == YARDSTICK:
     _everything_in_float64()
   import jax
-  from bert_jax import config, hosts, metrics
+  from bert_jax import config, distributed
+  from bert_jax.metrics import weighted
   from bert_jax.experiment import Experiment
-  from bert_jax.training import partition
-  from bert_jax.training.paths import leaves
+  from bert_jax.parallel.mesh import collect
+  from bert_jax.training.param_paths import leaves
 
   if case.processes > 1:
-    hosts.start(coordinator, case.processes, process)
+    distributed.start(coordinator, case.processes, process)
   layout = config.override(Experiment(), case.layout()).layout
   for task in TASKS:
     recipe, batch_of = _problem(task, case.microbatches)
@@ -107,7 +108,7 @@ def worker(name: str, folder: pathlib.Path, coordinator: str,
     batch = batch_of(positions)
     state = jax.jit(recipe.init, out_shardings=runner.shardings)(
         np.int32(SEED), first)
-    params = leaves(partition.collect(state.params, runner.mesh))
+    params = leaves(collect(state.params, runner.mesh))
     if name == YARDSTICK:
       batch = {key: x.astype(np.float64) if x.dtype == np.float32 else x
                for key, x in batch.items()}
@@ -116,9 +117,9 @@ def worker(name: str, folder: pathlib.Path, coordinator: str,
                   for path in params}
       state = _with_params(recipe, state, params)
     state, pairs = runner.step(runner.spread(state), runner.feed(batch))
-    means = metrics.summarize(metrics.merge([runner.fetch(pairs)]))
-    gradients = leaves(partition.collect(runner.gather(state).opt_state,
-                                         runner.mesh))
+    means = weighted.summarize(weighted.merge([runner.fetch(pairs)]))
+    gradients = leaves(collect(runner.gather(state).opt_state,
+                               runner.mesh))
     hashes = {int(p): _hash(batch, i) for i, p in enumerate(positions)}
     _file(folder, name, task, f".{process}.json").write_text(
         json.dumps(hashes))
@@ -133,15 +134,15 @@ def _problem(task: str, microbatches: int):
   import jax
   import jax.numpy as jnp
   import optax
-  from bert_jax.data import loader
-  from bert_jax.data.formats import PairsFormat
-  from bert_jax.data.rows import PretrainingRows
-  from bert_jax.data.tasks import Classes
-  from bert_jax.data.tokenizers import Vocabulary
-  from bert_jax.model.encoder import Bert
+  from bert_jax.data.batches import loader
+  from bert_jax.data.pretraining.formats import PairsFormat
+  from bert_jax.data.pretraining.rows import PretrainingRows
+  from bert_jax.data.labeled.classes import Classes
+  from bert_jax.data.tokenizers.vocabulary import Vocabulary
+  from bert_jax.model.bert import Bert
   from bert_jax.objectives.mlm import MlmNsp
   from bert_jax.objectives.network import Network
-  from bert_jax.objectives.tasks import Classification
+  from bert_jax.objectives.classification import Classification
   from bert_jax.training.step import Recipe
 
   numbers = np.arange(VOCABULARY, dtype=np.int32)
@@ -186,7 +187,7 @@ def _everything_in_float64() -> None:
   """What the code calls float32 becomes float64; what it draws stays."""
   import jax
   import jax.numpy as jnp
-  from bert_jax.model import encoder
+  from bert_jax.model import bert
   jax.config.update("jax_enable_x64", True)
   jnp.float32 = jnp.float64
   uniform, randint = jax.random.uniform, jax.random.randint
@@ -194,19 +195,19 @@ def _everything_in_float64() -> None:
   jax.random.randint = lambda key, shape, low, high: randint(
       key, shape, low, high, np.int32)
   # The option that layers cast to; no run may choose it.
-  init = encoder.Bert.__init__
+  init = bert.Bert.__init__
 
   def in_float64(self, **options):
     init(self, **options | {"dtype": "float32"})
     object.__setattr__(self, "dtype", "float64")
 
-  encoder.Bert.__init__ = in_float64
+  bert.Bert.__init__ = in_float64
 
 
 def _with_params(recipe, state, params):
   """The state with other parameters, all in float64, on one device."""
   import jax
-  from bert_jax.training.paths import path_of
+  from bert_jax.training.param_paths import path_of
   swapped = jax.tree_util.tree_map_with_path(
       lambda keys, _: jax.numpy.asarray(params[path_of(keys)]), state.params)
   return state.replace(params=swapped,
@@ -323,8 +324,8 @@ def main() -> None:
     zero = {task: zeros_of(folder, task) for task in TASKS}
     found = {name: compare(name, folder, zero) for name in CASES
              if name != REFERENCE}
-  from bert_jax import writers
-  table = writers.table(
+  from bert_jax.reporting import markdown
+  table = markdown.table(
       [f"against {REFERENCE}", *(f"{task}: {part}" for task in TASKS
                                  for part in ("loss", "gradients")),
        "zeros", "batches"], [cells for cells, _ in found.values()])

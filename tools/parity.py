@@ -99,10 +99,10 @@ def compare(path):
   import flax.traverse_util
   import jax
 
-  from bert_jax.interop import huggingface, names, sources
-  from bert_jax.training.paths import leaves
+  from bert_jax.interop import hf_checkpoint, importer, parameter_map
+  from bert_jax.training.param_paths import leaves
 
-  found, flat = sources.network(path)
+  found, flat = importer.network(path)
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   arrays = np.load(path / "arrays.npz")
   batch = batch_of(arrays)
@@ -115,12 +115,12 @@ def compare(path):
     return total, {n: outputs[n] for n in weights}
 
   gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
-  theirs = huggingface.common_tensors({
+  theirs = hf_checkpoint.common_tensors({
       n.removeprefix("grad/"): arrays[n] for n in arrays.files
       if n.startswith("grad/")}, str(path))
   positions = "embeddings.position_embeddings.weight"
   theirs[positions] = theirs[positions][found.first_position:]
-  ours = names.to_theirs(jax.device_get(leaves(gradients)), found.model)
+  ours = parameter_map.to_theirs(jax.device_get(leaves(gradients)), found.model)
   assert set(ours) == set(theirs), set(ours) ^ set(theirs)
   scale = lambda name: np.linalg.norm(
       theirs[name.replace("key.bias", "key.weight")])
@@ -140,20 +140,20 @@ def worst(triples):
 
 def export(path):
   """Writes the network of a directory into `exported` there."""
-  from bert_jax.interop import huggingface, sources
+  from bert_jax.interop import hf_checkpoint, importer
 
-  found, params = sources.network(path)
-  options, tensors = huggingface.written(
+  found, params = importer.network(path)
+  options, tensors = hf_checkpoint.written(
       found.model, found.objective, params, found.first_position or None)
-  huggingface.write(path / "exported", options, tensors, {})
+  hf_checkpoint.write(path / "exported", options, tensors, {})
 
 
 def same(path):
   """Whether what AutoModel saved again is what was imported first."""
-  from bert_jax.interop import sources
+  from bert_jax.interop import importer
 
   told = json.loads((path / "told.json").read_text())
-  (first, before), (again, after) = (sources.network(p) for p in (
+  (first, before), (again, after) = (importer.network(p) for p in (
       path, path / "again"))
   silent = not any(told["loading"].values())
   equal = (first == again and set(before) == set(after)
@@ -167,10 +167,10 @@ def train(folder, name):
   import jax
   import jax.numpy as jnp
 
-  from bert_jax.data.datasets import TextData
-  from bert_jax.data.loaded import Vocabulary
+  from bert_jax.data.sources import TextData
+  from bert_jax.data.tokenizers.vocabulary import Vocabulary
   from bert_jax.experiment import Experiment, recipe
-  from bert_jax.interop import sources
+  from bert_jax.interop import importer
   from bert_jax.objectives.masking import Masking
   from bert_jax.training.optimizers import AdamW
   from bert_jax.training.schedules import LinearSchedule
@@ -183,7 +183,7 @@ def train(folder, name):
     def apply(self, batch, keys_B, vocabulary):
       return batch
 
-  found, params = sources.network(folder / name)
+  found, params = importer.network(folder / name)
   objective = found.objective
   if name == "pretraining":
     objective = dataclasses.replace(objective, masking=Given())
@@ -280,8 +280,8 @@ def freeze(folder, target):
     # End to end in the order of their names, as an array has its price.
     arrays[f"{family}/{head}/grad"] = np.concatenate(
         [found[key].ravel() for key in gradients])
-    names = [key.removeprefix("grad/") for key in gradients]
-    assert names == sorted(arrays[f"{family}/{head}/tensors"])
+    parameter_map = [key.removeprefix("grad/") for key in gradients]
+    assert parameter_map == sorted(arrays[f"{family}/{head}/tensors"])
   np.savez_compressed(target / "parity.npz", configs=json.dumps(configs),
                       **arrays)
   source = folder / "frozen" / "bert" / "mlm + nsp"
@@ -360,9 +360,9 @@ def check(args, folder):
 
 def google(path):
   """The worst differences of the outputs of Google's copy of a network."""
-  from bert_jax.interop import sources
+  from bert_jax.interop import importer
 
-  (found, before), (again, after) = (sources.network(p) for p in (
+  (found, before), (again, after) = (importer.network(p) for p in (
       path, path / "google"))
   assert dataclasses.replace(again, objective=found.objective) == found, again
   assert all(np.array_equal(before[n], after[n]) for n in before)

@@ -234,7 +234,7 @@ def byte_level(texts, size):
   """A byte-level BPE in RoBERTa's order of ids, trained on texts."""
   import tokenizers
 
-  from bert_jax.data.byte_level import ByteLevel
+  from bert_jax.data.tokenizers.byte_bpe import ByteLevel
   raw = tokenizers.Tokenizer(tokenizers.models.BPE())
   raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
       add_prefix_space=False)
@@ -269,7 +269,7 @@ def bert_folder(folder, loaded, choice):
 
 def contenders(folder, vocabulary, sample):
   """(label, our tokenizer, kind and folder of the other one) triples."""
-  from bert_jax.data.tokenizers import (
+  from bert_jax.data.tokenizers.choices import (
       SentencePieceTokenizer, WordPieceTokenizer)
   for name, options in SETTINGS.items():
     choice = WordPieceTokenizer(path=str(vocabulary), **options)
@@ -349,9 +349,9 @@ def reason(text):
 
 def freeze(other):
   """Writes hard strings with ids of transformers, and the vocabularies."""
-  from bert_jax.data import documents
-  from bert_jax.data.tokenizers import WordPieceTokenizer
-  from bert_jax.data.wordpiece import WordPiece
+  from bert_jax.data.text import documents
+  from bert_jax.data.tokenizers.choices import WordPieceTokenizer
+  from bert_jax.data.tokenizers.wordpiece import WordPiece
   texts = hard_strings()
   found = zip(documents.read("embedded"), range(2000))
   sample = [text for document, _ in found for text in document.sentences]

@@ -33,8 +33,9 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bert_jax import checkpoint, writers
-from bert_jax.training.paths import leaves
+from bert_jax.checkpoints.manager import read
+from bert_jax.reporting import jsonl, markdown
+from bert_jax.training.param_paths import leaves
 
 KINDS = ("save", "evaluation", "start", "steps", "save")
 KILLS_OF_A_RUN = 6
@@ -44,10 +45,10 @@ OF_STEPS = 3.0
 PAGE = '''
 """A small run that is often evaluated and saved."""
 
-from bert_jax.data.datasets import TextData
-from bert_jax.data.tokenizers import SentencePieceTokenizer
+from bert_jax.data.sources import TextData
+from bert_jax.data.tokenizers.choices import SentencePieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.encoder import Bert
+from bert_jax.model.bert import Bert
 from bert_jax.training.schedules import LinearSchedule
 
 experiment = Experiment(
@@ -113,7 +114,7 @@ class Run:
 
   def lines(self) -> list[dict[str, float]]:
     path = self.workdir / "metrics.jsonl"
-    return writers.read_jsonl(path) if path.exists() else []
+    return jsonl.read_jsonl(path) if path.exists() else []
 
   def saved(self) -> int:
     """The step that the next start goes on from."""
@@ -205,7 +206,7 @@ def killed(run: Run, sign: str, spans: Mapping[str, float],
 def differences(run: Run, whole: Run) -> list[str]:
   """What a run has otherwise than the undisturbed one."""
   found = []
-  ours, theirs = (leaves(checkpoint.read(r.workdir).params)
+  ours, theirs = (leaves(read(r.workdir).params)
                   for r in (run, whole))
   if ours.keys() != theirs.keys():
     found.append("other parameters")
@@ -312,8 +313,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
       print(folder)
     else:
       shutil.rmtree(folder)
-  print(writers.table(["run", "sign", "seconds", "under way", "step reached",
-                       "step saved"], table))
+  print(markdown.table(["run", "sign", "seconds", "under way", "step reached",
+                        "step saved"], table))
   print(f"\n{len(table)} kills in {(time.monotonic() - start) / 60:.1f} "
         "minutes. " + ("Not the same:\n  " + "\n  ".join(wrong) if wrong else
                        "Everything is as in the undisturbed run."))

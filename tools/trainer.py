@@ -65,9 +65,9 @@ def main():
 def compare(args, python, name, result):
   """Trains what is not kept yet; returns the table's lines of a task."""
   from bert_jax import config
-  from bert_jax.data import glue
+  from bert_jax.data.labeled import glue
   from bert_jax.experiment import Experiment
-  from bert_jax.glue import chosen_rate
+  from bert_jax.studies.glue_suite import chosen_rate
 
   experiment = config.override(Experiment(), result["options"])
   data = experiment.data

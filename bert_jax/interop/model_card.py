@@ -9,10 +9,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from bert_jax import checkpoint, config, writers
-from bert_jax.checkpoint import Saved
+from bert_jax import config
+from bert_jax.checkpoints.manager import Saved, history
 from bert_jax.experiment import Experiment
-from bert_jax.training.plan import flops_per_token
+from bert_jax.reporting import markdown
+from bert_jax.training.flops import flops_per_token
 
 UNKNOWN = "not recorded"
 # What Hugging Face calls what a network with such labels is for.
@@ -47,13 +48,13 @@ def write(saved: Saved, workdir: pathlib.Path, told: Told,
     name: the title.
   """
   experiment = saved.facts.experiment
-  progress = checkpoint.history(workdir)[saved.step]["progress"]
+  progress = history(workdir)[saved.step]["progress"]
   return "\n\n".join([
       _header(saved, told, architecture),
       f"# {name}",
       _summary(saved, architecture),
       "## Use\n\n" + _use(architecture, experiment),
-      "## Training\n\n" + writers.table(
+      "## Training\n\n" + markdown.table(
           ["", ""], _training(saved, progress, told)),
       "## Scores\n\n" + _scores(saved),
       "## Known limits\n\n" + "\n".join(_limits(saved, told)),
@@ -152,7 +153,7 @@ def _scores(saved: Saved) -> str:
               "selected")
   part = (f"the first {experiment.evaluation_batches} batches of it"
           if experiment.evaluation_batches else "every example once")
-  return writers.table(
+  return markdown.table(
       ["held out", "value"],
       [[n, f"{v:.6g}"] for n, v in saved.scores.items()]) + (
           f"\n\nProtocol: {selected}; {part}; {', '.join(held)}. One seed: "

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import Choice
 from bert_jax.model.layers import Site, dropout
+from bert_jax.model.visibility import visible
 
 
 class Attention(Choice):
@@ -56,14 +57,3 @@ class DotProductAttention(Attention):
     weight_BHLM = jax.nn.softmax(score_BHLM).astype(value_BMHK.dtype)
     weight_BHLM = dropout(weight_BHLM, dropout_rate, keys_B, Site.ATTENTION)
     return jnp.einsum("BHLM,BMHK->BLHK", weight_BHLM, value_BMHK)
-
-
-def visible(example_ids_BL: jax.Array, example_ids_BM: jax.Array) -> jax.Array:
-  """(B, L, M): whether query L may see key M.
-
-  Tokens see their own example. Padding is seen by nobody; a padding query
-  sees every example, as in models with a plain padding mask, so that their
-  outputs are reproduced there too.
-  """
-  query_BL1, key_B1M = example_ids_BL[:, :, None], example_ids_BM[:, None, :]
-  return ((query_BL1 == key_B1M) | (query_BL1 == 0)) & (key_B1M != 0)

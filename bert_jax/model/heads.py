@@ -4,8 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bert_jax.model.encoder import Bert, gather
-from bert_jax.model.layers import Dense, Norm, Site, activation, dropout
+from bert_jax.model.bert import Bert
+from bert_jax.model.encoder import gather
+from bert_jax.model.layers import Dense, Site, activation, dropout
+from bert_jax.model.norms import Norm
 
 
 class MlmHead(nn.Module):

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
-
 # A dropout decision takes a byte: a quarter of the random words that one word
 # a decision would need.
 _LEVELS = 256
@@ -118,21 +117,3 @@ class Dense(nn.Module):
 def initializer(options) -> nn.initializers.Initializer:
   """tf.truncated_normal_initializer: cut at two deviations, not rescaled."""
   return nn.initializers.truncated_normal(options.initializer_range)
-
-
-class Norm(nn.Module):
-  """Layer normalisation over the last dimension, in float32."""
-
-  epsilon: float
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    shape = x.shape[-1:]
-    scale = self.param("scale", nn.initializers.ones, shape)
-    bias = self.param("bias", nn.initializers.zeros, shape)
-    scale, bias = (jnp.expand_dims(p, range(x.ndim - 1)) for p in (scale, bias))
-    full = x.astype(jnp.float32)
-    centred = full - full.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt(variance + self.epsilon)
-    return (normal * scale + bias).astype(x.dtype)

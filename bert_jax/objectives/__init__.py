@@ -3,6 +3,7 @@
 All are imported here, so that a page may be given any of them by name.
 """
 
-from bert_jax.objectives import mlm, several, span, tasks
+from bert_jax.objectives import (
+    classification, embedding, mlm, regression, span)
 
-__all__ = ["mlm", "several", "span", "tasks"]
+__all__ = ["classification", "embedding", "mlm", "regression", "span"]

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
-from bert_jax.data.tokenizers import Vocabulary
-from bert_jax.objectives.objective import Batch
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.objectives.base import Batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import MlmHead
-from bert_jax.objectives.masking import Masking, TokenMasking
-from bert_jax.objectives.objective import (
+from bert_jax.objectives.base import (
     Batch, Objective, Pairs, cross_entropy, hits, weighted_sum)
+from bert_jax.objectives.masking import Masking, TokenMasking
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax
 
-from bert_jax.model.encoder import Bert, Encoder
-from bert_jax.objectives.objective import Batch, Objective
+from bert_jax.model.bert import Bert
+from bert_jax.model.encoder import Encoder
+from bert_jax.objectives.base import Batch, Objective
 
 
 class Network(nn.Module):

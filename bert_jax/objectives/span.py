@@ -7,11 +7,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
-from bert_jax.objectives.objective import (
-    Batch, Objective, Pairs, hits, weighted_sum)
+from bert_jax.objectives.base import Batch, Objective, Pairs, hits, weighted_sum
 
 _NOWHERE = -1e30  # finite: a window that is not there has no nan
 

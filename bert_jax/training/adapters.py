@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
+from bert_jax.objectives.base import Batch
 from bert_jax.objectives.network import Network
-from bert_jax.objectives.objective import Batch
-from bert_jax.training.paths import Table, leaves, look_up, nested
+from bert_jax.training.param_paths import Table, leaves, look_up, nested
 
 # Found in the paths of what an adapter adds.
 ADDED = r"/lora_[ab]$"

@@ -17,10 +17,10 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax.config import UserError
-from bert_jax.data.tokenizers import Vocabulary
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.objectives.base import Batch, Pairs
 from bert_jax.objectives.network import Network
-from bert_jax.objectives.objective import Batch, Pairs
-from bert_jax.training.rates import Rates
+from bert_jax.training.param_rates import Rates
 
 # Streams of random numbers below the key of a row.
 CORRUPTION, DROPOUT = 0, 1

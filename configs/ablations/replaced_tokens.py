@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from bert_jax import config
-from bert_jax.objectives.objective import Objective, weighted_sum
+from bert_jax.objectives.base import Objective, weighted_sum
 
 
 @dataclasses.dataclass(frozen=True)

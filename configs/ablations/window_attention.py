@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from bert_jax import config
 from bert_jax.config import UserError
-from bert_jax.model.attention import Attention, visible
+from bert_jax.model.attention import Attention
 from bert_jax.model.layers import Site, dropout
+from bert_jax.model.visibility import visible
 
 
 @dataclasses.dataclass(frozen=True)

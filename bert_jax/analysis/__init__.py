@@ -1,0 +1,1 @@
+"""What is asked of a run: describe, replay, embed, predict."""

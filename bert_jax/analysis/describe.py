@@ -1,0 +1,138 @@
+"""What an experiment is, before anything is paid for it."""
+
+import dataclasses
+import math
+
+import jax
+import numpy as np
+
+from bert_jax import config
+from bert_jax.data.labeled.base import kind_of
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.experiment import Experiment, recipe
+from bert_jax.parallel import cost, mesh
+from bert_jax.parallel.cost import Plan, Workload
+from bert_jax.parallel.layouts import MeshLayout, memory_limit
+from bert_jax.reporting import markdown
+from bert_jax.training.flops import flops_per_token, vocabulary_size
+from bert_jax.training.param_paths import leaves
+
+_PLANS = 8  # lines in the table of layouts
+
+
+def describe(experiment: Experiment, page: Experiment, docstring: str,
+             devices: int | None = None, memory: int | None = None) -> str:
+  """The page's words, differences, all options, parameters, FLOPs, layouts.
+
+  Args:
+    devices: how many to lay the experiment on; None: those that are there.
+    memory: bytes of each; None: as the devices say that are there.
+  """
+  parts = [docstring.strip()]
+  for title, base in (("Differs from BERT-base as published", Experiment()),
+                      ("Differs from the page", page)):
+    different = config.changes(base, experiment)
+    parts.append("\n  ".join([f"{title}:", *(different or ["nothing"])]))
+  parts.append("\n  ".join(["All options:", *(
+      f"{k}={v}" for k, v in config.options(experiment).items())]))
+  counts = parameter_counts(experiment)
+  parts.append(markdown.table(
+      ["parameters", "number"],
+      [[part, f"{count:,}"] for part, count in counts.items()]
+      + [["all", f"{sum(counts.values()):,}"],
+         ["trained", f"{trained_parameters(experiment):,}"]]))
+  parts.append(f"Training takes {flops_per_token(experiment):.3g} FLOPs a "
+               "token (a forward and twice as much for a backward pass).")
+  if isinstance(experiment.layout, MeshLayout):
+    parts.append(layouts(experiment, devices, memory))
+  return "\n\n".join(parts)
+
+
+def layouts(experiment: Experiment, devices: int | None = None,
+            memory: int | None = None) -> str:
+  """The layouts of so many devices, the chosen one first.
+
+  Raises:
+    UserError: there is none.
+  """
+  slices = 1
+  if devices is None:
+    there = jax.devices()
+    devices, slices = len(there), mesh.slices(there)
+    memory = memory_limit(there) if memory is None else memory
+  work = workload(experiment)
+  plans = cost.candidates(
+      work, experiment.layout.shapes(work, devices, slices), memory)
+  rows = [[" x ".join(map(str, p.shape)) + ("" if i else " (chosen)"),
+           *(size(n) for n in (p.parameters, p.optimizer, p.gradients,
+                               p.activations, p.memory, p.traffic))]
+          for i, p in enumerate(plans[:_PLANS])]
+  return "\n\n".join(filter(None, [
+      markdown.table(["data x fsdp x tensor", "parameters", "optimizer",
+                      "gradients", "activations", "all", "sent a step"], rows),
+      f"Bytes of a device of {devices}, with batch_size="
+      f"{experiment.batch_size} and microbatches={experiment.microbatches}; "
+      "activations as the backward pass wants them, before the compiler saves "
+      "some.", _verdict(plans, memory)]))
+
+
+def _verdict(plans: list[Plan], memory: int | None) -> str:
+  if memory is None:
+    return ""
+  said = f"Of {len(plans)} layouts {sum(p.fits(memory) for p in plans)} fit in"
+  said = f"{said} the {size(memory)} of a device."
+  if plans[0].fits(memory):
+    return said
+  return (f"{said} The one that needs least is taken; more microbatches, more "
+          "devices or a shorter data.length need less.")
+
+
+def size(count: float) -> str:
+  """Bytes in readable units, powers of 1000."""
+  for unit in ("B", "kB", "MB", "GB", "TB"):
+    if count < 999.5 or unit == "TB":
+      return f"{count:.3g} {unit}"
+    count /= 1000
+
+
+def workload(experiment: Experiment) -> Workload:
+  """What a step of the experiment does, its data unseen."""
+  length = experiment.data.length
+  model = dataclasses.replace(experiment.model,
+                              vocab_size=vocabulary_size(experiment))
+  objective = experiment.objective
+  if "labels" in vars(objective) and not objective.labels:
+    # The data will tell; two is the least.
+    objective = dataclasses.replace(objective, labels=("0", "1"))
+  tables = np.arange(model.vocab_size, dtype=np.int32)
+  vocabulary = Vocabulary(model.vocab_size, 0, 0, 0, 0, 0, tables > 0, tables,
+                          tables)
+  tokens_BL = np.zeros((1, length), np.int32)
+  slots_BE = np.zeros((1, experiment.data.examples_per_row), np.int32)
+  row = {"input_ids": tokens_BL, "token_type_ids": tokens_BL,
+         "position_ids": tokens_BL, "example_ids": tokens_BL,
+         "cls_positions": slots_BE, "next_sentence_labels": slots_BE,
+         "example_mask": slots_BE.astype(np.float32), "row": slots_BE[:, 0]}
+  if objective.label_kind:
+    kind = kind_of(objective.label_kind)
+    row |= {key: value[None] for key, value in kind.blank(
+        length, slots_BE.shape[1], objective.labels).items()}
+  complete = recipe(dataclasses.replace(experiment, model=model,
+                                        objective=objective), vocabulary)
+  return Workload(complete, jax.eval_shape(complete.init, np.int32(0), row),
+                  row, experiment.batch_size)
+
+
+def parameter_counts(experiment: Experiment) -> dict[str, int]:
+  """The number of parameters of each part, by the head of its path."""
+  counts: dict[str, int] = {}
+  for path, leaf in leaves(workload(experiment).state.params).items():
+    part = "/".join(path.split("/")[:2])
+    counts[part] = counts.get(part, 0) + math.prod(leaf.shape)
+  return counts
+
+
+def trained_parameters(experiment: Experiment) -> int:
+  """The number of parameters that are not frozen."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(
+      workload(experiment).trained))

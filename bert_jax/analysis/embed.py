@@ -1,0 +1,109 @@
+"""Vectors of texts: hidden states of any layer, and pooled output."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bert_jax.checkpoints.manager import Saved
+from bert_jax.config import UserError, nearest
+from bert_jax.data.batches import loader
+from bert_jax.data.labeled.classes import Classes
+from bert_jax.model.bert import Bert
+from bert_jax.model.encoder import Encoder
+from bert_jax.model.heads import mean_pool
+from bert_jax.objectives.base import Batch
+
+Pooling = Literal["mean", "cls", "pooled", "tokens"]
+BATCH_SIZE = 16
+
+
+class Embedder(nn.Module):
+  """The hidden states of `layer`, and from them what `pooling` says.
+
+  "tokens" gives (B, L, D), the others (B, E, D): the mean over an example's
+  tokens, the vector at [CLS], or that through the pooler (`pooled_output`).
+  """
+
+  options: Bert
+  layer: int
+  pooling: Pooling
+
+  @nn.compact
+  def __call__(self, batch: Batch) -> jax.Array:
+    encoder = Encoder(self.options, name="encoder")
+    hidden_BLD = encoder.hidden_states(
+        batch["input_ids"], batch["token_type_ids"], batch["position_ids"],
+        batch["example_ids"])[self.layer].astype(jnp.float32)
+    match self.pooling:
+      case "tokens":
+        return hidden_BLD
+      case "pooled":
+        return encoder.pool(hidden_BLD, batch["cls_positions"])
+      case "cls":
+        return jnp.take_along_axis(
+            hidden_BLD, batch["cls_positions"][..., None], axis=1)
+      case "mean":
+        return mean_pool(hidden_BLD, batch["example_ids"],
+                         batch["cls_positions"].shape[1])
+
+
+def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
+          layer: int = -1, pooling: Pooling = "mean",
+          length: int | None = None,
+          normalize: bool = False) -> list[np.ndarray]:
+  """The vector (D,) of each text, or with "tokens" those of its tokens.
+
+  Args:
+    saved: a checkpoint.
+    texts: what to embed; longer ones are truncated to `length` tokens.
+    pairs: second texts, as many, or none.
+    layer: 0 for the embeddings' output, to num_hidden_layers, or -1 for the
+      last.
+    pooling: see Embedder.
+    length: of a row; None: as in training.
+    normalize: every vector gets the length 1.
+
+  Raises:
+    UserError: no such layer or pooling, or no pooler was trained.
+  """
+  experiment, tokenizer = saved.facts.experiment, saved.facts.tokenizer
+  layers = experiment.model.num_hidden_layers
+  if not -layers - 1 <= layer <= layers:
+    raise UserError(f"layer {layer}: this network has the layers 0 (the "
+                    f"embeddings) to {layers}, or -1 for the last.")
+  if pooling not in get_args(Pooling):
+    raise UserError(f"pooling {pooling}" + nearest(pooling,
+                                                   get_args(Pooling)))
+  if pooling == "pooled" and "pooler" not in saved.params["encoder"]:
+    raise UserError("This network was trained without a pooler (its objective "
+                    "has no use for one); take the pooling mean or cls.")
+  labelled = Classes(names=[str(i) for i in range(len(texts))],
+                     texts_a=list(texts), texts_b=list(pairs) or None)
+  rows = labelled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
+                       shuffle=False)
+  module = Embedder(experiment.model, layer, pooling)
+  apply = jax.jit(lambda params, batch: module.apply({"params": params}, batch))
+  encoder = {"encoder": saved.params["encoder"]}
+  found: list[Any] = [None] * len(texts)
+  for batch in loader.evaluation_batches(rows, BATCH_SIZE):
+    _place(found, batch, np.asarray(apply(encoder, batch)), pooling)
+  return [_normalized(vectors) for vectors in found] if normalize else found
+
+
+def _normalized(vectors_D: np.ndarray) -> np.ndarray:
+  """At length 1, along the last dimension; zeros stay."""
+  lengths = np.linalg.norm(vectors_D, axis=-1, keepdims=True)
+  return vectors_D / np.maximum(lengths, 1e-12)
+
+
+def _place(found: list[Any], batch: Any, vectors: np.ndarray,
+           pooling: Pooling) -> None:
+  """Puts the vectors of a batch where their texts are."""
+  for b, e in zip(*np.nonzero(batch["example_index"] >= 0)):
+    found[batch["example_index"][b, e]] = (
+        vectors[b, batch["example_ids"][b] == e + 1] if pooling == "tokens"
+        else vectors[b, e])

@@ -1,0 +1,68 @@
+"""Scores of a run's network on other data, and predictions for a file."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from bert_jax import config, distributed
+from bert_jax.checkpoints import manager as checkpoints
+from bert_jax.checkpoints.manager import Saved
+from bert_jax.config import UserError
+from bert_jax.data.batches.rows import Rows
+from bert_jax.data.sources import Data, SquadData, TableData
+from bert_jax.experiment import Experiment
+from bert_jax.runs.evaluation import load
+
+
+def of_workdir(workdir: str, overrides: Sequence[str] = ()
+               ) -> dict[str, float]:
+  """Scores of a run's network on its held-out data, or on what `overrides`
+  name, as in data.evaluation=test.tsv."""
+  saved = checkpoints.read(workdir)
+  experiment = config.override(saved.facts.experiment, overrides)
+  objective = experiment.objective
+  prepared = _only_evaluated(experiment.data).prepare(
+      experiment.seed, saved.facts.tokenizer, objective.label_kind,
+      objective.labels)
+  _agree(saved, experiment, prepared.evaluation)
+  evaluator, params = load(saved, experiment.batch_size)
+  return evaluator.evaluate(params, prepared.evaluation, prepared.labelled,
+                            experiment.evaluation_batches)
+
+
+def _only_evaluated(data: Data) -> Data:
+  """An imported network knows no training set, and none is needed here."""
+  if isinstance(data, (TableData, SquadData)) and not data.train:
+    if not data.evaluation:
+      raise UserError("data.evaluation: name the file to evaluate on, as in "
+                      "data.evaluation=test.tsv.")
+    return dataclasses.replace(data, train=data.evaluation)
+  return data
+
+
+def predict_file(workdir: str, source: str, output: str,
+                 overrides: Sequence[str] = ()) -> int:
+  """Writes a file's rows with labels and probabilities beside them.
+
+  Returns:
+    The number of examples.
+  """
+  saved = checkpoints.read(workdir)
+  experiment = config.override(saved.facts.experiment, overrides)
+  labelled = experiment.data.unlabelled(
+      source, experiment.objective.label_kind, experiment.objective.labels)
+  if distributed.first():
+    labelled.check_output(output)
+  rows = labelled.rows(
+      saved.facts.tokenizer, experiment.data.length,
+      experiment.data.examples_per_row, seed=0, shuffle=False)
+  _agree(saved, experiment, rows)
+  evaluator, params = load(saved, experiment.batch_size)
+  found = evaluator.predict(params, rows, labelled)
+  if distributed.first():
+    labelled.write(output, found)
+  return len(labelled)
+
+
+def _agree(saved: Saved, experiment: Experiment, rows: Rows) -> None:
+  distributed.agree({**config.options(experiment), **distributed.code_facts(),
+                     "checkpoint": str(saved.step), "data": rows.fingerprint})

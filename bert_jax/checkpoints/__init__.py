@@ -1,0 +1,1 @@
+"""What is saved of a run: manager, files, manifest, checksums."""

@@ -1,0 +1,78 @@
+"""Before training: tokenizer, corpus, show; and the quickstart."""
+
+import argparse
+import pathlib
+
+from bert_jax.analysis import describe
+from bert_jax.cli import flags
+from bert_jax.config import UserError
+from bert_jax.data.sources import TextData
+from bert_jax.data.text import documents
+from bert_jax.reporting import markdown
+from bert_jax.studies import quickstart
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+  for noun, verb, run, summary in (
+      ("tokenizer", "train", _tokenizer, "Train a page's tokenizer."),
+      ("corpus", "build", _corpus, "Build a page's corpus.")):
+    verbs = flags.command(commands, noun, None, summary).add_subparsers(
+        dest="verb", required=True)
+    making = flags.command(verbs, verb, run, summary)
+    flags.page(making)
+    if noun == "tokenizer":
+      making.add_argument("--output", required=True,
+                          help="a .model or vocab.txt file")
+  showing = flags.command(
+      commands, "show", _show, "The composed experiment, its size, how it "
+      "differs from BERT-base as published, and how it lies on devices.")
+  flags.page(showing)
+  showing.add_argument("--devices", type=flags.positive, help="lay it on so "
+                       "many devices, which need not be there")
+  showing.add_argument("--memory", type=flags.positive, metavar="GB",
+                       help="of each device")
+  quick = flags.command(
+      commands, "quickstart", _quickstart, "Pretrain on the documentation that "
+      "Python carries, then solve a task with it.")
+  quick.add_argument("--workdir", default="runs/quickstart")
+  quick.add_argument("--seeds", type=flags.positive, default=3)
+
+
+def _text(options: argparse.Namespace) -> TextData:
+  experiment, _ = flags.of_page(options)
+  if not isinstance(experiment.data, TextData):
+    raise UserError(f"{options.page} has data={experiment.data.choice_name}, "
+                    "which is no running text; set data=text and "
+                    "data.text=...")
+  return experiment.data
+
+
+def _tokenizer(options: argparse.Namespace) -> None:
+  data = _text(options)
+  tokenizer = data.tokenizer.build(
+      sentence for document in documents.read(data.text)
+      for sentence in document.sentences)
+  pathlib.Path(options.output).write_bytes(tokenizer.file())
+  print(f"{tokenizer.vocabulary.size} pieces in {options.output}")
+
+
+def _corpus(options: argparse.Namespace) -> None:
+  data = _text(options)
+  splits = data.prepare(0, None, None, ()).corpus
+  print(markdown.table(
+      ["part", "documents", "sentences", "tokens"],
+      [[name, *(f"{split.counts[k]:,}"
+                for k in ("documents", "sentences", "tokens"))]
+       for name, split in (("train", splits.train),
+                           ("held out", splits.heldout))]))
+
+
+def _show(options: argparse.Namespace) -> None:
+  experiment, page = flags.of_page(options)
+  print(describe.describe(
+      experiment, page.experiment, page.docstring, options.devices,
+      options.memory and options.memory * 10**9))
+
+
+def _quickstart(options: argparse.Namespace) -> None:
+  quickstart.run(pathlib.Path(options.workdir), options.seeds)

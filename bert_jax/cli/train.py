@@ -1,0 +1,65 @@
+"""Training: pretrain, finetune, sweep, glue."""
+
+import argparse
+import pathlib
+
+from bert_jax import config
+from bert_jax.cli import flags
+from bert_jax.config import UserError
+from bert_jax.reporting import markdown
+from bert_jax.runs import train
+from bert_jax.studies import glue_suite, sweep
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+  for name, summary in (
+      ("pretrain", "Pretrain on text."),
+      ("finetune", "Train on a labelled task, from the parameters of "
+       "init_from=WORKDIR where that is given.")):
+    training = flags.command(commands, name, _train, summary)
+    flags.page(training)
+    training.add_argument("--workdir", required=True, help="for checkpoints, "
+                          "metrics and pictures; a run there goes on")
+    flags.several_hosts(training)
+  sweeping = flags.command(
+      commands, "sweep", _sweep,
+      "Train on a labelled task with several seeds and rates at once.")
+  flags.page(sweeping)
+  flags.members(sweeping)
+  suite = flags.command(
+      commands, "glue", _glue, "Fine-tune on every task of GLUE with several "
+      "seeds, from init_from=WORKDIR: one table.")
+  flags.overrides(suite, "of the page, as in data.folder=glue")
+  suite.add_argument("--page", default="glue", help="a config page with "
+                     "data=glue; default glue")
+  suite.add_argument("--tasks", type=flags.words, default=(), metavar="A,B",
+                     help="as MRPC,RTE; default: those whose files are there")
+  flags.members(suite)
+
+
+def _train(options: argparse.Namespace) -> None:
+  experiment, page = flags.of_page(options)
+  if (options.command == "finetune") != (
+      experiment.objective.label_kind is not None):
+    other = "pretrain" if options.command == "finetune" else "finetune"
+    raise UserError(f"objective={experiment.objective.choice_name} is a matter "
+                    f"for `bert-jax {other}`.")
+  for change in config.changes(page.experiment, experiment):
+    flags.say(f"differs from {options.page}: {change}")
+  result = train.train(experiment, options.workdir, page.source)
+  flags.say(markdown.table(["held out", "value"], list(result.scores.items())))
+
+
+def _sweep(options: argparse.Namespace) -> None:
+  experiment, page = flags.of_page(options)
+  for change in config.changes(page.experiment, experiment):
+    print(f"differs from {options.page}: {change}")
+  print(sweep.run(experiment, pathlib.Path(options.workdir), options.seeds,
+                  options.rates, options.at_once, page.source))
+
+
+def _glue(options: argparse.Namespace) -> None:
+  experiment, page = flags.of_page(options)
+  print(glue_suite.run(glue_suite.Suite(
+      experiment, pathlib.Path(options.workdir), options.tasks, options.seeds,
+      options.rates, options.at_once, page.source)))

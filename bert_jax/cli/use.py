@@ -1,0 +1,104 @@
+"""Using what was trained: evaluate, predict, embed, replay."""
+
+import argparse
+import json
+import sys
+
+import numpy as np
+import rich.console
+
+from bert_jax.analysis import embed, predict, replay
+from bert_jax.checkpoints.manager import read
+from bert_jax.cli import flags
+from bert_jax.config import UserError
+from bert_jax.reporting import markdown
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+  evaluation = flags.command(commands, "evaluate", _evaluate,
+                             "Scores on held-out data.")
+  flags.workdir(evaluation)
+  flags.overrides(evaluation, "as in data.evaluation=test.tsv")
+  flags.several_hosts(evaluation)
+  prediction = flags.command(
+      commands, "predict", _predict,
+      "Labels and probabilities beside the rows of a file.")
+  flags.workdir(prediction)
+  prediction.add_argument("input", help="TSV, CSV, JSON lines, CoNLL or "
+                          "tfds:NAME:SPLIT, with the columns of the training "
+                          "data; labels are not needed")
+  prediction.add_argument("--output", required=True,
+                          help="a .tsv, .csv or .jsonl file, or for SQuAD a "
+                          ".json file as its scripts read")
+  flags.overrides(prediction, "as in data.columns.text=review")
+  flags.several_hosts(prediction)
+  _add_embed(commands)
+  _add_replay(commands)
+
+
+def _add_embed(commands: argparse._SubParsersAction) -> None:
+  embedding = flags.command(commands, "embed", _embed,
+                            "Hidden states or pooled output of texts.")
+  flags.workdir(embedding)
+  embedding.add_argument("texts", nargs="*", help="texts; - reads one a line "
+                         "from standard input")
+  embedding.add_argument("--output", help="an .npz file; without it the "
+                         "vectors are printed as JSON lines")
+  embedding.add_argument("--layer", type=int, default=-1,
+                         help="0: the embeddings, -1: the last (default)")
+  embedding.add_argument("--pooling", default="mean", help="mean (default), "
+                         "cls, pooled or tokens")
+  embedding.add_argument("--normalize", action="store_true",
+                         help="each vector to the length 1")
+
+
+def _add_replay(commands: argparse._SubParsersAction) -> None:
+  replaying = flags.command(
+      commands, "replay", _replay,
+      "The batch of a step as text: what was masked, and the loss of each row.")
+  flags.workdir(replaying)
+  replaying.add_argument("--step", type=int, required=True,
+                         help="as the logs number it, from 1")
+  replaying.add_argument("--rows", type=flags.positive, default=8,
+                         help="shown at most, those of the largest loss "
+                         "first; default 8")
+  replaying.add_argument("--nearest", action="store_true", help="take the "
+                         "parameters of the latest checkpoint before the step "
+                         "rather than run the steps between them again")
+  flags.overrides(replaying, "of the layout, as in layout.data=1")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+  scores = predict.of_workdir(options.workdir, options.overrides)
+  flags.say(markdown.table(["held out", "value"], list(scores.items())))
+
+
+def _predict(options: argparse.Namespace) -> None:
+  count = predict.predict_file(options.workdir, options.input, options.output,
+                               options.overrides)
+  flags.say(f"{count} predictions in {options.output}")
+
+
+def _embed(options: argparse.Namespace) -> None:
+  texts = [line for text in options.texts for line in (
+      sys.stdin.read().splitlines() if text == "-" else [text])]
+  if not texts:
+    raise UserError("Give texts, or - to read one a line.")
+  vectors = embed.embed(read(options.workdir), texts,
+                        layer=options.layer, pooling=options.pooling,
+                        normalize=options.normalize)
+  if not options.output:
+    for text, vector in zip(texts, vectors):
+      print(json.dumps({"text": text, "vector": vector.tolist()}))
+    return
+  arrays = ({f"text_{i}": v for i, v in enumerate(vectors)}
+            if options.pooling == "tokens" else {"vectors": np.stack(vectors)})
+  np.savez(options.output, texts=np.array(texts), **arrays)
+  print(f"{len(texts)} texts in {options.output}")
+
+
+def _replay(options: argparse.Namespace) -> None:
+  found = replay.replay(options.workdir, options.step, options.nearest,
+                        options.overrides)
+  rich.console.Console().print(replay.text(found, options.rows),
+                               soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""Labeled sets: a class for each kind of label."""

@@ -1,0 +1,203 @@
+"""Labelled sets: what is special about a kind of label lies in one class.
+
+A kind says how its labels are read, where they lie in a row, how predictions
+come back in the order of the examples, and what those are worth.
+
+Dimensions: X examples, E of them in a row of L tokens.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bert_jax.config import UserError, nearest
+from bert_jax.data.batches.splits import held_out
+from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
+from bert_jax.data.labeled.encoded import Encoded
+from bert_jax.data.labeled.rows import TaskRows
+from bert_jax.data.records import tables
+from bert_jax.data.records.columns import Columns
+from bert_jax.data.records.tables import Table
+
+# Of each batch: its keys of evaluate.PLACES, and the objective's predictions.
+Predicted = Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]]
+Records = tuple[list[str], list[list[Any]]]  # columns, and records
+KINDS: dict[str, type["Labelled"]] = {}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Labelled:
+  """A labelled set of X examples; a member for each kind of label.
+
+  What holds something for each example is a list or an array, and nothing
+  else is.
+
+  Attributes:
+    names: of the examples; what `split` goes by.
+    labels: None if the set has none.
+    label_names: the classes or tags in the order of their numbers.
+    table: the records as they were read, for predictions beside them.
+  """
+
+  kind: ClassVar[str]
+  rows_type: ClassVar[type[TaskRows]] = TaskRows
+  names: list[str]
+  labels: Any = None
+  label_names: tuple[str, ...] = ()
+  table: Table | None = None
+
+  def __init_subclass__(cls, **kwargs: Any):
+    super().__init_subclass__(**kwargs)
+    if "kind" in vars(cls):
+      KINDS[cls.kind] = cls
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def subset(self, chosen: Sequence[int]) -> "Labelled":
+    """These examples, in this order."""
+    def pick(value: Any) -> Any:
+      if isinstance(value, np.ndarray):
+        return value[chosen]
+      return [value[i] for i in chosen]
+
+    fields = {field.name: getattr(self, field.name)
+              for field in dataclasses.fields(self)}
+    return dataclasses.replace(
+        self, table=self.table and self.table.subset(chosen),
+        **{name: pick(value) for name, value in fields.items()
+           if isinstance(value, (list, np.ndarray))})
+
+  @classmethod
+  def read(cls, spec: str, columns: Columns,
+           label_names: Sequence[str] = ()) -> "Labelled":
+    """Reads a set (see `tables` for the formats).
+
+    Args:
+      label_names: the valid labels, those of the training set for any other;
+        if empty, those found here, sorted.
+
+    Raises:
+      UserError: naming file, line and what would be valid.
+    """
+    return cls.parse(tables.read_table(spec, columns.has_header), columns,
+                     tuple(label_names))
+
+  @classmethod
+  def parse(cls, table: Table, columns: Columns,
+            label_names: tuple[str, ...]) -> "Labelled":
+    """The examples of a table."""
+    raise NotImplementedError
+
+  @classmethod
+  def blank(cls, length: int, examples: int,
+            label_names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The batch keys of its own that an empty row has."""
+    raise NotImplementedError
+
+  @classmethod
+  def told(cls, row: Mapping[str, np.ndarray], example: int,
+           label_names: Sequence[str]) -> str:
+    """The label of an example in a row, in words; "" if nothing can be said."""
+    return ""
+
+  def texts(self) -> list[str]:
+    """All text, for a tokenizer to learn from."""
+    raise NotImplementedError
+
+  def encode(self, tokenizer: Any, length: int) -> Encoded:
+    """The examples in tokens, each truncated to rows of `length`."""
+    raise NotImplementedError
+
+  def rows(self, tokenizer: Any, length: int, examples_per_row: int, seed: int,
+           shuffle: bool = True,
+           augmentation: Augmentation = NoAugmentation()) -> TaskRows:
+    return self.rows_type(self, tokenizer, length, examples_per_row, seed,
+                          shuffle, augmentation)
+
+  def classes_X(self) -> np.ndarray:
+    """What `few` draws as many of: classes, or 0 where there are none."""
+    return np.zeros(len(self), np.int32)
+
+  def counts_C(self) -> np.ndarray:
+    """How often each label occurs."""
+    return np.bincount(self.labels, minlength=len(self.label_names))
+
+  def collect(self, predicted: Predicted) -> Any:
+    """Predictions in the order of the examples, (X, ...)."""
+    shape = predicted[0][1].shape[2:]
+    found = np.zeros((len(self), *shape), np.float32)
+    for places, predictions in predicted:
+      real_BE = places["example_index"] >= 0
+      found[places["example_index"][real_BE]] = predictions[real_BE]
+    return found
+
+  def scores(self, found: Any) -> dict[str, float]:
+    """The official metrics of what `collect` gave; {} without labels."""
+    raise NotImplementedError
+
+  def predictions(self, found: Any) -> Records:
+    """What `predict` writes beside what was read, a record an example."""
+    raise NotImplementedError
+
+  def given(self) -> Records:
+    """What was read."""
+    return list(self.table.columns), self.table.records
+
+  def check_output(self, path: str) -> None:
+    """Raises UserError where `write` could not; before much is computed."""
+    tables.check_output(path)
+
+  def write(self, path: str, found: Any) -> None:
+    """Writes what was read, and beside it what `collect` gave, to a table."""
+    (given, records), (columns, beside) = self.given(), self.predictions(found)
+    tables.write_table(path, [*given, *columns],
+                       [[*r, *b] for r, b in zip(records, beside)])
+
+
+def kind_of(name: str) -> type[Labelled]:
+  if name not in KINDS:
+    raise UserError(f"unknown kind of label {name!r}" + nearest(name, KINDS))
+  return KINDS[name]
+
+
+def split(labelled: Labelled, percent: float) -> tuple[Labelled, Labelled]:
+  """Training and held-out part, by the hash of the examples' names.
+
+  Raises:
+    UserError: one of them is empty.
+  """
+  out = [held_out(name, percent) for name in labelled.names]
+  if len(set(out)) < 2:
+    raise UserError(
+        f"data.held_out_percent={percent:g} of {len(labelled)} examples leaves "
+        f"none to {'train' if all(out) else 'evaluate'} on; name a file for "
+        "evaluation by data.evaluation, or set another percentage.")
+  return (labelled.subset([i for i, o in enumerate(out) if not o]),
+          labelled.subset([i for i, o in enumerate(out) if o]))
+
+
+def few(labelled: Labelled, shots: int | None, draw: int) -> Labelled:
+  """So many examples of each class (None: all), another sample each `draw`.
+
+  They are drawn by the hash of their names: more of them keep those of fewer.
+  Where examples have no class, so many in all. The order stays.
+  """
+  if shots is None:
+    return labelled
+  chosen: dict[int, list[int]] = {}
+  by_hash = sorted(range(len(labelled)), key=lambda i: hashlib.blake2b(
+      f"{draw} {labelled.names[i]}".encode(), digest_size=8).digest())
+  class_X = labelled.classes_X().tolist()
+  for i in by_hash:
+    chosen.setdefault(class_X[i], []).append(i)
+  for number, examples in chosen.items():
+    if not 0 < shots <= len(examples):
+      of = (f"of {labelled.label_names[number]!r}" if len(chosen) > 1
+            else "examples")
+      raise UserError(f"data.shots={shots}: there are {len(examples)} {of}.")
+  return labelled.subset(sorted(
+      i for examples in chosen.values() for i in examples[:shots]))

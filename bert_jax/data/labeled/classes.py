@@ -1,0 +1,147 @@
+"""The kinds of labels of a text: a class, a number."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bert_jax.data.labeled.base import Labelled, Records, kind_of
+from bert_jax.data.labeled.encoded import Encoded, encode_texts
+from bert_jax.data.records import columns as fields
+from bert_jax.data.records.columns import Columns, clean
+from bert_jax.data.records.tables import Table
+from bert_jax.metrics.scores import score
+
+
+def read(spec: str, columns: Columns, kind: str,
+         label_names: Sequence[str] = ()) -> Labelled:
+  """Reads a labelled set of a kind, as `Labelled.read`."""
+  return kind_of(kind).read(spec, columns, label_names)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Texts(Labelled):
+  """Texts or pairs of texts with one label each.
+
+  Attributes:
+    texts_a, texts_b: the texts; the second of each pair, or None.
+  """
+
+  texts_a: list[str]
+  texts_b: list[str] | None = None
+  label_type: ClassVar[Any]
+  score_names: ClassVar[tuple[str, ...]]
+
+  @classmethod
+  def parse(cls, table: Table, columns: Columns,
+            label_names: tuple[str, ...]) -> "Texts":
+    # Without labels nothing is learned, and every record wants an answer.
+    text = fields.some_text if columns.label else fields.text
+    wanted = {"texts_a": ([columns.text], text)}
+    if columns.pair:
+      wanted["texts_b"] = ([columns.pair], text)
+    if columns.label:
+      label_names = cls.names_of(table.column(columns.label), columns,
+                                 label_names)
+      wanted["labels"] = ([columns.label], cls.label(columns, label_names))
+    table, values = clean(table, columns.dirty, wanted)
+    if columns.label:
+      values["labels"] = np.array(values["labels"], cls.label_type)
+    return cls(names=table.names(), table=table, label_names=label_names,
+               **values)
+
+  @classmethod
+  def names_of(cls, labels: list[Any], columns: Columns,
+               label_names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the labels, of those found if none are given."""
+    return label_names or fields.found_labels(labels)
+
+  @classmethod
+  def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
+    """What makes a label of a field."""
+    return fields.one_of(label_names)
+
+  def texts(self) -> list[str]:
+    return self.texts_a + (self.texts_b or [])
+
+  def encode(self, tokenizer: Any, length: int) -> Encoded:
+    tokens_T, slices = encode_texts(tokenizer, length, self.texts_a,
+                                    self.texts_b)
+    return Encoded(tokens_T, slices, of_examples={"labels": self.labels_X()})
+
+  def labels_X(self) -> np.ndarray:
+    """The labels, or what stands for none."""
+    if self.labels is not None:
+      return self.labels
+    none = -1 if np.dtype(self.label_type).kind == "i" else 0
+    return np.full(len(self), none, self.label_type)
+
+  @classmethod
+  def blank(cls, length: int, examples: int,
+            label_names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {"labels": np.zeros(examples, cls.label_type)}
+
+  def scores(self, found: Any) -> dict[str, float]:
+    if self.labels is None:
+      return {}
+    return {name: score(name, self.labels, self.decided(found))
+            for name in self.score_names}
+
+  def decided(self, found: np.ndarray) -> np.ndarray:
+    """What was found, as labels."""
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Classes(Texts):
+  """One class for each text or pair; found: probabilities (X, C)."""
+
+  kind: ClassVar = "class"
+  label_type: ClassVar = np.int32
+  score_names: ClassVar = ("accuracy", "f1", "precision", "recall",
+                           "matthews")
+
+  def classes_X(self) -> np.ndarray:
+    return self.labels_X()
+
+  def decided(self, found: np.ndarray) -> np.ndarray:
+    return np.argmax(found, axis=-1)
+
+  def predictions(self, found: np.ndarray) -> Records:
+    names = self.label_names
+    return (["predicted_label", *(f"probability_{name}" for name in names)],
+            [[names[best], *map(float, p)]
+             for best, p in zip(self.decided(found), found)])
+
+  @classmethod
+  def told(cls, row: Mapping[str, np.ndarray], example: int,
+           label_names: Sequence[str]) -> str:
+    label = row["labels"][example]
+    return "no label" if label < 0 else label_names[label]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Numbers(Texts):
+  """A number for each text or pair; found: numbers (X,)."""
+
+  kind: ClassVar = "number"
+  label_type: ClassVar = np.float32
+  score_names: ClassVar = ("pearson", "spearman")
+
+  @classmethod
+  def names_of(cls, labels: list[Any], columns: Columns,
+               label_names: tuple[str, ...]) -> tuple[str, ...]:
+    return ()
+
+  @classmethod
+  def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
+    return fields.number
+
+  def predictions(self, found: np.ndarray) -> Records:
+    return ["predicted_value"], [[float(value)] for value in found]
+
+  @classmethod
+  def told(cls, row: Mapping[str, np.ndarray], example: int,
+           label_names: Sequence[str]) -> str:
+    return f"{row['labels'][example]:g}"

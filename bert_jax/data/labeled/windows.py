@@ -1,0 +1,175 @@
+"""Windows of contexts that are too long for a row, and the rows they fill.
+
+Windows, positions and which window a token counts in are those of
+google-research/bert's run_squad.py; what is theirs there by whole words is
+here by the characters that each token stands for.
+
+Dimensions: X windows, E of them in a row of L tokens; T tokens of the set.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bert_jax.config import UserError
+from bert_jax.data.batches.examples import Examples
+from bert_jax.data.labeled.encoded import Encoded
+from bert_jax.data.labeled.rows import TaskRows
+from bert_jax.data.records.squad import Question
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanOptions:
+  """How contexts are cut and answers chosen.
+
+  Attributes:
+    doc_stride: tokens from one window of a context to the next.
+    max_query_length: tokens of a question, the rest is cut off.
+    max_answer_length: tokens of an answer at most.
+    n_best: answers kept for each question.
+    null_threshold: how much more than the best answer, in logits, the network
+      has to prefer none for none to be given; None: there always is one, as
+      in SQuAD 1.1.
+  """
+
+  doc_stride: int = 128
+  max_query_length: int = 64
+  max_answer_length: int = 30
+  n_best: int = 20
+  null_threshold: float | None = None
+
+  def __post_init__(self):
+    for name in ("doc_stride", "max_query_length", "max_answer_length",
+                 "n_best"):
+      if getattr(self, name) < 1:
+        raise UserError(f"data.{name}={getattr(self, name)}: at least 1.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class EncodedSpans(Encoded):
+  """Windows in tokens.
+
+  Attributes:
+    starts_T, ends_T: where in its context each token stands, in characters.
+    own_begin_X, own_end_X: the tokens of each window, counted in its piece of
+      the context, that no other window shows with more context around them.
+  """
+
+  starts_T: np.ndarray
+  ends_T: np.ndarray
+  own_begin_X: np.ndarray
+  own_end_X: np.ndarray
+
+
+class SpanRows(TaskRows):
+  """Rows of windows; every window once in an epoch, packed.
+
+  Beside the keys of every labelled row: `start_positions`, `end_positions`
+  (int32 (E,), of the answer's first and last token in the row, or both that of
+  the window's [CLS] where it does not hold the whole answer), `question_index`
+  (int32 (E,)), and for the way back `answer_starts`, `answer_ends` (int32
+  (L,)): where in the context an answer stands that begins or ends with this
+  token, -1 where none can.
+  """
+
+  def _row(self, encoded: EncodedSpans,
+           example_E: np.ndarray) -> dict[str, np.ndarray]:
+    row = super()._row(encoded, example_E)
+    row["answer_starts"], row["answer_ends"] = np.full((2, self.length), -1,
+                                                       np.int32)
+    slices = encoded.slices
+    for slot, window in enumerate(example_E[example_E >= 0].tolist()):
+      count, first = slices.b_length_X[window], slices.b_start_X[window]
+      # The context's piece is the last of a window, but for one [SEP].
+      begin = np.flatnonzero(row["example_ids"] == slot + 1)[-1] - count
+      row["answer_ends"][begin:begin + count] = (
+          encoded.ends_T[first:first + count])
+      own = slice(encoded.own_begin_X[window], encoded.own_end_X[window])
+      row["answer_starts"][begin:begin + count][own] = (
+          encoded.starts_T[first:first + count][own])
+    return row
+
+
+def encode(questions: Sequence[Question], options: SpanOptions,
+           tokenizer: Any, length: int) -> EncodedSpans:
+  """The windows of all questions, in their order.
+
+  Raises:
+    UserError: a question leaves no room for context.
+  """
+  asked = [np.array(ids[:options.max_query_length], np.int32)
+           for ids in tokenizer.encode([q.text for q in questions])]
+  contexts = {text: number for number, text in enumerate(dict.fromkeys(
+      q.context for q in questions))}
+  pieces = tokenizer.encode_offsets(list(contexts))
+  context_of = [contexts[q.context] for q in questions]
+  special = tokenizer.vocabulary.special_tokens(True)
+  rooms = [length - special - len(ids) for ids in asked]
+  if min(rooms) < 1:
+    raise UserError(
+        f"Rows of {length} tokens hold no context beside a question of "
+        f"{length - special - min(rooms)} and {special} special tokens; set "
+        "data.length to more, or data.max_query_length to less.")
+  parts = [cut(len(pieces[c][0]), room, options.doc_stride)
+         for c, room in zip(context_of, rooms)]
+  question_X = np.repeat(np.arange(len(parts), dtype=np.int32),
+                         [len(begin) for begin, _, _, _ in parts])
+  begin_X, length_X, own_begin_X, own_end_X = (
+      np.concatenate(part).astype(np.int32) for part in zip(*parts))
+  starts = np.cumsum([0, *map(len, asked), *(len(p[0]) for p in pieces)])
+  asked_X = np.array([len(ids) for ids in asked], np.int32)[question_X]
+  # A question stands nowhere in its context: its places are never asked for.
+  tokens_T, starts_T, ends_T = (
+      np.concatenate([*asked, *(p[i] for p in pieces)]) for i in range(3))
+  context_X = starts[len(asked) + np.array(context_of)[question_X]]
+  first_X, last_X = _answered(questions, pieces, context_of)[:, question_X]
+  inside_X = (first_X >= begin_X) & (last_X < begin_X + length_X)
+  before_X = 1 + asked_X + tokenizer.vocabulary.pair_separators - begin_X
+  return EncodedSpans(
+      tokens_T, Examples(starts[question_X], asked_X, context_X + begin_X,
+                         length_X,
+                         separators=tokenizer.vocabulary.pair_separators),
+      of_examples={"question_index": question_X},
+      positions={
+          "start_positions": np.where(inside_X, before_X + first_X, 0),
+          "end_positions": np.where(inside_X, before_X + last_X, 0)},
+      starts_T=starts_T, ends_T=ends_T, own_begin_X=own_begin_X,
+      own_end_X=own_end_X)
+
+
+def _answered(questions: Sequence[Question], pieces: Sequence[Any],
+              context_of: Sequence[int]) -> np.ndarray:
+  """First and last token of each question's first answer; -1 where none."""
+  found = np.full((2, len(questions)), -1, np.int32)
+  for i, (question, context) in enumerate(zip(questions, context_of)):
+    _, starts, ends = pieces[context]
+    first = np.searchsorted(ends, question.start, side="right")
+    last = np.searchsorted(starts, question.end) - 1
+    if question.answers and first <= last:
+      found[:, i] = first, last
+  return found
+
+
+def cut(count: int, room: int, stride: int) -> tuple[
+    np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """The windows of `room` tokens at most over a context of `count`.
+
+  Returns:
+    Their begins and lengths; and begin and end, counted in the window, of the
+    tokens that have more context in it than in any other (the shorter side
+    counts, then the window's length, then the earlier window).
+  """
+  stride = min(stride, room)
+  begins = np.arange(1 + -(-max(0, count - room) // stride)) * stride
+  lengths = np.minimum(room, count - begins)
+  token = np.arange(count)[None]
+  left, right = token - begins[:, None], (begins + lengths - 1)[:, None] - token
+  context = np.minimum(left, right) + 0.01 * lengths[:, None]
+  context[(left < 0) | (right < 0)] = -np.inf
+  # A window's own tokens lie together, and windows own in their order.
+  owner = np.argmax(context, axis=0)
+  number = np.arange(len(begins))
+  return (begins, lengths, np.searchsorted(owner, number) - begins,
+          np.searchsorted(owner, number, side="right") - begins)

@@ -1,0 +1,1 @@
+"""Corpora of running text, and how rows are made of them."""

@@ -1,0 +1,233 @@
+"""Formats: how an epoch of examples is cut from a corpus, all at once.
+
+Planned with numpy: where the pieces of every example begin and how long they
+are once truncated. So all lengths are known before a token is read.
+
+Dimensions: X examples, S sentences and U documents of the corpus.
+"""
+
+import dataclasses
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from bert_jax.config import Choice, UserError
+from bert_jax.data.batches.examples import Examples, truncated
+
+# Sentences planned at once: bounds the memory of a plan's temporaries.
+SENTENCES_AT_ONCE = 1 << 20
+
+
+class Format(Choice):
+  """How an epoch of examples is cut from a corpus."""
+
+  pairs: ClassVar[bool]
+
+  def plan(self, corpus: Any, length: int,
+           rng: np.random.Generator) -> Examples:
+    """The examples of one epoch, in the order of the text."""
+    maximum = self.maximum(length)
+    document_starts_U1 = np.asarray(corpus.document_starts_U1)
+    blocks, first = [], 0
+    while first < len(document_starts_U1) - 1:
+      last = max(first + 1, int(np.searchsorted(
+          document_starts_U1, document_starts_U1[first] + SENTENCES_AT_ONCE,
+          side="right")) - 1)
+      blocks.append(self.examples(corpus, first, last, maximum, rng))
+      first = last
+    return Examples.concatenate(blocks)
+
+  def maximum(self, length: int) -> int:
+    """Tokens of text that fit into a row."""
+    special = 2 + self.pairs
+    if length < special + 2:
+      raise UserError(f"Rows of {length} tokens hold no text beside {special} "
+                      f"special tokens; allowed: {special + 2} or more.")
+    return length - special
+
+  def examples(self, corpus: Any, first: int, last: int, maximum: int,
+               rng: np.random.Generator) -> Examples:
+    """The examples of the documents `first` to `last` (exclusive)."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class PairsFormat(Format):
+  """Sentence pairs as google-research/bert's create_pretraining_data makes.
+
+  A chunk of sentences is filled up to a target length and cut into A and B at a
+  random sentence; half of the time (always, if the chunk is one sentence) B is
+  replaced by text of another document and the sentences it would have had are
+  put back. Longer pairs lose tokens of the longer side at random ends.
+
+  One thing differs: another document is never the same one (Google tries ten
+  times), unless the corpus has a single document.
+
+  Attributes:
+    short_seq_prob: how often the target is drawn from 2 to the maximum.
+    short_seq_per: what a target is drawn for. Google draws one for each
+      document and epoch, so more than `short_seq_prob` of the examples are
+      short, as a short target cuts more of them from a document.
+  """
+
+  short_seq_prob: float = 0.1
+  short_seq_per: Literal["document", "example"] = "document"
+
+  pairs = True
+
+  def __post_init__(self):
+    _check_probability("short_seq_prob", self.short_seq_prob)
+
+  def examples(self, corpus: Any, first: int, last: int, maximum: int,
+               rng: np.random.Generator) -> Examples:
+    chunks = _Block.of(corpus, first, last)
+    start_S1, count = chunks.start_S1, len(chunks.document_S)
+    target_S = self._targets(chunks, maximum, rng)
+    end_S = np.minimum(
+        np.searchsorted(start_S1, start_S1[:-1] + target_S), chunks.end_S)
+    sentences_S = end_S - np.arange(count)
+    split_S = rng.integers(1, np.maximum(sentences_S, 2))
+    is_random_S = (sentences_S == 1) | (rng.random(count) < 0.5)
+    # Every sentence has its draws, as if a chunk began there; those count
+    # where one does: after the sentences that the chunk before it used.
+    at_X = _chain(np.arange(count) + np.where(is_random_S, split_S,
+                                              sentences_S))
+    split_X = at_X + split_S[at_X]
+    a_start_X, a_end_X = start_S1[at_X], start_S1[split_X]
+    b_start_X, b_end_X = a_end_X.copy(), start_S1[end_S[at_X]]
+    random_X = np.flatnonzero(is_random_S[at_X])
+    wanted_X = target_S[at_X] - (a_end_X - a_start_X)
+    b_start_X[random_X], b_end_X[random_X] = _elsewhere(
+        corpus, first + chunks.document_S[at_X[random_X]],
+        wanted_X[random_X], rng)
+    a_start_X, a_length_X, b_start_X, b_length_X = _truncate_at_random(
+        a_start_X, a_end_X - a_start_X, b_start_X, b_end_X - b_start_X, maximum,
+        rng)
+    return Examples(a_start_X, a_length_X, b_start_X, b_length_X,
+                    is_random_S[at_X], target_S[at_X].astype(np.int32),
+                    sentences_S[at_X].astype(np.int32))
+
+  def _targets(self, chunks: "_Block", maximum: int,
+               rng: np.random.Generator) -> np.ndarray:
+    per_document = self.short_seq_per == "document"
+    count = chunks.documents if per_document else len(chunks.document_S)
+    target = np.where(rng.random(count) < self.short_seq_prob,
+                      rng.integers(2, maximum + 1, count), maximum)
+    return target[chunks.document_S] if per_document else target
+
+
+@dataclasses.dataclass(frozen=True)
+class FullSentencesFormat(Format):
+  """Consecutive sentences of one document, as many as fit, no pairs.
+
+  What RoBERTa (arXiv:1907.11692, section 4.2) calls doc-sentences. A sentence
+  longer than a row is cut, so that no text is lost.
+
+  Attributes:
+    short_seq_prob: how often a document's rows are cut at a length drawn
+      from 2 to the maximum, so that short texts are not strange to the model.
+  """
+
+  short_seq_prob: float = 0.1
+
+  pairs = False
+
+  def __post_init__(self):
+    _check_probability("short_seq_prob", self.short_seq_prob)
+
+  def examples(self, corpus: Any, first: int, last: int, maximum: int,
+               rng: np.random.Generator) -> Examples:
+    chunks = _Block.of(corpus, first, last).cut(maximum)
+    start_S1, count = chunks.start_S1, len(chunks.document_S)
+    target_S = np.where(
+        rng.random(chunks.documents) < self.short_seq_prob,
+        rng.integers(2, maximum + 1, chunks.documents),
+        maximum)[chunks.document_S]
+    fitting_S = np.searchsorted(start_S1, start_S1[:-1] + target_S,
+                                side="right") - 1
+    end_S = np.clip(fitting_S, np.arange(1, count + 1), chunks.end_S)
+    at_X = _chain(end_S)
+    a_start_X = start_S1[at_X]
+    a_length_X = (start_S1[end_S[at_X]] - a_start_X).astype(np.int32)
+    return Examples(a_start_X, a_length_X, None, None, None,
+                    target_S[at_X].astype(np.int32),
+                    (end_S[at_X] - at_X).astype(np.int32))
+
+
+def _check_probability(name: str, value: float):
+  if not 0 <= value <= 1:
+    raise UserError(f"{name}={value} is no probability; allowed: 0 to 1.")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Block:
+  """Consecutive documents: token offsets and, per sentence, its document."""
+
+  start_S1: np.ndarray
+  document_S: np.ndarray
+  end_S: np.ndarray  # one past the last sentence of the document
+  documents: int
+
+  @classmethod
+  def of(cls, corpus: Any, first: int, last: int) -> "_Block":
+    bounds_U1 = np.asarray(corpus.document_starts_U1[first:last + 1], np.int64)
+    start_S1 = np.asarray(
+        corpus.sentence_starts_S1[bounds_U1[0]:bounds_U1[-1] + 1], np.int64)
+    return cls._of(start_S1, np.diff(bounds_U1))
+
+  @classmethod
+  def _of(cls, start_S1: np.ndarray, sentences_U: np.ndarray) -> "_Block":
+    documents = len(sentences_U)
+    return cls(start_S1, np.repeat(np.arange(documents), sentences_U),
+               np.repeat(np.cumsum(sentences_U), sentences_U), documents)
+
+  def cut(self, maximum: int) -> "_Block":
+    """The same text, longer sentences cut into pieces of `maximum` tokens."""
+    pieces_S = -(-np.diff(self.start_S1) // maximum)
+    piece = np.arange(pieces_S.sum()) - np.repeat(
+        np.cumsum(pieces_S) - pieces_S, pieces_S)
+    start = np.repeat(self.start_S1[:-1], pieces_S) + piece * maximum
+    return self._of(np.append(start, self.start_S1[-1]),
+                    np.bincount(self.document_S, pieces_S,
+                                self.documents).astype(np.int64))
+
+
+def _chain(next_S: np.ndarray) -> np.ndarray:
+  """The positions that are reached from 0 by following `next_S`."""
+  following, at, reached = next_S.tolist(), 0, []
+  while at < len(following):
+    reached.append(at)
+    at = following[at]
+  return np.array(reached, np.int64)
+
+
+def _elsewhere(corpus: Any, own_X: np.ndarray, wanted_X: np.ndarray,
+               rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+  """Tokens from a random sentence of another document: starts and ends.
+
+  Whole sentences, until there are `wanted_X` tokens or the document ends.
+  """
+  document_starts_U1 = np.asarray(corpus.document_starts_U1)
+  start_S1 = np.asarray(corpus.sentence_starts_S1)
+  others = len(document_starts_U1) - 2
+  other_X = rng.integers(0, max(others, 1), len(own_X))
+  if others:
+    other_X += other_X >= own_X
+  low_X = document_starts_U1[other_X].astype(np.int64)
+  high_X = document_starts_U1[other_X + 1].astype(np.int64)
+  from_X = rng.integers(low_X, high_X)
+  b_start_X = start_S1[from_X].astype(np.int64)
+  # The type of the offsets: another one would copy the whole memory map.
+  enough_X = (b_start_X + np.maximum(wanted_X, 1)).astype(start_S1.dtype)
+  to_X = np.minimum(np.searchsorted(start_S1, enough_X), high_X)
+  return b_start_X, start_S1[to_X].astype(np.int64)
+
+
+def _truncate_at_random(a_start_X, a_length_X, b_start_X, b_length_X, maximum,
+                        rng):
+  """Truncates; each removed token left the front with probability a half."""
+  a_kept_X, b_kept_X = truncated(a_length_X, b_length_X, maximum)
+  return (a_start_X + rng.binomial(a_length_X - a_kept_X, 0.5),
+          a_kept_X.astype(np.int32),
+          b_start_X + rng.binomial(b_length_X - b_kept_X, 0.5),
+          b_kept_X.astype(np.int32))

@@ -1,0 +1,1 @@
+"""Records of files: tables, SQuAD, TFDS, and what is wrong in them."""

@@ -1,0 +1,281 @@
+"""What an experiment learns from: running text, or a labelled task."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from bert_jax.config import Choice, UserError
+from bert_jax.data.batches.rows import Rows
+from bert_jax.data.labeled import base as labeled, classes, glue, tags
+from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
+from bert_jax.data.labeled.base import Labelled, few
+from bert_jax.data.labeled.spans import Spans
+from bert_jax.data.labeled.windows import SpanOptions
+from bert_jax.data.pretraining import corpus_builder
+from bert_jax.data.pretraining.corpus import Splits
+from bert_jax.data.pretraining.formats import Format, PairsFormat
+from bert_jax.data.pretraining.rows import PretrainingRows
+from bert_jax.data.records import squad
+from bert_jax.data.records.bad_records import Dirty
+from bert_jax.data.records.columns import Columns
+from bert_jax.data.text import docstrings
+from bert_jax.data.tokenizers.base import LoadedTokenizer
+from bert_jax.data.tokenizers.choices import SentencePieceTokenizer, Tokenizer
+
+
+def cache_directory() -> pathlib.Path:
+  """Where corpora are kept: $BERT_JAX_CACHE or ~/.cache/bert_jax."""
+  return pathlib.Path(os.environ.get("BERT_JAX_CACHE")
+                      or pathlib.Path.home() / ".cache" / "bert_jax")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+  """Data that is ready to be read."""
+
+  train: Rows
+  evaluation: Rows
+  tokenizer: LoadedTokenizer
+  labelled: Labelled | None = None  # the examples of `evaluation`
+  examples: Labelled | None = None  # those of `train`
+  corpus: Splits | None = None
+
+  @property
+  def fingerprint(self) -> str:
+    return self.train.fingerprint
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Choice):
+  """Rows of `length` tokens that hold up to `examples_per_row` examples."""
+
+  length: int = 512
+  examples_per_row: int = 1
+
+  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
+              kind: str | None, labels: tuple[str, ...]) -> Prepared:
+    """Reads, tokenizes and caches what is needed.
+
+    Args:
+      seed: of the order of rows and of all drawn with them.
+      tokenizer: the one of the network to start from; None: make one.
+      kind: what the objective takes for labels; None: it takes none.
+      labels: their names in the order of their ids; (): those in the data.
+    """
+    raise NotImplementedError
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    """The examples of a file to predict, whose labels are not looked at.
+
+    Raises:
+      UserError: it is not said how the examples lie in a file.
+    """
+    raise UserError(f"The run was trained on data={self.choice_name}, which "
+                    "has no columns; add data=table and "
+                    "data.columns.text=...")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData(Data):
+  """Running text, tokenized once into a corpus that later runs reuse.
+
+  Attributes:
+    text: a file, glob, comma-separated several, tfds:NAME, or "embedded",
+      the documentation that every installation carries.
+    held_out_percent: documents that are kept for evaluation, by hash.
+  """
+
+  text: str = "embedded"
+  tokenizer: Tokenizer = SentencePieceTokenizer()
+  format: Format = PairsFormat()
+  held_out_percent: float = 2.0
+
+  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
+              kind: str | None, labels: tuple[str, ...]) -> Prepared:
+    splits = corpus_builder.prepare(
+        self.text, tokenizer or self.tokenizer,
+        cache_directory() / "corpora", self.held_out_percent)
+
+    def rows(split: Any, shuffle: bool) -> PretrainingRows:
+      return PretrainingRows(
+          split, splits.tokenizer.vocabulary, self.format, self.length,
+          self.examples_per_row, seed if shuffle else 0, shuffle)
+
+    return Prepared(rows(splits.train, True), rows(splits.heldout, False),
+                    splits.tokenizer, corpus=splits)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledData(Data):
+  """Labelled examples; members say where they come from.
+
+  Attributes:
+    tokenizer: for a network that starts from nothing; otherwise that of the
+      network to start from is used.
+    held_out_percent: examples that are kept for evaluation, by hash, where
+      there is no set of their own for it.
+    shots: train on so many examples of each class (where they have none, in
+      all); None: on all.
+    draw: which sample of `shots`.
+    augmentation: how training texts are changed in every epoch.
+  """
+
+  length: int = 128
+  examples_per_row: int = 16
+  tokenizer: Tokenizer = SentencePieceTokenizer()
+  held_out_percent: float = 10.0
+  shots: int | None = None
+  draw: int = 0
+  augmentation: Augmentation = NoAugmentation()
+
+  def sets(self, kind: str,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    """The examples to train and to evaluate on."""
+    raise NotImplementedError
+
+  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
+              kind: str | None, labels: tuple[str, ...]) -> Prepared:
+    if kind is None:
+      raise UserError(f"data={self.choice_name} has labels, but the objective "
+                      "takes none; set one that does, as objective="
+                      "classification, regression or tagging.")
+    train, evaluation = self.sets(kind, labels)
+    train = few(train, self.shots, self.draw)
+    tokenizer = tokenizer or self.tokenizer.build(train.texts())
+    shape = tokenizer, self.length, self.examples_per_row
+    return Prepared(
+        train.rows(*shape, seed, augmentation=self.augmentation),
+        evaluation.rows(*shape, seed=0, shuffle=False), tokenizer, evaluation,
+        train)
+
+
+@dataclasses.dataclass(frozen=True)
+class TableData(LabelledData):
+  """TSV, CSV, JSON lines, CoNLL columns, or tfds:NAME:SPLIT.
+
+  Attributes:
+    train, evaluation: the files; without one for evaluation, a part of the
+      other is kept for it.
+  """
+
+  train: str = ""
+  evaluation: str = ""
+  columns: Columns = Columns()
+
+  def sets(self, kind: str,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    if not self.train:
+      raise UserError("data.train: name the file of the training examples, as "
+                      "in data.train=train.tsv.")
+    train = classes.read(self.train, self.columns, kind, labels)
+    if not self.evaluation:
+      return labeled.split(train, self.held_out_percent)
+    return train, classes.read(self.evaluation, self.columns, kind,
+                               train.label_names)
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    return classes.read(source, dataclasses.replace(self.columns, label=""),
+                        kind, labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class GlueData(LabelledData):
+  """A task of GLUE, from its own files or through TFDS.
+
+  Attributes:
+    folder: what the tasks' folders lie in, or "tfds".
+    task: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, MNLI-mm, QNLI, RTE or WNLI.
+    dirty: what is done about records that cannot be used, as QQP has some:
+      they are left out and counted, or are an error.
+  """
+
+  folder: str = "glue"
+  task: str = "MRPC"
+  dirty: Dirty = "skip"
+
+  def facts(self, kind: str, labels: tuple[str, ...]) -> glue.Task:
+    task = glue.task_facts(self.task)
+    if kind != task.kind:
+      wanted = {"class": "classification", "number": "regression"}[task.kind]
+      raise UserError(f"data.task={self.task} wants objective={wanted}.")
+    if labels not in ((), task.labels):
+      raise UserError(f"objective.labels={','.join(labels)}: data.task="
+                      f"{self.task} has {','.join(task.labels)}.")
+    return task
+
+  def sets(self, kind: str,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    self.facts(kind, labels)
+    return tuple(glue.read(self.folder, self.task, split, self.dirty)
+                 for split in ("train", "dev"))
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    """Of a file with the columns of the task's test file, or of "test"."""
+    task = self.facts(kind, labels)
+    if source == "test":
+      return glue.read(self.folder, self.task, "test")
+    return glue.read_file(source, task, "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class SquadData(SpanOptions, LabelledData):
+  """Questions about contexts: SQuAD's .json, JSON lines, or tfds:NAME:SPLIT.
+
+  Attributes:
+    train, evaluation: the files; without one for evaluation, some articles of
+      the other are kept for it.
+    dirty: what is done about questions that cannot be used, or whose answer is
+      not where it is said to be: they are an error, or left out and counted.
+  """
+
+  length: int = 384
+  examples_per_row: int = 4
+  train: str = ""
+  evaluation: str = ""
+  dirty: Dirty = "error"
+
+  def sets(self, kind: str,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    if kind != "span":
+      raise UserError("data=squad has answers that are spans of contexts; set "
+                      "objective=span.")
+    if not self.train:
+      raise UserError("data.train: name the file of the questions to train "
+                      "on, as in data.train=train-v1.1.json.")
+    train = Spans.of(squad.read(self.train, self.dirty), self)
+    none = sum(not right for right in train.labels)
+    if none and self.null_threshold is None:
+      raise UserError(
+          f"{self.train}: {none} of {len(train)} questions have no answer; set "
+          "data.null_threshold=0 and the network may give none (SQuAD 2.0).")
+    if not self.evaluation:
+      return labeled.split(train, self.held_out_percent)
+    return train, Spans.of(squad.read(self.evaluation, self.dirty), self)
+
+  def unlabelled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> Labelled:
+    return Spans.of(squad.read(source, self.dirty, labelled=False), self,
+                    labelled=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeWordsData(LabelledData):
+  """Which words the authors of the embedded text marked as code.
+
+  The marks are taken away; names that a TextData with the same
+  `held_out_percent` keeps for evaluation are in neither training set.
+  """
+
+  held_out_percent: float = 15.0
+
+  def sets(self, kind: str,
+           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+    if kind != "tags":
+      raise UserError("data=code_words has a tag for every word; set "
+                      "objective=tagging.")
+    everything = tags.tagged(list(docstrings.code_paragraphs()), labels)
+    return labeled.split(everything, self.held_out_percent)

@@ -1,0 +1,1 @@
+"""Documents and sentences from files, TFDS and the embedded text."""

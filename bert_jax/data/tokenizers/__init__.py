@@ -1,0 +1,1 @@
+"""Tokenizers: those to choose from, and those that are loaded."""

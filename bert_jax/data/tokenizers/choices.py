@@ -1,0 +1,194 @@
+"""Tokenizers: how to get one. Choices train one or load one that exists."""
+
+import collections
+import dataclasses
+import io
+import pathlib
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from bert_jax.config import Choice, UserError, nearest
+from bert_jax.data.tokenizers.base import LoadedTokenizer
+from bert_jax.data.tokenizers.byte_bpe import ByteLevel
+from bert_jax.data.tokenizers.hf_directory import from_directory, lines
+from bert_jax.data.tokenizers.sentencepiece import SentencePiece
+from bert_jax.data.tokenizers.vocabulary import (
+    CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, fingerprint)
+from bert_jax.data.tokenizers.wordpiece import WordPiece, bert_text
+
+# What is imported from here although it lies below.
+__all__ = ["SPECIAL", "LoadedTokenizer", "SentencePieceTokenizer", "Tokenizer",
+           "Vocabulary", "WordPieceTokenizer", "deserialize", "fingerprint",
+           "from_directory"]
+
+# Training reads an even sample of at most so many characters: more text moves
+# the most frequent pieces very little and costs time and memory.
+_SAMPLE_CHARACTERS = 1 << 24
+_LETTERS = 1000  # as many characters as the library itself takes
+
+
+def deserialize(state: dict[str, Any]) -> LoadedTokenizer:
+  """The tokenizer of `serialize`."""
+  kinds = {"sentencepiece": SentencePiece, "wordpiece": WordPiece,
+           "byte_level": ByteLevel}
+  if state["kind"] not in kinds:
+    raise UserError(f"Unknown kind of tokenizer {state['kind']!r}"
+                    + nearest(state["kind"], kinds))
+  options = dict(state)
+  return kinds[options.pop("kind")](**options)
+
+
+class Tokenizer(Choice):
+  """How to get a tokenizer: train one, or load one that exists."""
+
+  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
+    """Trains on sentences (or loads); same input, same tokenizer, every time.
+
+    Raises:
+      UserError: too little text for the vocabulary, or an unreadable file.
+    """
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
+  """SentencePiece (Kudo and Richardson 2018)."""
+
+  vocab_size: int = 8192
+  model_type: Literal["bpe", "unigram"] = "bpe"
+  lowercase: bool = False
+  # Rare characters become bytes: no text is lost, so no [UNK] is predicted and
+  # bits per byte are honest. It takes 256 ids; `false` gives them to pieces,
+  # covers .9995 of the characters and makes the others [UNK].
+  byte_fallback: bool = True
+  path: str = ""  # an existing .model; its own settings hold then
+
+  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
+    if self.path:
+      return SentencePiece.of(_read_bytes(self.path))
+    import sentencepiece
+    model = io.BytesIO()
+    try:
+      sentencepiece.SentencePieceTrainer.train(
+          sentence_iterator=iter(_sample(sentences)),
+          model_writer=model, vocab_size=self.vocab_size,
+          model_type=self.model_type, byte_fallback=self.byte_fallback,
+          normalization_rule_name="nmt_nfkc_cf" if self.lowercase
+          else "nmt_nfkc",
+          # Control pieces: special ids that no text is ever tokenized into.
+          pad_id=0, pad_piece=PAD, unk_id=1, unk_piece=UNK, bos_id=2,
+          bos_piece=CLS, eos_id=3, eos_piece=SEP, control_symbols=[MASK],
+          unk_surface=UNK, max_sentence_length=1 << 20,
+          # More threads make the unigram model differ from run to run.
+          num_threads=1, minloglevel=2)
+    except (RuntimeError, ValueError, StopIteration) as error:
+      raise UserError(_training_problem(error, self.vocab_size)) from None
+    return SentencePiece.of(model.getvalue())
+
+
+@dataclasses.dataclass(frozen=True)
+class WordPieceTokenizer(Tokenizer, name="wordpiece"):
+  """BERT's own WordPiece, with its normaliser, by the `tokenizers` library."""
+
+  vocab_size: int = 30522
+  lowercase: bool = True
+  strip_accents: bool | None = None  # none: if lowercase, as BERT does
+  chinese_characters: bool = True  # each of them is a word
+  path: str = ""  # an existing vocab.txt; vocab_size is then its length
+
+  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
+    if self.path:
+      return WordPiece(lines(_read_bytes(self.path).decode(errors="replace")),
+                       self._text())
+    import tokenizers
+    sample = _sample(sentences)
+    raw = bert_text(tokenizers.models.WordPiece(unk_token=UNK), **self._text())
+    # Ids decide ties between merges, and the library numbers characters in an
+    # order that changes from run to run unless they are given.
+    letters = _letters(raw.normalizer, sample)
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=self.vocab_size, initial_alphabet=letters,
+        limit_alphabet=len(letters), special_tokens=[
+            *SPECIAL, *letters, *(f"##{c}" for c in letters
+                                  if _joins(c, self.chinese_characters))],
+        continuing_subword_prefix="##", show_progress=False)
+    raw.train_from_iterator(sample, trainer)
+    vocabulary = raw.get_vocab()
+    if len(vocabulary) == len(SPECIAL):
+      raise UserError("No text to train a tokenizer on.")
+    return WordPiece(sorted(vocabulary, key=vocabulary.__getitem__),
+                     self._text())
+
+  def _text(self) -> dict[str, Any]:
+    return dict(lowercase=self.lowercase, strip_accents=self.strip_accents,
+                handle_chinese_chars=self.chinese_characters, clean_text=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectoryTokenizer(Tokenizer, name="directory"):
+  """The one in a directory of Hugging Face's: see `from_directory`."""
+
+  path: str = ""
+
+  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
+    if not self.path:
+      raise UserError("data.tokenizer.path: name the directory that holds the "
+                      "tokenizer's files.")
+    return from_directory(self.path)
+
+
+def _letters(normalizer: Any, sample: Iterable[str]) -> list[str]:
+  """The most frequent characters of normalised text, sorted."""
+  counts = collections.Counter()
+  for sentence in sample:
+    counts.update(normalizer.normalize_str(sentence))
+  del counts[" "]
+  frequent = sorted(counts, key=lambda c: (-counts[c], c))
+  return sorted(frequent[:_LETTERS])
+
+
+def _joins(letter: str, chinese_characters: bool) -> bool:
+  """Whether BERT lets a character stand inside a word."""
+  punctuation = (letter.isascii() and not letter.isalnum()
+                 or unicodedata.category(letter).startswith("P"))
+  apart = (chinese_characters
+           and unicodedata.name(letter, "").startswith("CJK"))
+  return not punctuation and not apart
+
+
+def _sample(sentences: Iterable[str]) -> list[str]:
+  """An even sample of bounded size: every k-th sentence, k a power of two."""
+  kept, size, stride = [], 0, 1
+  for i, sentence in enumerate(sentences):
+    if i % stride:
+      continue
+    kept.append(sentence)
+    size += len(sentence)
+    while size > _SAMPLE_CHARACTERS and len(kept) > 1:
+      kept, stride = kept[::2], stride * 2
+      size = sum(map(len, kept))
+  if not any(map(str.strip, kept)):
+    raise UserError("No text to train a tokenizer on.")
+  return kept
+
+
+def _training_problem(error: Exception, vocab_size: int) -> str:
+  text = str(error)
+  most = re.search(r"(?:<=|lower than or equal to) (\d+)", text)
+  least = re.search(r"smaller than required_chars. \d+ vs (\d+)", text)
+  if most:
+    return (f"vocab_size={vocab_size} is more than this text has pieces for; "
+            f"at most {most[1]}.")
+  if least:
+    return (f"vocab_size={vocab_size} is too small for the characters of this "
+            f"text; at least {least[1]}.")
+  return f"SentencePiece cannot train with vocab_size={vocab_size}: {text}"
+
+
+def _read_bytes(path: str) -> bytes:
+  try:
+    return pathlib.Path(path).expanduser().read_bytes()
+  except OSError as error:
+    raise UserError(f"Tokenizer file {path!r}: {error.strerror}.") from None

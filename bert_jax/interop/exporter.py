@@ -1,0 +1,46 @@
+"""A run's network for other programs."""
+
+import pathlib
+from typing import Literal
+
+from bert_jax.checkpoints.manager import read
+from bert_jax.interop import hf_checkpoint, model_card
+from bert_jax.interop.model_card import Told
+from bert_jax.training.param_paths import leaves
+
+Family = Literal["auto", "bert", "roberta"]
+
+
+def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
+           told: Told = Told(), family: Family = "auto") -> str:
+  """Writes a directory that `transformers` loads.
+
+  Args:
+    told: for the model card.
+    family: what the network is called; "auto": RoBERTa where the tokenizer is
+      RoBERTa's, else BERT.
+
+  Returns:
+    The class of `transformers` that it is for.
+
+  Raises:
+    UserError: no checkpoint, a network that Hugging Face's BERT cannot
+      express, or a directory that is not empty.
+  """
+  workdir, directory = pathlib.Path(workdir), pathlib.Path(directory)
+  saved = read(workdir)
+  model, tokenizer = saved.facts.experiment.model, saved.facts.tokenizer
+  roberta = (tokenizer.vocabulary.pair_separators == 2 if family == "auto"
+             else family == "roberta")
+  pad = tokenizer.vocabulary.pad_id
+  options, tensors = hf_checkpoint.written(
+      model, saved.facts.experiment.objective, leaves(saved.params),
+      pad + 1 if roberta else None)
+  options["pad_token_id"] = pad
+  architecture = options["architectures"][0]
+  hf_checkpoint.write(
+        directory, options, tensors,
+        tokenizer.directory(model.max_position_embeddings)
+        | {"README.md": model_card.write(saved, workdir, told, architecture,
+                                         directory.name).encode()})
+  return architecture

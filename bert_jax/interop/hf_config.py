@@ -1,0 +1,273 @@
+"""What `config.json` says of a network, and our options, both ways."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from bert_jax import config
+from bert_jax.config import UserError, nearest
+from bert_jax.interop import parameter_map
+from bert_jax.model.attention import DotProductAttention
+from bert_jax.model.bert import Bert
+from bert_jax.objectives.base import Objective
+from bert_jax.objectives.classification import (
+    Classification, MultiLabel, MultipleChoice, Tagging)
+from bert_jax.objectives.embedding import Similarity
+from bert_jax.objectives.mlm import Mlm, MlmNsp
+from bert_jax.objectives.regression import Regression
+from bert_jax.objectives.span import Span
+
+# The families whose tensors are BERT's, and what begins their classes.
+FAMILIES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
+            "camembert": "Camembert"}
+# Other words for the activations of `model.hidden_act`.
+_ACTIVATIONS = {
+    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new", "relu": "relu", "silu": "silu",
+    "swish": "silu", "tanh": "tanh"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """What goes with a kind of labels."""
+
+  objective: type[Objective]
+  ending: str  # of the class
+  pooler: bool
+  problem: str | None = None  # problem_type of the configuration
+
+
+_TASKS = {
+    "class": _Task(Classification, "ForSequenceClassification", True,
+                   "single_label_classification"),
+    "number": _Task(Regression, "ForSequenceClassification", True,
+                    "regression"),
+    "classes": _Task(MultiLabel, "ForSequenceClassification", True,
+                     "multi_label_classification"),
+    "tags": _Task(Tagging, "ForTokenClassification", False),
+    "choice": _Task(MultipleChoice, "ForMultipleChoice", True),
+    "span": _Task(Span, "ForQuestionAnswering", False)}
+_OUTPUTS = {"number": 1, "choice": 1, "span": 2}
+# Ending of a class that reads text: the parts that it cannot do without.
+_READERS = {
+    "Model": set(), "ForPreTraining": {"encoder/pooler", "mlm", "nsp"},
+    "ForMaskedLM": {"mlm"}, "LMHeadModel": {"mlm"},
+    "ForNextSentencePrediction": {"encoder/pooler", "nsp"}}
+_HEADS = {"encoder/pooler", "mlm", "nsp"}
+_ENDINGS = (*_READERS, *dict.fromkeys(t.ending for t in _TASKS.values()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """A network as a configuration describes it.
+
+  Attributes:
+    parts: of its parameters, as `names.Entry.part`.
+    first_position: rows of the position table before the first token's.
+  """
+
+  model: Bert
+  objective: Objective
+  parts: frozenset[str]
+  first_position: int = 0
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror}.") from None
+  except ValueError as error:
+    raise UserError(f"{path} is no JSON: {error}.") from None
+  if not isinstance(found, dict):
+    raise UserError(f"{path}: expected an object, as in {{\"vocab_size\": 1}}.")
+  return found
+
+
+def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
+         source: str) -> Architecture:
+  """
+  Args:
+    options: of `config.json` or `bert_config.json`.
+    shapes: of the tensors, under the names of `names.TABLE`.
+    source: named in errors.
+
+  Raises:
+    UserError: it is no BERT, or one that this project cannot express.
+  """
+  family = options.get("model_type", "bert")
+  if family not in FAMILIES:
+    raise UserError(f"{source}: model_type={family} is no BERT"
+                    + nearest(family, FAMILIES))
+  pad = options["pad_token_id"] if "pad_token_id" in options else 1
+  if family != "bert" and not isinstance(pad, int):
+    raise UserError(f"{source}: pad_token_id={pad}; RoBERTa counts positions "
+                    "from it.")
+  first = 0 if family == "bert" else pad + 1
+  model = _model(options, first, source)
+  there = parameter_map.parts(shapes)
+  kind = _kind(options, there, source)
+  if kind is None:
+    needed = _READERS[_ending(options, source) or "Model"]
+    found = frozenset({"encoder"} | needed | there & _HEADS)
+    _check_roberta(family != "bert", model, found)
+    objective = (MlmNsp() if "nsp" in found else Mlm() if "mlm" in found
+                 else Similarity())
+  else:
+    # Many hold a pooler that their class has no use for.
+    found = frozenset({"encoder", "classifier"} | there & {"encoder/pooler"} | (
+        {"encoder/pooler"} if _TASKS[kind].pooler else set()))
+    objective = _objective(kind, options, shapes, source)
+  return Architecture(model, objective, found, first)
+
+
+def _model(options: Mapping[str, Any], first: int, source: str) -> Bert:
+  wrong = [f"{key}={options[key]}" for key, value in (
+      ("position_embedding_type", "absolute"), ("is_decoder", False),
+      ("add_cross_attention", False)) if options.get(key, value) != value]
+  if wrong:
+    raise UserError(f"{source}: {', '.join(wrong)}, which this project has no "
+                    "counterpart of.")
+  if "vocab_size" not in options:
+    raise UserError(f"{source} has no vocab_size and describes no BERT.")
+  given = {field.name: options[field.name]
+           for field in dataclasses.fields(Bert)
+           if field.name in options and field.name not in (
+               "position_embedding_type", "attention", "dtype")}
+  act = given.get("hidden_act", "gelu")
+  if act not in _ACTIVATIONS:
+    raise UserError(f"{source}: hidden_act={act}"
+                    + nearest(str(act), _ACTIVATIONS))
+  given["hidden_act"] = _ACTIVATIONS[act]
+  if "max_position_embeddings" in given:
+    given["max_position_embeddings"] -= first
+  try:
+    return config.override(Bert(), [f"{k}={v}" for k, v in given.items()])
+  except UserError as error:
+    raise UserError(f"{source}: {error}") from None
+
+
+def _check_roberta(roberta: bool, model: Bert, parts: frozenset[str]) -> None:
+  if roberta and "mlm" in parts and model.hidden_act != "gelu":
+    raise UserError("RoBERTa's masked-LM head always has hidden_act=gelu; this "
+                    f"network's {model.hidden_act} cannot be had in both.")
+
+
+def _ending(options: Mapping[str, Any], source: str) -> str:
+  """What the class's name says after the family's; "" if it is not told."""
+  classes = options.get("architectures") or [""]
+  for family in ("", *FAMILIES.values()):
+    ending = classes[0].removeprefix(family)
+    if ending in ("", *_ENDINGS):
+      return ending
+  raise UserError(f"{source}: architectures={classes[0]}" + nearest(
+      classes[0], [f"Bert{ending}" for ending in _ENDINGS]))
+
+
+def _kind(options: Mapping[str, Any], there: set[str],
+          source: str) -> str | None:
+  """The kind of labels, None where the network reads text alone."""
+  ending = _ending(options, source)
+  if ending in _READERS or not ending and "classifier" not in there:
+    return None
+  if not ending:
+    ending = ("ForSequenceClassification" if "encoder/pooler" in there
+              else "ForTokenClassification")
+  kinds = [kind for kind, task in _TASKS.items() if task.ending == ending]
+  if len(kinds) == 1:
+    return kinds[0]
+  problem = options.get("problem_type")
+  if problem is None:
+    return "number" if len(_labels(options)) == 1 else "class"
+  if problem not in {task.problem for task in _TASKS.values()}:
+    raise UserError(f"{source}: problem_type={problem}" + nearest(
+        str(problem), [task.problem for task in _TASKS.values()
+                       if task.problem]))
+  return next(kind for kind in kinds if _TASKS[kind].problem == problem)
+
+
+def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
+  """The names of the classes; () if they are not told."""
+  found = options.get("id2label") or {}
+  if not found and "num_labels" in options:
+    return tuple(f"LABEL_{i}" for i in range(options["num_labels"]))
+  return tuple(str(found[i]) for i in sorted(found, key=int))
+
+
+def _objective(kind: str, options: Mapping[str, Any],
+               shapes: Mapping[str, tuple[int, ...]],
+               source: str) -> Objective:
+  member = _TASKS[kind].objective
+  outputs = shapes["classifier.bias"][0] if "classifier.bias" in shapes else (
+      None)  # A missing tensor, told later.
+  if kind in _OUTPUTS:
+    if outputs not in (None, _OUTPUTS[kind]):
+      raise UserError(
+          f"{source}: a head for objective={member.choice_name} gives "
+          f"{_OUTPUTS[kind]} numbers, but the classifier has {outputs}.")
+    return member()
+  classes = outputs or 2
+  labels = _labels(options) or tuple(f"LABEL_{i}" for i in range(classes))
+  if len(labels) != classes:
+    raise UserError(f"{source}: id2label names {len(labels)} labels, but the "
+                    f"classifier has {classes}.")
+  return member(labels=labels)
+
+
+def write(model: Bert, objective: Objective, parts: set[str],
+          roberta: bool) -> tuple[dict[str, Any], str]:
+  """`config.json`, and the prefix of the encoder's tensors.
+
+  Raises:
+    UserError: names every option that Hugging Face's BERT has not.
+  """
+  wrong = [f"model.{name}={value}" for name, value, known in (
+      ("norm_placement", model.norm_placement, "post"),
+      ("position_embedding_type", model.position_embedding_type, "absolute"),
+      ("attention", model.attention.choice_name,
+       DotProductAttention.choice_name)) if value != known]
+  if wrong:
+    raise UserError(f"{', '.join(wrong)}: Hugging Face's BERT has nothing like "
+                    "it, so its weights cannot be exported.")
+  family = "roberta" if roberta else "bert"
+  ending, labels = _written_head(objective, parts)
+  _check_roberta(roberta, model, frozenset(parts))
+  if roberta and "nsp" in parts:
+    raise UserError("RoBERTa has no head for the next sentence; export it "
+                    "with --family bert.")
+  options = {
+      "architectures": [FAMILIES[family] + ending], "model_type": family,
+      **{field.name: getattr(model, field.name)
+         for field in dataclasses.fields(Bert) if field.name not in (
+             "norm_placement", "attention", "dtype", "scan_unroll")},
+      "tie_word_embeddings": True, **labels}
+  return options, "" if ending == "Model" else f"{family}."
+
+
+def _written_head(objective: Objective,
+                  parts: set[str]) -> tuple[str, dict[str, Any]]:
+  """The ending of the class, and what is said of its labels."""
+  if "classifier" in parts and objective.label_kind in _TASKS:
+    task, labels = _TASKS[objective.label_kind], {}
+    if task.problem:
+      labels["problem_type"] = task.problem
+    names_ = ("LABEL_0",) if objective.label_kind == "number" else (
+        () if objective.label_kind == "choice" else objective.labels)
+    if names_:
+      labels["id2label"] = {str(i): name for i, name in enumerate(names_)}
+      labels["label2id"] = {name: i for i, name in enumerate(names_)}
+    return task.ending, labels
+  if "classifier" in parts:
+    raise UserError(f"objective={objective.choice_name}: Hugging Face has no "
+                    "class for its head.")
+  match "mlm" in parts, "nsp" in parts:
+    case True, True:
+      return "ForPreTraining", {}
+    case True, False:
+      return "ForMaskedLM", {}
+    case False, True:
+      return "ForNextSentencePrediction", {}
+  return "Model", {}

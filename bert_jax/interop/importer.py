@@ -1,0 +1,123 @@
+"""Where weights and tokenizers come from: which reader is for what."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+
+from bert_jax.checkpoints.manager import Checkpoints, history
+from bert_jax.checkpoints.manifest import Facts
+from bert_jax.config import UserError
+from bert_jax.data.sources import Data, SquadData, TableData, TextData
+from bert_jax.data.tokenizers import choices, hf_directory, wordpiece
+from bert_jax.data.tokenizers.base import LoadedTokenizer
+from bert_jax.experiment import Experiment
+from bert_jax.interop import hf_checkpoint, hub, tf_checkpoint
+from bert_jax.interop.hf_checkpoint import Params
+from bert_jax.interop.hf_config import Architecture
+from bert_jax.model.bert import Bert
+from bert_jax.objectives.base import Objective
+from bert_jax.training.step import TrainState
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Imported:
+  """A network from elsewhere."""
+
+  model: Bert
+  params: Any
+  objective: Objective  # that its heads are for; Similarity if it has none
+  tokenizer: LoadedTokenizer
+  source: str
+
+  @property
+  def parameters(self) -> int:
+    return sum(x.size for x in jax.tree.leaves(self.params))
+
+  def __post_init__(self):
+    size = self.tokenizer.vocabulary.size
+    if size > self.model.vocab_size:
+      raise UserError(
+          f"The tokenizer has {size} pieces, but the network of {self.source} "
+          f"only {self.model.vocab_size} word vectors; give the tokenizer that "
+          "it was trained with (--tokenizer).")
+
+
+def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
+  """Writes a work directory that holds the network as its step 0.
+
+  Raises:
+    UserError: there is a run already, or it cannot be written.
+  """
+  workdir = pathlib.Path(workdir)
+  if (workdir / "checkpoints").is_dir() and history(workdir):
+    raise UserError(f"{workdir} holds a run already; give another workdir.")
+  experiment = Experiment(
+      model=imported.model, objective=imported.objective,
+      data=_data(imported.objective, imported.model.max_position_embeddings))
+  facts = Facts(experiment, "", imported.tokenizer,
+                f"imported from {imported.source}")
+  zero = jnp.zeros((), jnp.int32)
+  state = TrainState(zero, zero, jax.tree.map(jnp.asarray, imported.params), ())
+  with Checkpoints(workdir) as checkpoints:
+    checkpoints.save(state, facts, {}, {"seconds": 0.0})
+  return experiment
+
+
+def _data(objective: Objective, positions: int) -> Data:
+  """What such a network reads, but for the files."""
+  kinds = {None: TextData, "span": SquadData}
+  kind = kinds.get(objective.label_kind, TableData)
+  return kind(length=min(kind.length, positions))
+
+
+def read(source: str, tokenizer: str = "") -> Imported:
+  """
+  Args:
+    source: a directory of Hugging Face's or Google's, or a name on the hub.
+    tokenizer: another directory or file to take the tokenizer from.
+
+  Raises:
+    UserError: it is neither, or not whole.
+  """
+  path = pathlib.Path(source).expanduser()
+  if not path.is_dir() and hub.is_name(source):
+    path = hub.download(source)
+  found, params = network(path)
+  return Imported(
+      found.model, flax.traverse_util.unflatten_dict(params, sep="/"),
+      found.objective, _tokenizer(pathlib.Path(tokenizer or path)), source)
+
+
+def network(path: pathlib.Path) -> tuple[Architecture, Params]:
+  """The network of a directory, and its parameters by their paths."""
+  if (path / "config.json").is_file():
+    return hf_checkpoint.read(path)
+  if (path / "bert_config.json").is_file():
+    # Before there was `transformers`, weights for PyTorch lay beside it too.
+    if any((path / name).is_file() for name in hf_checkpoint.WEIGHTS):
+      return hf_checkpoint.read(path, "bert_config.json")
+    return tf_checkpoint.read(path)
+  raise UserError(f"{path} is no directory with a config.json (Hugging "
+                  "Face's) or a bert_config.json (Google's).")
+
+
+def _tokenizer(path: pathlib.Path) -> LoadedTokenizer:
+  """
+  Where only a vocabulary is there, as Google ships it, nothing says whether
+  text is lower-cased but the vocabulary: it has capitals or it has none.
+  """
+  if (path / "bert_config.json").is_file() and not any(
+      (path / name).is_file() for name in (
+          "tokenizer.json", "tokenizer_config.json")):
+    path = path / "vocab.txt"
+  if path.suffix != ".txt":
+    return hf_directory.from_directory(path)
+  lower = choices.WordPieceTokenizer(path=str(path))
+  found = lower.build(())
+  if wordpiece.has_capitals(found.pieces):
+    return dataclasses.replace(lower, lowercase=False).build(())
+  return found

@@ -1,0 +1,1 @@
+"""Scores of predictions, and means as totals and weights."""

@@ -1,0 +1,116 @@
+"""What is counted: (total, weight) pairs, and the scores of tasks.
+
+Pairs add up over microbatches, devices, hosts and batches, where means of
+means would be wrong. Every score is defined for every input that has an
+example: where a denominator is zero it is what its docstring says, without a
+warning.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from bert_jax.config import UserError, nearest
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+  return float(np.mean(labels == predictions))
+
+
+def precision(labels: np.ndarray, predictions: np.ndarray) -> float:
+  return _of_classes("precision_score", labels, predictions)
+
+
+def recall(labels: np.ndarray, predictions: np.ndarray) -> float:
+  return _of_classes("recall_score", labels, predictions)
+
+
+def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+  return _of_classes("f1_score", labels, predictions)
+
+
+def _of_classes(function: str, labels, predictions) -> float:
+  """Of class 1 where there are classes 0 and 1 only, else the classes' mean.
+
+  Zero where its denominator is: nothing predicted, or nothing to find.
+  """
+  import sklearn.metrics  # Slow to import.
+  binary = max(labels.max(), predictions.max()) <= 1
+  return float(getattr(sklearn.metrics, function)(
+      labels, predictions, average="binary" if binary else "macro",
+      zero_division=0))
+
+
+def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+  """Zero where labels or predictions are constant, as in scikit-learn."""
+  import sklearn.metrics
+  if _constant(labels) or _constant(predictions):
+    return 0.0
+  return float(sklearn.metrics.matthews_corrcoef(labels, predictions))
+
+
+def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+  """nan where labels or predictions are constant."""
+  if _constant(labels) or _constant(predictions):
+    return math.nan
+  return float(np.corrcoef(labels, predictions)[0, 1])
+
+
+def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
+  """Pearson of the ranks, equal values sharing theirs; nan as there."""
+  import scipy.stats
+  return pearson(scipy.stats.rankdata(labels),
+                 scipy.stats.rankdata(predictions))
+
+
+def _constant(values: np.ndarray) -> bool:
+  return bool(np.all(values == values[0]))
+
+
+_SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    function.__name__: function for function in
+    (accuracy, precision, recall, f1, matthews, pearson, spearman)}
+
+
+def score(name: str, labels: Sequence, predictions: Sequence) -> float:
+  """One score of a whole data set.
+
+  Args:
+    name: accuracy, precision, recall, f1, matthews, pearson or spearman.
+    labels: one number an example: of a class, or for the correlations any.
+    predictions: likewise.
+
+  Returns:
+    The score; nan where there is no example.
+
+  Raises:
+    UserError: the name is unknown.
+  """
+  if name not in _SCORES:
+    raise UserError(f"unknown score {name!r}{nearest(name, _SCORES)}")
+  if not len(labels):
+    return math.nan
+  return _SCORES[name](np.asarray(labels), np.asarray(predictions))
+
+
+def label_set_scores(labels: np.ndarray,
+                     predictions: np.ndarray) -> dict[str, float]:
+  """Of sets of labels: F1 over all, the classes' mean F1, and exact match.
+
+  Args:
+    labels: (X, C), true where a class holds.
+    predictions: likewise.
+
+  As scikit-learn's f1_score: a class that nobody has and nobody predicts has
+  0. nan where there is no example.
+  """
+  if not len(labels):
+    return dict.fromkeys(("micro_f1", "macro_f1", "exact_match"), math.nan)
+  labels, predictions = labels > 0, predictions > 0
+  hits_C = (labels & predictions).sum(0)
+  both_C = labels.sum(0) + predictions.sum(0)
+  return {
+      "micro_f1": float(2 * hits_C.sum() / max(both_C.sum(), 1)),
+      "macro_f1": float(np.mean(2 * hits_C / np.maximum(both_C, 1))),
+      "exact_match": float((labels == predictions).all(-1).mean())}

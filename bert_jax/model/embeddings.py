@@ -1,0 +1,64 @@
+"""From ids to vectors."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.model.bert import Bert
+from bert_jax.model.layers import Site, dropout, initializer
+from bert_jax.model.norms import Norm
+from bert_jax.model.positions import sinusoids
+
+
+class Embeddings(nn.Module):
+  """Word, position and token type, summed and normalised."""
+
+  options: Bert
+
+  def setup(self):
+    o = self.options
+    self.word_embeddings = Table(o.vocab_size, o)
+    if o.position_embedding_type == "absolute":
+      self.position_embeddings = Table(o.max_position_embeddings, o)
+    self.token_type_embeddings = Table(o.type_vocab_size, o)
+    self.norm = Norm(o.layer_norm_eps)
+
+  def __call__(self, input_ids_BL, token_type_ids_BL, position_ids_BL, keys_B):
+    o = self.options
+    x_BLD = (self.word_embeddings(input_ids_BL)
+             + self.token_type_embeddings.product(token_type_ids_BL))
+    match o.position_embedding_type:
+      case "absolute":
+        x_BLD += self.position_embeddings(position_ids_BL)
+      case "sinusoidal":
+        x_BLD += sinusoids(position_ids_BL, o.hidden_size)
+      case "none":
+        pass
+    x_BLD = dropout(self.norm(x_BLD), o.hidden_dropout_prob, keys_B,
+                    Site.EMBEDDINGS)
+    return x_BLD.astype(o.dtype)
+
+
+class Table(nn.Module):
+  """One learned vector for each of `size` ids; ids beyond it are clamped."""
+
+  size: int
+  options: Bert
+
+  def setup(self):
+    self.embedding = self.param("embedding", initializer(self.options),
+                                (self.size, self.options.hidden_size))
+
+  def __call__(self, ids: jax.Array) -> jax.Array:
+    return self.embedding.at[ids].get(mode="clip")
+
+  def product(self, ids: jax.Array) -> jax.Array:
+    """The same for a table of few vectors.
+
+    The gradient of a look-up adds all tokens to them one after another, which
+    costs digits; that of a product adds them in parts.
+    """
+    hot = jax.nn.one_hot(jnp.clip(ids.ravel(), 0, self.size - 1), self.size,
+                         dtype=self.embedding.dtype)
+    vectors = jnp.dot(hot, self.embedding, precision=jax.lax.Precision.HIGHEST)
+    return vectors.reshape(*ids.shape, -1)

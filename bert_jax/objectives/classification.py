@@ -1,0 +1,174 @@
+"""Objectives with labels: classes, numbers, and a tag for every word."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.config import UserError
+from bert_jax.data.labeled import segments
+from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.classes import Classes
+from bert_jax.data.labeled.multi_label import LabelSets
+from bert_jax.data.labeled.tags import Tags
+from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.model.encoder import Encoder
+from bert_jax.model.heads import ClassificationHead
+from bert_jax.objectives.base import (
+    Batch, Objective, Pairs, cross_entropy, hits, pooled_logits, weighted_sum)
+
+
+class OneOf:
+  """Shared by objectives whose `classifier` picks one of several by softmax."""
+
+  def labelled(self, batch: Batch) -> jax.Array:
+    """1.0 where there is a label, in the labels' shape."""
+    return batch["example_mask"]
+
+  def weighed(self, batch: Batch) -> jax.Array:
+    """What each label weighs in the loss."""
+    return self.labelled(batch)
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"classifier": self.weighed(batch).sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    losses = cross_entropy(logits["classifier"],
+                           jnp.maximum(batch["labels"], 0))
+    return {"classifier": weighted_sum(losses, self.weighed(batch))}
+
+  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Pairs:
+    right, mask = (hits(logits["classifier"], batch["labels"]),
+                   self.labelled(batch))
+    return {"batch_accuracy": (weighted_sum(right, mask), mask.sum())}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.softmax(logits["classifier"], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiLabel(Objective):
+  """Any number of classes for a text: a yes or no for each (sigmoid).
+
+  The loss of an example is the mean over the classes, as in torch's
+  BCEWithLogitsLoss. `labels` as in Classification.
+  """
+
+  labels: tuple[str, ...] = ()
+  label_kind: ClassVar = LabelSets.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    return {"classifier": pooled_logits(
+        encoder, sequence_output_BLD, batch, keys_B, len(self.labels))}
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"classifier": batch["example_mask"].sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    loss_BEC = optax.sigmoid_binary_cross_entropy(logits["classifier"],
+                                                  batch["labels"])
+    return {"classifier": weighted_sum(loss_BEC.mean(-1),
+                                       batch["example_mask"])}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.sigmoid(logits["classifier"])
+
+
+@dataclasses.dataclass(frozen=True)
+class MultipleChoice(OneOf, Objective):
+  """One of several texts that follow another (Devlin et al. 2019, 4.4).
+
+  Each choice is a segment with a logit; the softmax is over an example's
+  choices, as many as there are `labels`.
+  """
+
+  labels: tuple[str, ...] = ()
+  label_kind: ClassVar = segments.MultipleChoice.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    # Of (B, E * choices) segments.
+    logits = pooled_logits(encoder, sequence_output_BLD, batch, keys_B, 1)
+    return {"classifier": logits.reshape(*batch["example_mask"].shape, -1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classes(OneOf, Objective):
+  """
+  Attributes:
+    labels: the names in the order of their ids; left empty, they are those of
+      the training examples, sorted.
+    class_weights: what an example of each class weighs in the loss, which is
+      divided by the weights' sum, as in torch's CrossEntropyLoss; (): 1.
+    balanced: take as class weights n / (C * the class's examples), of the n
+      examples of the C classes of the training set.
+  """
+
+  labels: tuple[str, ...] = ()
+  class_weights: tuple[float, ...] = ()
+  balanced: bool = False
+
+  def __post_init__(self):
+    if self.class_weights and not (min(self.class_weights) >= 0
+                                   and 0 < sum(self.class_weights) < math.inf):
+      raise UserError(
+          f"objective.class_weights={','.join(map(str, self.class_weights))}: "
+          "each at least 0, and one above.")
+
+  def complete(self, examples: Labelled) -> "_Classes":
+    weights_C = self.class_weights
+    if self.balanced:
+      count_C = examples.counts_C()
+      weights_C = tuple((count_C.sum() / len(count_C)
+                         / count_C.clip(1)).tolist())
+    if len(weights_C) not in (0, len(examples.label_names)):
+      raise UserError(
+          f"objective.class_weights has {len(weights_C)} weights, but there "
+          f"are {len(examples.label_names)} labels: "
+          f"{', '.join(examples.label_names)}.")
+    return dataclasses.replace(super().complete(examples),
+                               class_weights=weights_C)
+
+  def weighed(self, batch: Batch) -> jax.Array:
+    if not self.class_weights:
+      return self.labelled(batch)
+    weights_C = jnp.asarray(self.class_weights, jnp.float32)
+    return self.labelled(batch) * weights_C[jnp.maximum(batch["labels"], 0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(_Classes):
+  """One class for a text or a pair of texts, from the pooled output."""
+
+  label_kind: ClassVar = Classes.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    return {"classifier": pooled_logits(
+        encoder, sequence_output_BLD, batch, keys_B, len(self.labels))}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tagging(_Classes):
+  """One tag for every word, read at its first piece (Devlin et al. 2019, 5.3).
+  """
+
+  label_kind: ClassVar = Tags.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    head = ClassificationHead(
+        encoder.options, len(self.labels),
+        encoder.options.hidden_dropout_prob, name="classifier")
+    return {"classifier": head(sequence_output_BLD, keys_B)}
+
+  def labelled(self, batch: Batch) -> jax.Array:
+    return (batch["labels"] >= 0).astype(jnp.float32)

@@ -1,0 +1,109 @@
+"""Objectives of several labels a text, and of several segments an example."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import UserError
+from bert_jax.data.labeled import segments
+from bert_jax.data.labeled.base import Labelled
+from bert_jax.model.encoder import Encoder, gather
+from bert_jax.model.heads import mean_pool
+from bert_jax.objectives.base import (
+    Batch, Objective, cross_entropy, weighted_sum)
+
+
+@dataclasses.dataclass(frozen=True)
+class Similarity(Objective):
+  """Vectors of two texts whose cosine is how alike they are; squared error.
+
+  Attributes:
+    pooling: the mean over a text's tokens, or the vector at its [CLS].
+    scale: the label of texts that say the same (STS-B: 5).
+  """
+
+  pooling: Literal["mean", "cls"] = "mean"
+  scale: float = 5.0
+  label_kind: ClassVar = segments.Vectors.kind
+
+  def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
+             batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    """`vectors` (B, E, segments, D) of length 1."""
+    cls_positions = batch["cls_positions"]
+    match self.pooling:
+      case "mean":
+        x_BED = mean_pool(sequence_output_BLD, batch["example_ids"],
+                          cls_positions.shape[1])
+      case "cls":
+        x_BED = gather(sequence_output_BLD, cls_positions)
+    x_BED = x_BED.astype(jnp.float32)
+    square = jnp.square(x_BED).sum(-1, keepdims=True)
+    # Where nothing is, the vector is 0, and so is its gradient.
+    x_BED /= jnp.sqrt(jnp.maximum(square, 1e-24))
+    return {"vectors": x_BED.reshape(*batch["example_mask"].shape, -1,
+                                     x_BED.shape[-1])}
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"similarity": batch["example_mask"].sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    first_BED, second_BED = _two(logits["vectors"])
+    cosine_BE = (first_BED * second_BED).sum(-1)
+    error_BE = jnp.square(cosine_BE - batch["labels"] / self.scale)
+    return {"similarity": weighted_sum(error_BE, batch["example_mask"])}
+
+  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+    return logits["vectors"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrastive(Similarity):
+  """The second text is to be found by the first among those of its row.
+
+  The other passages of the row are the negatives (van den Oord et al. 2018;
+  Henderson et al. 2017), so that the loss stays within a row wherever that
+  lies: here alone the packing, `data.examples_per_row`, changes the loss. An
+  example alone in its row weighs nothing.
+
+  Attributes:
+    scale: what cosines are multiplied by before the softmax.
+  """
+
+  scale: float = 20.0
+
+  def complete(self, examples: Labelled) -> "Contrastive":
+    return self  # Pairs need no labels.
+
+  def weights(self, batch: Batch) -> dict[str, jax.Array]:
+    return {"contrastive": _accompanied(batch["example_mask"]).sum()}
+
+  def losses(self, logits: Mapping[str, jax.Array],
+             batch: Batch) -> dict[str, jax.Array]:
+    mask_BE = batch["example_mask"]
+    if mask_BE.shape[1] < 2:
+      raise UserError("objective=contrastive takes its negatives from the same "
+                      "row; set data.examples_per_row to at least 2.")
+    query_BED, passage_BPD = _two(logits["vectors"])
+    score_BEP = self.scale * jnp.einsum("BED,BPD->BEP", query_BED, passage_BPD)
+    score_BEP = jnp.where(mask_BE[:, None] > 0, score_BEP, -1e9)
+    own_BE = jnp.broadcast_to(jnp.arange(mask_BE.shape[1])[None],
+                              mask_BE.shape)
+    return {"contrastive": weighted_sum(cross_entropy(score_BEP, own_BE),
+                                        _accompanied(mask_BE))}
+
+
+def _two(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The vectors (B, E, D) of the first and of the second texts."""
+  if vectors.shape[2] != 2:
+    raise UserError("Examples have one text where two are wanted; name the "
+                    "column of the second by data.columns.pair.")
+  return vectors[:, :, 0], vectors[:, :, 1]
+
+
+def _accompanied(mask_BE: jax.Array) -> jax.Array:
+  """The mask of the examples that are not alone in their row."""
+  return mask_BE * (mask_BE.sum(-1, keepdims=True) > 1)

@@ -1,0 +1,320 @@
+"""What a layout costs before it is paid for: bytes a device, bytes sent.
+
+Shapes and numbers in, numbers out; nothing here asks for a device.
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AbstractMesh
+
+from bert_jax.config import UserError
+from bert_jax.objectives.base import Batch
+from bert_jax.parallel import rules
+from bert_jax.parallel.mesh import AXES
+from bert_jax.training.param_paths import leaves, look_up
+from bert_jax.training.step import Recipe, TrainState, row_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A layout and its price.
+
+  Attributes:
+    data, fsdp, tensor: devices along each axis.
+    parameters, optimizer, gradients, activations: bytes that a device holds.
+    traffic: bytes that a device sends in a step.
+  """
+
+  data: int
+  fsdp: int
+  tensor: int
+  parameters: int
+  optimizer: int
+  gradients: int
+  activations: int
+  traffic: int
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    return self.data, self.fsdp, self.tensor
+
+  @property
+  def memory(self) -> int:
+    return (self.parameters + self.optimizer + self.gradients
+            + self.activations)
+
+  def fits(self, limit: int | None) -> bool:
+    """Whether it is within `limit` bytes a device; None: unknown, so yes."""
+    return limit is None or self.memory <= limit
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Workload:
+  """What a step does, however it is laid out.
+
+  Attributes:
+    state: shapes and types of the whole state.
+    row: a batch of any number of rows, arrays or shapes.
+    batch_size: rows of the global batch.
+  """
+
+  recipe: Recipe
+  state: TrainState
+  row: Batch
+  batch_size: int
+
+  @functools.cached_property
+  def trained(self) -> Any:
+    """Shapes and types of the parameters that have gradients."""
+    return jax.eval_shape(self.recipe.rates.trained, self.state.params)
+
+  @functools.cached_property
+  def forward(self) -> tuple[dict[str, int], dict[int, int]]:
+    """How often the loss takes each parameter, by path, and how many logits
+    vectors of each size a row has."""
+    params, batch, keys_B = self._arguments(1)
+    jaxpr, (_, logits) = jax.make_jaxpr(self._loss, return_shape=True)(
+        params, batch, keys_B)
+    taken = collections.Counter(id(v) for equation in jaxpr.jaxpr.eqns
+                                for v in equation.invars)
+    uses = {path: max(1, taken[id(v)]) for path, v
+            in zip(leaves(params), jaxpr.jaxpr.invars)}
+    vectors: dict[int, int] = collections.Counter()
+    for leaf in jax.tree.leaves(logits):
+      vectors[leaf.shape[-1]] += math.prod(leaf.shape[:-1])
+    return uses, vectors
+
+  @functools.cached_property
+  def saved(self) -> list[tuple[int, tuple[int, ...]]]:
+    """What the backward pass keeps of a row: bytes, and the dimensions behind
+    the one that counts the rows.
+
+    The residuals of `jax.vjp`, of whatever network: what depends on the
+    number of rows. This is before the compiler fuses and recomputes, so the
+    machine needs somewhat less.
+    """
+    one, two = (jax.tree.leaves(jax.eval_shape(
+        self._residuals, self.trained, *self._arguments(rows)))
+                for rows in (2, 3))
+    found = []
+    for a, b in zip(one, two, strict=True):
+      differing = [i for i, (m, n) in enumerate(zip(a.shape, b.shape))
+                   if m != n]
+      if differing:
+        found.append(((b.size - a.size) * b.dtype.itemsize,
+                      b.shape[differing[0] + 1:]))
+    return found
+
+  def _residuals(self, trained: Any, params: Any, *rest: Any) -> Any:
+    join = self.recipe.rates.join
+    return jax.vjp(lambda part: self._loss(join(params, part), *rest), trained,
+                   has_aux=True)[1]
+
+  def _loss(self, params: Any, batch: Batch, keys_B: jax.Array) -> Any:
+    objective = self.recipe.network.objective
+    logits = self.recipe.network.apply({"params": params}, batch, keys_B)
+    return sum(objective.losses(logits, batch).values()), logits
+
+  def _arguments(self, rows: int) -> tuple[Any, Batch, jax.Array]:
+    """Shapes of what `_loss` takes."""
+    batch = {k: jax.ShapeDtypeStruct((rows, *np.shape(x)[1:]), x.dtype)
+             for k, x in self.row.items()}
+
+    def corrupted(batch: Batch) -> tuple[Batch, jax.Array]:
+      keys_B = row_keys(jax.random.key(0), batch["row"])
+      return self.recipe.network.objective.corrupt(
+          batch, keys_B, self.recipe.vocabulary), keys_B
+
+    return self.state.params, *jax.eval_shape(corrupted, batch)
+
+
+def layouts(work: Workload, devices: int, data: int | None = None,
+            fsdp: int | None = None, tensor: int | None = None,
+            slices: int = 1) -> list[tuple[int, int, int]]:
+  """All valid (data, fsdp, tensor) of so many devices, most data first.
+
+  Args:
+    data, fsdp, tensor: what is given; None is open.
+    slices: groups of devices that only a slow network joins; the data axis
+      goes over it.
+
+  Raises:
+    UserError: there is none; names those that are possible.
+  """
+  divisors = [n for n in range(devices, 0, -1) if devices % n == 0]
+  every = [(d, f, devices // (d * f)) for d in divisors for f in divisors[::-1]
+           if devices % (d * f) == 0]
+  given = {name: value for name, value in
+           zip(AXES, (data, fsdp, tensor)) if value is not None}
+  asked = [shape for shape in every
+           if all(shape[AXES.index(a)] == n
+                  for a, n in given.items())]
+  faults = {shape: _fault(work, shape, slices) for shape in every}
+  found = [shape for shape in asked if not faults[shape]]
+  if found:
+    return found
+  possible = ", ".join(" x ".join(map(str, shape)) for shape in every
+                       if not faults[shape])
+  said = " ".join(f"layout.{a}={n}" for a, n in given.items())
+  why = (faults[asked[0]] if asked else
+         f"data x fsdp x tensor must be the {devices} devices that there are.")
+  raise UserError(
+      f"{said + ': ' if said else ''}{why} "
+      + (f"Possible as data x fsdp x tensor: {possible}." if possible else
+         f"No layout of {devices} devices is possible."))
+
+
+def _fault(work: Workload, shape: tuple[int, int, int], slices: int) -> str:
+  """Why a layout cannot be; "" where it can."""
+  data, fsdp, tensor = shape
+  parts, rows = work.recipe.microbatches, data * fsdp
+  options = work.recipe.network.options
+  if work.batch_size % (parts * rows):
+    share = parts * rows
+    low = work.batch_size // share * share
+    nearest = " and ".join(str(n) for n in (low, low + share) if n)
+    return (f"batch_size={work.batch_size} cannot be split into {parts} "
+            f"microbatches over {rows} devices; the nearest that can: "
+            f"{nearest}.")
+  for name in ("num_attention_heads", "intermediate_size"):
+    if getattr(options, name) % tensor:
+      return (f"tensor={tensor} does not divide "
+              f"model.{name}={getattr(options, name)}.")
+  if data % slices:
+    return (f"data={data} is no multiple of the {slices} slices that the "
+            "devices lie in, and no other axis may go over the network "
+            "between them.")
+  return ""
+
+
+def candidates(work: Workload, shapes: list[tuple[int, int, int]],
+               limit: int | None = None) -> list[Plan]:
+  """The prices of layouts, the best first: least traffic among those that fit
+  in `limit` bytes a device, most data among equals; what does not fit comes
+  last, least memory first."""
+  plans = [price(work, shape) for shape in shapes]
+  return sorted(plans, key=lambda p: (
+      (0, p.traffic, -p.data, -p.fsdp) if p.fits(limit)
+      else (1, p.memory, -p.data, -p.fsdp)))
+
+
+def choose(work: Workload, shapes: list[tuple[int, int, int]],
+           limit: int | None = None) -> tuple[int, int, int]:
+  """The shape of the first of the `candidates`."""
+  if len(shapes) == 1:
+    return shapes[0]
+  if limit is None:  # Memory decides nothing and need not be known.
+    return min(shapes, key=lambda s: (round(traffic(work, s)), -s[0], -s[1]))
+  return candidates(work, shapes, limit)[0].shape
+
+
+def price(work: Workload, shape: tuple[int, int, int]) -> Plan:
+  """What a layout holds and sends."""
+  mesh = AbstractMesh(shape, AXES)
+  data, fsdp, tensor = shape
+  placed = rules.shardings(work.state, mesh)
+  parameters = _bytes(work.state.params, placed.params)
+  rows = work.batch_size // (work.recipe.microbatches * data * fsdp)
+  # A dimension that the tensor axis splits in a parameter is split in what is
+  # computed with it: heads, feed-forward width, vocabulary.
+  split = {size for leaf, sharding in zip(jax.tree.leaves(work.state.params),
+                                          jax.tree.leaves(placed.params))
+           for size, axis in zip(leaf.shape, sharding.spec)
+           if axis == "tensor"}
+  activations = rows * sum(
+      size // (tensor if split & set(dimensions) else 1)
+      for size, dimensions in work.saved)
+  gradients = _bytes(work.trained, rules.shardings(work.trained, mesh))
+  return Plan(
+      *shape, parameters, _bytes(work.state.opt_state, placed.opt_state),
+      # The sum over microbatches, and the part that is added to it.
+      gradients * (1 if work.recipe.microbatches == 1 else 2),
+      activations, round(traffic(work, shape)))
+
+
+def _bytes(tree: Any, placed: Any) -> int:
+  """The bytes that a device holds of a tree."""
+  return sum(math.prod(sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+             for leaf, sharding in zip(jax.tree.leaves(tree),
+                                       jax.tree.leaves(placed)))
+
+
+def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
+  """Bytes that a device sends in a step, by rings.
+
+  Per microbatch and parameter, as XLA partitions this step:
+  * gradients, but of what is frozen: reduce-scatter over fsdp where the
+    parameter is split by it, and all-reduce over what is left of data x fsdp;
+  * products with what fsdp splits: gathered, forward and backward;
+  * products with what tensor splits (Megatron-LM): an all-reduce of the
+    tokens' vectors, of a product's output forward or of its input's gradient
+    backward (queries, keys and values each their own);
+  * tables: looked up where their parts lie; the vectors go over fsdp there and
+    back, over tensor they are summed.
+  A parameter that is taken twice, as the table that is the decoder too, pays
+  for each; the decoder's gradient is an all-reduce over fsdp, too. Matrices
+  travel in the network's `dtype`. Not counted: the few bytes of losses and
+  metrics.
+  """
+  data, fsdp, tensor = shape
+  axes = dict(zip(AXES, shape))
+  uses, vectors = work.forward
+  computed = jnp.dtype(work.recipe.network.options.dtype).itemsize
+  tokens = (work.batch_size // (work.recipe.microbatches * data * fsdp)
+            * work.row["input_ids"].shape[1])
+  total, trained = 0.0, leaves(work.trained)
+  for path, leaf in leaves(work.state.params).items():
+    differentiated = path in trained
+    whole = {axis: size for axis, size in zip(
+        look_up(rules.LAYOUT, path), leaf.shape)
+        if axis and size % axes[axis] == 0}
+    over = {axis: axes[axis] if axis in whole else 1
+            for axis in ("fsdp", "tensor")}
+    width = whole["fsdp"] if "fsdp" in whole else leaf.shape[-1]
+    table = path.endswith("embedding")
+    products = uses[path] - table
+    matrix = path.endswith(("kernel", "embedding"))
+    elements = leaf.size // over["tensor"]
+    # Products.
+    size = elements * (computed if matrix else leaf.dtype.itemsize)
+    total += products * (
+        2 * _part(over["fsdp"]) * size
+        + differentiated * _reduce(size, data, fsdp,
+                                   1 if table else over["fsdp"]))
+    if path.endswith("kernel"):
+      total += leaf.shape[0] * _all_reduce(
+          tokens * width * computed, over["tensor"])
+    if table:
+      sent = tokens * width * leaf.dtype.itemsize
+      total += (1 + differentiated) * _part(over["fsdp"]) * sent
+      total += differentiated * _all_reduce(
+          elements * leaf.dtype.itemsize / over["fsdp"],
+          data * fsdp // over["fsdp"])
+      predicted = tokens // work.row["input_ids"].shape[1] * vectors.get(
+          leaf.shape[0], 0)
+      total += _all_reduce(sent, over["tensor"]) + products * _all_reduce(
+          predicted * width * computed, over["tensor"])
+  return work.recipe.microbatches * total
+
+
+def _part(devices: int) -> float:
+  """What a device sends of an array that so many gather or scatter."""
+  return (devices - 1) / devices
+
+
+def _all_reduce(size: float, devices: int) -> float:
+  return 2 * _part(devices) * size
+
+
+def _reduce(size: float, data: int, fsdp: int, split: int) -> float:
+  """Summing gradients over data and fsdp, where fsdp may split them."""
+  if split == 1:
+    return _all_reduce(size, data * fsdp)
+  return _part(split) * size + _all_reduce(size / split, data)

@@ -1,0 +1,1 @@
+"""Where numbers go: terminal, JSON lines, TensorBoard, plots, tables."""

@@ -1,0 +1,1 @@
+"""One run: train, loop, evaluation, initialization, logging, anomalies."""

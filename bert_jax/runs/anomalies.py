@@ -1,0 +1,105 @@
+"""What a run watches for: steps that are not finite, spikes of the loss, and
+evaluations that get no better."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from bert_jax.config import UserError
+from bert_jax.files import write_text
+from bert_jax.metrics import weighted
+
+# A step weighs so much in the running mean of the loss; before as many steps
+# as it remembers, nothing is a spike.
+_WEIGHT = 0.02
+_LEFT_OUT = "skipped.json"
+
+
+class NotFinite(UserError):
+  """Too many steps in a row were skipped; `first` was the first of them."""
+
+  def __init__(self, message: str, first: int):
+    super().__init__(message)
+    self.first = first
+
+
+class Spike(Exception):
+  """The loss of a step is far above the running mean."""
+
+  def __init__(self, step: int, loss: float, mean: float):
+    super().__init__(f"loss {loss:.4g} at step {step}, after a running mean "
+                     f"of {mean:.4g}")
+    self.step = step
+
+
+@dataclasses.dataclass
+class Watch:
+  """Sees the metrics of every step, in order.
+
+  Attributes:
+    max_skipped: so many skipped steps in a row are too many.
+    deviations: a loss so many standard deviations above the running mean is a
+      spike; 0: none is.
+    skipped, in_row: steps that were not finite, in all and until now.
+    count, mean, variance: steps behind the running mean of the loss, it, and
+      the variance around it.
+  """
+
+  max_skipped: int
+  deviations: float
+  skipped: int = 0
+  in_row: int = 0
+  count: int = 0
+  mean: float = 0.0
+  variance: float = 0.0
+
+  def see(self, step: int, pairs: Mapping[str, Any]) -> None:
+    """
+    Raises:
+      NotFinite: this step was skipped, the last of `max_skipped` in a row.
+      Spike: the loss of this step is one.
+    """
+    if float(pairs["skipped"][0]):
+      self.skipped += 1
+      self.in_row += 1
+      if self.in_row >= self.max_skipped:
+        first = step - self.in_row + 1
+        raise NotFinite(
+            f"Loss or gradients were not finite in the steps {first} to {step} "
+            f"(max_skipped={self.max_skipped} in a row).", first)
+      return
+    self.in_row = 0
+    loss = weighted.summarize(pairs)["loss"]
+    above = loss - self.mean
+    if self.deviations and self.count * _WEIGHT >= 1 and (
+        above > self.deviations * math.sqrt(self.variance)):
+      raise Spike(step, loss, self.mean)
+    self.count += 1
+    # As long as there are few, all weigh alike.
+    weight = max(_WEIGHT, 1 / self.count)
+    self.mean += weight * above
+    self.variance = (1 - weight) * (self.variance + weight * above**2)
+
+  def state(self) -> dict[str, float]:
+    """What a later Watch goes on from, as JSON."""
+    return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
+            if f.name not in ("max_skipped", "deviations")}
+
+  def go_on(self, state: Mapping[str, float]) -> None:
+    for name, value in state.items():
+      setattr(self, name, value)
+
+
+def left_out(workdir: pathlib.Path) -> frozenset[int]:
+  """Steps whose batches a run leaves out, as it rolled back before them."""
+  path = workdir / _LEFT_OUT
+  return frozenset(json.loads(path.read_text()) if path.exists() else ())
+
+
+def leave_out(workdir: pathlib.Path, step: int) -> None:
+  """Adds a step to them, on disk, before anything else happens."""
+  write_text(workdir / _LEFT_OUT,
+             json.dumps(sorted(left_out(workdir) | {step})))

@@ -1,0 +1,85 @@
+"""How many steps a budget of time is enough for."""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import time
+
+import numpy as np
+
+from bert_jax import distributed
+from bert_jax.checkpoints.manager import Checkpoints
+from bert_jax.checkpoints.manifest import Facts
+from bert_jax.experiment import Composition
+from bert_jax.files import write_text
+from bert_jax.runs.clock import Clock
+from bert_jax.runs.initialize import first_state
+from bert_jax.runs.loop import Leg
+from bert_jax.training.budget import Budget
+
+# Of a budget of time, what the steps may take: machines are not even.
+_SHARE_OF_TIME = 0.97
+_MEASURED_SECONDS = 3.0
+
+
+def within_budget(run: Composition, workdir: pathlib.Path,
+                   clock: Clock) -> Composition:
+  """The run with as many steps as its budget of time is enough for.
+
+  They are measured once and written down, so that the schedule is the same
+  after an interruption.
+  """
+  path, budget = workdir / "budget.json", Budget.parse(run.experiment.budget)
+  plan = distributed.from_first(
+      json.loads(path.read_text()) if path.exists() else {"budget": ""})
+  if plan["budget"] != run.experiment.budget:
+    costs = _measure(run, workdir / "measured")
+    # Every process measures; what process 0 found holds.
+    step, before, end = distributed.from_first([
+        costs.step, clock.used() + costs.start + costs.end, costs.end])
+    plan = {"budget": run.experiment.budget, "end": end,
+            "steps": budget.enough(step / _SHARE_OF_TIME, before)}
+    if distributed.first():
+      write_text(path, json.dumps(plan))
+  clock.limit(budget.amount - plan["end"])
+  return run.with_steps(plan["steps"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Costs:
+  """In seconds."""
+
+  start: float  # until the step is compiled
+  step: float  # with its share of the evaluations
+  end: float  # the last evaluation and save
+
+
+def _measure(run: Composition, folder: pathlib.Path) -> _Costs:
+  """Some steps, an evaluation and a save, all thrown away."""
+  experiment, times, now = run.experiment, [], time.monotonic
+  facts = Facts(experiment, "", run.prepared.tokenizer, "")
+  with Checkpoints(folder) as checkpoints:
+    leg = Leg(folder, run, facts, None, checkpoints, Clock())
+    state = leg.runner.spread(first_state(run, leg.runner, None))
+    for batch in leg.batches(0):
+      start = now()
+      state, pairs = leg.step(state, 1, batch)
+      pairs()
+      times.append(now() - start)
+      enough = len(times) > 2 and sum(times[1:]) > _MEASURED_SECONDS
+      if distributed.any_of([enough])()[0]:
+        break
+    whole, start = leg.runner.gather(state), now()
+    leg.evaluate(whole)
+    first, again = now() - start, now()
+    leg.evaluate(whole)
+    evaluation, saving = now() - again, now()
+    checkpoints.save(whole, facts, {}, {})
+    checkpoints.wait()
+    saving = now() - saving
+  if distributed.first():
+    shutil.rmtree(folder)
+  step = float(np.median(times[1:] or times))
+  return _Costs(times[0] + first, step + evaluation / experiment.evaluate_every,
+                evaluation + saving)

@@ -1,0 +1,1 @@
+"""Several runs that are compared: sweep, GLUE suite, quickstart."""

@@ -1,0 +1,288 @@
+"""The GLUE suite in one command: several seeds of every task, one table."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bert_jax import files
+from bert_jax.checkpoints.manager import read
+from bert_jax.config import UserError
+from bert_jax.data.labeled import glue
+from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.glue import Task, task_facts
+from bert_jax.data.records import tables
+from bert_jax.data.sources import GlueData
+from bert_jax.experiment import Composition, Experiment
+from bert_jax.objectives.classification import Classification
+from bert_jax.objectives.regression import Regression
+from bert_jax.parallel import rules
+from bert_jax.parallel.mesh import make_mesh, place, row_devices
+from bert_jax.reporting import markdown, plots
+from bert_jax.reporting.statistics import Spread
+from bert_jax.runs.evaluation import Evaluator
+from bert_jax.studies import outcomes, sweep
+from bert_jax.studies.outcomes import Outcome
+from bert_jax.studies.sweep import Sweep
+
+# What is trained as another task, whose members it scores.
+_SCORED_BY = {"MNLI": "MNLI-mm"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+  """How a table came about; it stands beside every number.
+
+  A change of anything here is another version.
+  """
+
+  name: str = "bert_jax GLUE"
+  version: int = 1
+  training: str = "by `options`, the same for every task"
+  splits: str = ("trained on the whole of train, scored on the whole of dev "
+                 "(MNLI on both)")
+  metrics: str = ("GLUE's own, as data/labeled/glue.py lists them; the first "
+                  "decides")
+  selection: str = ("after the last step, without a look at dev before; of "
+                    "several rates the one of the best median on dev")
+  degenerate: str = ("no more accurate than the most frequent class, or no "
+                     "positive correlation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+  """What to run.
+
+  Attributes:
+    experiment: what the tasks share, of GlueData.
+    workdir: gets a folder for each task, and table.md, results.json, glue.png.
+    tasks: their names; (): those whose files are there.
+    seeds: so many of each rate, from the experiment's on.
+    rates: peak learning rates; (): the experiment's.
+    at_once: members of a sweep that run together; None: as memory allows.
+    page: the source of the config page, kept in the checkpoints.
+  """
+
+  experiment: Experiment
+  workdir: pathlib.Path
+  tasks: tuple[str, ...] = ()
+  seeds: int = 5
+  rates: tuple[float, ...] = ()
+  at_once: int | None = None
+  page: str = ""
+
+
+def run(suite: Suite) -> str:
+  """Runs what is not finished yet, task by task.
+
+  Returns:
+    The table, in Markdown.
+
+  Raises:
+    UserError: no task's files are there, or a task was run in another way.
+  """
+  if not isinstance(suite.experiment.data, GlueData):
+    raise UserError(f"data={suite.experiment.data.choice_name}: the suite "
+                    "wants data=glue.")
+  if not suite.experiment.init_from:
+    raise UserError("The suite starts from a pretrained network: "
+                    "init_from=WORKDIR, of a run or of `bert-jax import`.")
+  _check_protocol(suite.experiment)
+  results = {name: _task(suite, name) for name in _names(suite)}
+  told = table(results)
+  files.write_text(suite.workdir / "table.md", told + "\n")
+  files.write_text(suite.workdir / "results.json", outcomes.to_json(results))
+  _draw(results, suite.workdir / "glue.png")
+  return told
+
+
+def _check_protocol(experiment: Experiment) -> None:
+  """
+  Raises:
+    UserError: the protocol would not be what was done.
+  """
+  for option, given in (("best", experiment.best),
+                        ("data.shots", experiment.data.shots)):
+    if given:
+      raise UserError(
+          f"{option}={given}: the suite trains on all of train and takes what "
+          "the last step gives; `bert-jax sweep` of a page with data=glue does "
+          "otherwise.")
+  if not isinstance(experiment.objective, Classification):
+    raise UserError(f"objective={experiment.objective.choice_name}: the suite "
+                    "wants objective=classification; where a task has numbers "
+                    "it takes regression by itself.")
+
+
+def _names(suite: Suite) -> list[str]:
+  folder = suite.experiment.data.folder
+  trained = [name for name, task in glue.TASKS.items()
+             if task.train and name not in _SCORED_BY.values()]
+  for name in suite.tasks:
+    if task_facts(name).name not in trained:
+      raise UserError(f"--tasks {name}: it has no training set of its own; it "
+                      "comes with MNLI.")
+  found = [name for name in glue.present(folder) if name in trained]
+  missing = [name for name in suite.tasks if name not in found]
+  if missing or not found:
+    raise UserError(
+        f"data.folder={folder}: no train and dev files of "
+        f"{', '.join(missing or trained)} there. GLUE's own layout is wanted, "
+        f"as {folder}/RTE/train.tsv; or data.folder=tfds.")
+  return list(suite.tasks) or found
+
+
+def _task(suite: Suite, name: str) -> dict[str, Any]:
+  """A task's results, as JSON; those of an earlier call where there are."""
+  task, folder = task_facts(name), suite.workdir / name
+  experiment = _of_task(suite.experiment, task)
+  members = sweep.grid(experiment, suite.seeds, suite.rates)
+  how = {"protocol": dataclasses.asdict(Protocol()),
+         **sweep.how(experiment, members)}
+  path = folder / "result.json"
+  if path.exists():
+    result = json.loads(path.read_text())
+    if {key: result[key] for key in how} != how:
+      raise UserError(f"{path} is of another protocol, other options or other "
+                      "members; give another workdir.")
+    return result
+  found = Sweep(experiment, members, suite.at_once)
+  _say(name, found)
+  ends = found.train(folder, lambda scores: _value(scores, task.metrics[0]),
+                     suite.page, _mismatched(suite, name, found.run))
+  _submit(suite, name, found.run, read(folder / "best").params)
+  labelled = found.run.prepared.labelled
+  result = how | {
+      "metrics": task.metrics,
+      "outcomes": [
+          {"seed": o.member.seed, "learning_rate": o.member.learning_rate,
+           "scores": o.scores, "degenerate": _degenerate(labelled, o.scores),
+           "seconds": round(o.seconds)} for o in ends]}
+  files.write_text(path, outcomes.to_json(result))
+  return json.loads(path.read_text())
+
+
+def _of_task(experiment: Experiment, task: Task) -> Experiment:
+  objective = (Regression() if task.kind == "number"
+               else experiment.objective)
+  return dataclasses.replace(
+      experiment, objective=objective,
+      data=dataclasses.replace(experiment.data, task=task.name))
+
+
+def _say(name: str, found: Sweep) -> None:
+  experiment, rows = found.run.experiment, found.run.prepared.train
+  print(f"{name}: {len(found.members)} members of {experiment.steps} steps of "
+        f"{experiment.batch_size} rows; {len(rows.examples(0))} examples in "
+        f"{len(rows)} rows.", flush=True)
+
+
+def _mismatched(suite: Suite, name: str,
+                run: Composition) -> Callable[[Outcome], Mapping[str, float]]:
+  """The scores on what else is told of a task, where there is something."""
+  if name not in _SCORED_BY:
+    return lambda outcome: {}
+  data = suite.experiment.data
+  other = glue.read(data.folder, _SCORED_BY[name], "dev", data.dirty)
+  predict = _predictor(run, other)
+  return lambda outcome: {
+      f"mismatched_{metric}": score for metric, score in other.scores(
+          predict(outcome.params)).items()}
+
+
+def _degenerate(labelled: Labelled, scores: Mapping[str, float]) -> bool:
+  if labelled.kind == "number":
+    return not scores["pearson"] > 0
+  most = labelled.counts_C().max() / len(labelled)
+  return not scores["accuracy"] > most
+
+
+def _submit(suite: Suite, name: str, run: Composition, params: Any) -> None:
+  """Writes what GLUE's server wants, where its questions are there."""
+  folder = suite.experiment.data.folder
+  asked = [name, *([_SCORED_BY[name], "AX"] if name in _SCORED_BY else [])]
+  for other in asked:
+    if glue.has_test(folder, other):
+      found = _predictor(run, glue.read(folder, other, "test"))(params)
+      path, columns, records = glue.submission(other, found)
+      (suite.workdir / "submission").mkdir(exist_ok=True)
+      tables.write_table(str(suite.workdir / "submission" / path), columns,
+                         records)
+
+
+def _predictor(run: Composition,
+               labelled: Labelled) -> Callable[[Any], Any]:
+  """From parameters to predictions of further examples, which are read and
+  compiled once."""
+  mesh, data = make_mesh(), run.experiment.data
+  rows = labelled.rows(run.prepared.tokenizer, data.length,
+                       data.examples_per_row, seed=0, shuffle=False)
+  evaluator = Evaluator(run.recipe, row_devices(mesh) * 8, mesh)
+  return lambda params: evaluator.predict(
+      place(params, rules.shardings(params, mesh)), rows,
+      labelled)
+
+
+def chosen_rate(result: Mapping[str, Any]) -> float:
+  """The rate of the best median of the metric that decides."""
+  decides = result["metrics"][0]
+  by_rate: dict[float, list[tuple[float, float]]] = {}
+  for outcome in result["outcomes"]:
+    by_rate.setdefault(outcome["learning_rate"], []).append(
+        _value(outcome["scores"], decides))
+  return max(by_rate, key=lambda rate: tuple(
+      statistics.median(values) for values in zip(*by_rate[rate])))
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> str:
+  """In hundredths, as GLUE is told; a line for every metric."""
+  lines = [line for name, result in results.items()
+           for line in _lines(name, result)]
+  medians = [Spread.of(_scores(result, result["metrics"][0])).median
+             for result in results.values()]
+  lines.append([f"mean of {len(medians)}", "", "",
+                f"{100 * statistics.fmean(medians):.1f}", *[""] * 5])
+  return markdown.table(["task", "metric", "rate", "median", "mean",
+                         "deviation", "95% interval of the mean", "seeds",
+                         "degenerate"],
+                        lines)
+
+
+def _lines(name: str, result: Mapping[str, Any]) -> list[list[str]]:
+  rate, told = chosen_rate(result), lambda x: f"{100 * x:.1f}"
+  here = [o for o in result["outcomes"] if o["learning_rate"] == rate]
+  extra = [m for m in here[0]["scores"] if m.startswith("mismatched_acc")]
+  spreads = {metric: Spread.of(_scores(result, metric))
+             for metric in [*result["metrics"], *extra]}
+  return [[name, metric.replace("_", " "), f"{rate:g}", told(s.median),
+           told(s.mean), told(s.deviation), f"{told(s.low)} to {told(s.high)}",
+           str(s.count), str(sum(o["degenerate"] for o in here))]
+          for metric, s in spreads.items()]
+
+
+def _scores(result: Mapping[str, Any], metric: str) -> list[float]:
+  """Of the seeds with the chosen rate."""
+  rate = chosen_rate(result)
+  found = [o["scores"][metric] for o in result["outcomes"]
+           if o["learning_rate"] == rate]
+  return [math.nan if score is None else score for score in found]
+
+
+def _draw(results: Mapping[str, Mapping[str, Any]],
+          png: pathlib.Path) -> None:
+  plots.plot_table(
+    {name: _scores(result, result["metrics"][0])
+     for name, result in results.items()}, png,
+    "GLUE, held out: every seed, and their means", "the metric that decides")
+
+
+def _value(scores: Mapping[str, float | None],
+           decides: str) -> tuple[float, float]:
+  """What orders outcomes: of equal scores the smaller loss is better, as a
+  network of nan, too, predicts a class."""
+  value = lambda x, sign: (-math.inf if x is None or math.isnan(x)
+                           else sign * x)
+  return value(scores[decides], 1), value(scores["loss"], -1)
