@@ -167,7 +167,7 @@ def devices() -> str:
   return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
-def code_facts() -> dict[str, str]:
+def code_versions() -> dict[str, str]:
   """What runs here: a hash of the package's source, and versions."""
   digest = hashlib.sha256()
   root = pathlib.Path(__file__).parent
@@ -180,7 +180,7 @@ def code_facts() -> dict[str, str]:
              for name in ("jax", "jaxlib", "flax", "optax")}}
 
 
-def agree(facts: Mapping[str, str], error: str = "") -> None:
+def assert_equal(facts: Mapping[str, str], error: str = "") -> None:
   """Waits for all processes, however late, and compares what they are about.
 
   Args:
@@ -251,12 +251,12 @@ def _exchange(words: Any) -> list[Any]:
       multihost_utils.process_allgather(padded), sizes)]
 
 
-def from_first(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
   """What process 0 calls this with, on every process; JSON."""
   return value if jax.process_count() == 1 else _exchange(value)[0]
 
 
-def part(error: str, seconds: int = 20) -> str:
+def exit_together(error: str, seconds: int = 20) -> str:
   """What this process shall say at its end, when it failed.
 
   The others may be in the middle of a program over all devices, and would wait
@@ -272,7 +272,7 @@ def part(error: str, seconds: int = 20) -> str:
     return error
   try:
     if not _meetings:  # It failed early, and the others wait where all agree.
-      agree({}, error)
+      assert_equal({}, error)
     _wait_for_all("part", seconds * 1000)
   except UserError as common:
     return str(common)
@@ -283,7 +283,7 @@ def part(error: str, seconds: int = 20) -> str:
   return error
 
 
-def any_of(flags: Sequence[bool]) -> Callable[[], list[bool]]:
+def any_host(flags: Sequence[bool]) -> Callable[[], list[bool]]:
   """Each flag as it stands on any process: asked now, read later.
 
   Every process calls this at the same step, and does not wait; what is

@@ -7,17 +7,17 @@ import numpy as np
 
 from bert_jax.config import UserError
 from bert_jax.data.batches.rows import Rows
-from bert_jax.data.sources import Data, Prepared, TextData
+from bert_jax.data.sources import Data, Datasets, TextData
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import Network
 from bert_jax.parallel.layouts import Layout, MeshLayout
 from bert_jax.training.adapters import Adapter, NoAdapter
 from bert_jax.training.budget import Budget
-from bert_jax.training.finetuning import Transfer
+from bert_jax.training.finetuning import Finetuning
 from bert_jax.training.flops import flops_per_token
 from bert_jax.training.optimizers import BertAdam, Optimizer
 from bert_jax.training.param_rates import Rates
@@ -35,16 +35,17 @@ class Experiment:
     budget: what the run may take, as 20min, 2h, 3e15flops or 2e6tokens;
       schedule, evaluations and saves fit inside.
     batch_size: rows of the global batch.
-    batch_examples: so many examples a step on average, where several share a
+    examples_per_batch: so many examples a step on average, where several share
+      a
       row: `batch_size` becomes the number of rows that hold them; None: as
       `batch_size` says.
     microbatches: parts of a batch that go through the network in turn.
     evaluate_every, save_every: in steps; both also happen at the end.
     save_minutes: saves also after so much time, None: by steps alone.
     evaluation_batches: of the held-out set at most; None: all of it.
-    keep: checkpoints kept, the latest.
-    max_skipped: so many steps in a row whose loss or gradients are not finite
-      end the run; fewer are skipped.
+    keep_checkpoints: how many of the latest checkpoints are kept.
+    max_nonfinite_steps: so many steps in a row whose loss or gradients are not
+      finite end the run; fewer are skipped.
     spike_deviations: where the loss is so many standard deviations above its
       running mean, the run goes back to the last checkpoint and leaves that
       batch out; 0: never.
@@ -58,19 +59,19 @@ class Experiment:
       parameters anew: the baseline that a pretraining has to beat.
   """
 
-  model: Bert = Bert()
+  model: BertConfig = BertConfig()
   objective: Objective = MlmNsp()
   data: Data = TextData()
   optimizer: Optimizer = BertAdam()
   schedule: Schedule = LinearSchedule()
   adapter: Adapter = NoAdapter()
-  transfer: Transfer = Transfer()
+  finetuning: Finetuning = Finetuning()
   layout: Layout = MeshLayout()
   steps: int = 1_000_000
   epochs: float | None = None
   budget: str = ""
   batch_size: int = 256
-  batch_examples: int | None = None
+  examples_per_batch: int | None = None
   microbatches: int = 1
   seed: int = 0
   evaluate_every: int = 10_000
@@ -78,8 +79,8 @@ class Experiment:
   save_every: int = 10_000
   save_minutes: float | None = None
   log_every: int = 100
-  keep: int = 3
-  max_skipped: int = 10
+  keep_checkpoints: int = 3
+  max_nonfinite_steps: int = 10
   spike_deviations: float = 0.0
   best: str = ""
   patience: int | None = None
@@ -87,9 +88,9 @@ class Experiment:
   from_scratch: bool = False
 
   def __post_init__(self):
-    for name in ("steps", "batch_size", "batch_examples", "microbatches",
+    for name in ("steps", "batch_size", "examples_per_batch", "microbatches",
                  "evaluate_every", "evaluation_batches", "save_every",
-                 "log_every", "keep", "max_skipped"):
+                 "log_every", "keep_checkpoints", "max_nonfinite_steps"):
       value = getattr(self, name)
       if value is not None and value < 1:
         raise UserError(f"{name}={value}: at least 1.")
@@ -112,14 +113,14 @@ class Experiment:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Composition:
+class Run:
   """An experiment put together; its own options are complete now.
 
   But for the steps of a budget of time, which only the machine can tell.
   """
 
   experiment: Experiment
-  prepared: Prepared
+  prepared: Datasets
   recipe: Recipe
 
   def shape(self) -> TrainState:
@@ -135,7 +136,7 @@ class Composition:
     return {key: value[None] for key, value in row.items()} | {
         "row": np.zeros(1, np.int32)}
 
-  def with_seed(self, seed: int) -> "Composition":
+  def with_seed(self, seed: int) -> "Run":
     """What `compose` would give with another seed; nothing is read again."""
     prepared = dataclasses.replace(self.prepared,
                                    train=self.prepared.train.with_seed(seed))
@@ -143,14 +144,14 @@ class Composition:
         self, prepared=prepared,
         experiment=dataclasses.replace(self.experiment, seed=seed))
 
-  def with_steps(self, steps: int) -> "Composition":
+  def with_steps(self, steps: int) -> "Run":
     experiment = dataclasses.replace(self.experiment, steps=steps)
-    return Composition(experiment, self.prepared, recipe(
+    return Run(experiment, self.prepared, recipe(
         experiment, self.recipe.vocabulary))
 
 
 def compose(experiment: Experiment,
-            tokenizer: LoadedTokenizer | None = None) -> Composition:
+            tokenizer: LoadedTokenizer | None = None) -> Run:
   """Prepares the data and builds all that the experiment names.
 
   Args:
@@ -171,21 +172,21 @@ def compose(experiment: Experiment,
       complete, batch_size=_batch_size(complete, prepared.train))
   complete = dataclasses.replace(complete,
                                  steps=_steps(complete, prepared.train))
-  return Composition(complete, prepared, recipe(complete, vocabulary))
+  return Run(complete, prepared, recipe(complete, vocabulary))
 
 
 def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
   """The recipe of a complete experiment."""
   schedule = experiment.schedule.build(experiment.steps)
   network = Network(experiment.model, experiment.objective)
-  rates = Rates(experiment.adapter.tables() + experiment.transfer.tables(
+  rates = Rates(experiment.adapter.tables() + experiment.finetuning.tables(
       experiment.model.num_hidden_layers))
   return Recipe(experiment.adapter.adapt(network), vocabulary,
                 experiment.optimizer.build(), schedule,
                 experiment.microbatches, rates)
 
 
-def _with_vocabulary(model: Bert, vocabulary: Vocabulary) -> Bert:
+def _with_vocabulary(model: BertConfig, vocabulary: Vocabulary) -> BertConfig:
   size = model.vocab_size or vocabulary.size
   if size < vocabulary.size:
     raise UserError(
@@ -195,10 +196,10 @@ def _with_vocabulary(model: Bert, vocabulary: Vocabulary) -> Bert:
 
 
 def _batch_size(experiment: Experiment, rows: Rows) -> int:
-  if experiment.batch_examples is None:
+  if experiment.examples_per_batch is None:
     return experiment.batch_size
   in_a_row = len(rows.plan(0)[0]) / len(rows)
-  return max(1, round(experiment.batch_examples / in_a_row))
+  return max(1, round(experiment.examples_per_batch / in_a_row))
 
 
 def _steps(experiment: Experiment, rows: Rows) -> int:

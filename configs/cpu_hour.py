@@ -17,13 +17,13 @@ from bert_jax.data.pretraining.formats import FullSentencesFormat
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import SentencePieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule
 
 experiment = Experiment(
-    model=Bert(
+    model=BertConfig(
         hidden_size=256, num_hidden_layers=4, num_attention_heads=4,
         intermediate_size=1024, max_position_embeddings=128,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -34,7 +34,7 @@ experiment = Experiment(
         tokenizer=SentencePieceTokenizer(vocab_size=4096, lowercase=True),
         format=FullSentencesFormat(short_seq_prob=0.0)),
     optimizer=AdamW(b2=0.98),
-    schedule=ConstantSchedule(learning_rate=1e-3, warmup=0.15),
+    schedule=ConstantSchedule(learning_rate=1e-3, warmup_fraction=0.15),
     steps=800,
     batch_size=128,
     evaluate_every=200,

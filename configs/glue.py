@@ -20,9 +20,9 @@ experiment = Experiment(
     objective=Classification(),
     data=GlueData(length=128, examples_per_row=16),
     optimizer=AdamW(),
-    schedule=LinearSchedule(learning_rate=2e-5, warmup=0.1),
+    schedule=LinearSchedule(learning_rate=2e-5, warmup_fraction=0.1),
     epochs=3.0,
-    batch_examples=32,
+    examples_per_batch=32,
     evaluate_every=1_000_000,
     log_every=25,
 )

@@ -14,13 +14,13 @@ from bert_jax.data.pretraining.formats import FullSentencesFormat
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import SentencePieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule
 
 experiment = Experiment(
-    model=Bert(
+    model=BertConfig(
         hidden_size=128, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=512, max_position_embeddings=64,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
@@ -32,7 +32,7 @@ experiment = Experiment(
                                          byte_fallback=False),
         format=FullSentencesFormat(short_seq_prob=0.0)),
     optimizer=AdamW(b2=0.98),
-    schedule=ConstantSchedule(learning_rate=1e-3, warmup=0.1),
+    schedule=ConstantSchedule(learning_rate=1e-3, warmup_fraction=0.1),
     steps=600,
     batch_size=128,
     evaluate_every=200,

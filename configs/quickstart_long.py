@@ -13,5 +13,5 @@ from bert_jax import config
 experiment = config.override(config.load_page("quickstart").experiment, [
     "init_from=runs/quickstart/short", "data.length=64",
     "data.examples_per_row=4", "batch_size=32", "schedule=cosine",
-    "schedule.learning_rate=1e-3", "schedule.warmup=0.02",
+    "schedule.learning_rate=1e-3", "schedule.warmup_fraction=0.02",
 ])

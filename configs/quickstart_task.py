@@ -16,7 +16,7 @@ experiment = Experiment(
     objective=Tagging(),
     data=CodeWordsData(length=64, examples_per_row=4, held_out_percent=15.0),
     optimizer=AdamW(),
-    schedule=LinearSchedule(learning_rate=2e-3, warmup=0.1),
+    schedule=LinearSchedule(learning_rate=2e-3, warmup_fraction=0.1),
     steps=250,
     batch_size=32,
     evaluate_every=250,

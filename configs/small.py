@@ -9,10 +9,10 @@ tokens, a million steps, AdamW at 1e-4. Not measured.
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 
 experiment = Experiment(
-    model=Bert(hidden_size=512, num_hidden_layers=4, num_attention_heads=8,
+    model=BertConfig(hidden_size=512, num_hidden_layers=4, num_attention_heads=8,
                intermediate_size=2048),
     data=TextData(tokenizer=WordPieceTokenizer(vocab_size=30522)),
 )

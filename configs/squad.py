@@ -32,7 +32,7 @@ experiment = Experiment(
     objective=Span(),
     data=SquadData(),
     optimizer=AdamW(),
-    schedule=LinearSchedule(learning_rate=3e-5, warmup=0.1),
+    schedule=LinearSchedule(learning_rate=3e-5, warmup_fraction=0.1),
     epochs=2.0,
     batch_size=16,
     evaluate_every=1000,

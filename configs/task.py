@@ -1,4 +1,4 @@
-"""A labelled task of your own, from a pretrained network.
+"""A labeled task of your own, from a pretrained network.
 
   python -m bert_jax finetune task --workdir runs/my-task \
       init_from=runs/pretraining data.train=train.tsv \
@@ -21,7 +21,7 @@ experiment = Experiment(
     objective=Classification(),
     data=TableData(),
     optimizer=AdamW(),
-    schedule=LinearSchedule(learning_rate=2e-5, warmup=0.1),
+    schedule=LinearSchedule(learning_rate=2e-5, warmup_fraction=0.1),
     epochs=20.0,
     batch_size=16,
     evaluate_every=500,

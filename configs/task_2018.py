@@ -1,4 +1,4 @@
-"""A labelled task by the recipe that BERT was published with.
+"""A labeled task by the recipe that BERT was published with.
 
   python -m bert_jax finetune task_2018 --workdir runs/my-task \
       init_from=runs/pretraining data.train=train.tsv \
@@ -20,7 +20,7 @@ experiment = Experiment(
     objective=Classification(),
     data=TableData(),
     optimizer=BertAdam(),
-    schedule=LinearSchedule(learning_rate=5e-5, warmup=0.1),
+    schedule=LinearSchedule(learning_rate=5e-5, warmup_fraction=0.1),
     epochs=3.0,
     batch_size=32,
     evaluate_every=500,

@@ -74,21 +74,21 @@ def finetune(folder: pathlib.Path) -> Any:
 
 def go_on(folder: pathlib.Path) -> str:
   """From where one process stopped, until another process is asked to."""
-  hold = step_log.Log.hold
+  hold = step_log.StepLog.hold
 
   def ask(self, step: int, *arguments) -> None:
     if step == 3 and not distributed.first():
       os.kill(os.getpid(), signal.SIGTERM)
     hold(self, step, *arguments)
 
-  step_log.Log.hold = ask
+  step_log.StepLog.hold = ask
   try:
     train.train(plain(folder, save_every=100, layout=MeshLayout(1, 4, 1)),
                 folder / "legs")
   except loop.Stopped as stopped:
     return str(stopped)
   finally:
-    step_log.Log.hold = hold
+    step_log.StepLog.hold = hold
   return "went on to the end"
 
 
@@ -110,7 +110,7 @@ def rows(folder: pathlib.Path) -> Any:
 def flags(folder: pathlib.Path) -> Any:
   """Asked some steps in advance."""
   me = jax.process_index()
-  asked = [distributed.any_of([me == 1, False, step == me])
+  asked = [distributed.any_host([me == 1, False, step == me])
            for step in range(3)]
   return [answer() for answer in asked]
 
@@ -137,7 +137,7 @@ def disagree(folder: pathlib.Path) -> list[str]:
 
 def agree(folder: pathlib.Path) -> str:
   try:
-    distributed.agree({"seed": "01"[jax.process_index() == 2]})
+    distributed.assert_equal({"seed": "01"[jax.process_index() == 2]})
   except UserError as error:
     return str(error)
   return ""

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from bert_jax.checkpoints.manager import history, state_at
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
-from bert_jax.experiment import Composition, Experiment
-from bert_jax.model.bert import Bert
+from bert_jax.experiment import Experiment, Run
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.reporting import jsonl
 from bert_jax.training.optimizers import BertAdam
@@ -41,15 +41,16 @@ def write(folder: pathlib.Path) -> None:
 
 def pretraining(folder: pathlib.Path, **options) -> Experiment:
   """Whose program is compiled once, however many steps it has."""
-  return dataclasses.replace(Experiment(
-      model=Bert(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                 intermediate_size=32, max_position_embeddings=32),
-      objective=MlmNsp(),
-      data=TextData(length=32, text=str(folder / "text.txt"),
-                    tokenizer=WordPieceTokenizer(vocab_size=60),
-                    held_out_percent=20.0),
-      optimizer=BertAdam(), schedule=ConstantSchedule(1e-2, 0.0), steps=4,
-      batch_size=8, evaluate_every=2, save_every=2, log_every=1), **options)
+  return dataclasses.replace(
+      Experiment(
+          model=BertConfig(hidden_size=16, num_hidden_layers=1,
+                           num_attention_heads=2, intermediate_size=32,
+                           max_position_embeddings=32), objective=MlmNsp(),
+          data=TextData(length=32, text=str(folder / "text.txt"),
+                        tokenizer=WordPieceTokenizer(vocab_size=60),
+                        held_out_percent=20.0), optimizer=BertAdam(),
+          schedule=ConstantSchedule(1e-2, 0.0), steps=4, batch_size=8,
+          evaluate_every=2, save_every=2, log_every=1), **options)
 
 
 def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
@@ -58,7 +59,7 @@ def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
           for line in jsonl.read_jsonl(workdir / "metrics.jsonl")]
 
 
-def stored(workdir: pathlib.Path, run: Composition,
+def stored(workdir: pathlib.Path, run: Run,
            step: int | None = None) -> TrainState:
   """The state that a run without a page saved, at a step or the latest."""
   shape = run.shape()
@@ -66,5 +67,5 @@ def stored(workdir: pathlib.Path, run: Composition,
   return state_at(
       workdir, max(history(workdir)) if step is None else step,
       shape, jax.tree.map(lambda _: here, shape),
-      Facts(run.experiment, "", run.prepared.tokenizer,
+      Manifest(run.experiment, "", run.prepared.tokenizer,
             run.prepared.fingerprint))

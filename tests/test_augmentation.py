@@ -9,7 +9,7 @@ from bert_jax.config import UserError
 from bert_jax.data.labeled.augmentation import (
     Augmentation, DroppingAugmentation, MaskingAugmentation, NoAugmentation,
     SwappingAugmentation)
-from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.base import LabeledSet
 from tests.test_kinds import MADE, Tiny
 from tests.test_tasks import classes, words_and_tags
 
@@ -17,10 +17,10 @@ MEMBERS = Augmentation.members()
 CHANGING = [name for name in MEMBERS if name != "none"]
 
 
-def texts(labelled: Labelled, augmentation: Augmentation, seed: int = 0,
+def texts(labeled: LabeledSet, augmentation: Augmentation, seed: int = 0,
           epoch: int = 0, examples_per_row: int = 4) -> list[list[list[int]]]:
   """Ids of each example's texts as rows of an epoch show them."""
-  rows = labelled.rows(Tiny(), 64, examples_per_row, seed,
+  rows = labeled.rows(Tiny(), 64, examples_per_row, seed,
                        augmentation=augmentation)
   found = {}
   for i in range(len(rows.plan(epoch)[1])):
@@ -31,22 +31,22 @@ def texts(labelled: Labelled, augmentation: Augmentation, seed: int = 0,
         assert ids[0] == 2 and ids[-1] == 3  # [CLS] and [SEP] stay
         ends = [0, *(j for j, t in enumerate(ids) if t == 3)]
         found[example] = [ids[a + 1:b] for a, b in zip(ends, ends[1:])]
-  return [found[i] for i in range(len(labelled))]
+  return [found[i] for i in range(len(labeled))]
 
 
 @pytest.mark.parametrize("name", CHANGING)
 @pytest.mark.parametrize("pairs", [False, True])
 def test_a_change_is_a_function_of_seed_epoch_and_example(name, pairs):
-  labelled, change = classes(60, pairs=pairs), MEMBERS[name](rate=0.3)
-  once = texts(labelled, change, epoch=2)
-  assert once == texts(labelled, change, epoch=2, examples_per_row=1)
-  plain = texts(labelled, NoAugmentation())
-  for other in (plain, texts(labelled, change, epoch=3),
-                texts(labelled, change, seed=1, epoch=2)):
+  labeled, change = classes(60, pairs=pairs), MEMBERS[name](rate=0.3)
+  once = texts(labeled, change, epoch=2)
+  assert once == texts(labeled, change, epoch=2, examples_per_row=1)
+  plain = texts(labeled, NoAugmentation())
+  for other in (plain, texts(labeled, change, epoch=3),
+                texts(labeled, change, seed=1, epoch=2)):
     assert other != once and len(other) == len(once)
   assert [len(t) for t in once] == [len(t) for t in plain]
-  assert texts(labelled, dataclasses.replace(change, rate=0.0)) == plain
-  rows = [labelled.rows(Tiny(), 64, 4, 0, augmentation=a)
+  assert texts(labeled, dataclasses.replace(change, rate=0.0)) == plain
+  rows = [labeled.rows(Tiny(), 64, 4, 0, augmentation=a)
           for a in (change, NoAugmentation())]
   assert rows[0].fingerprint != rows[1].fingerprint
 
@@ -56,8 +56,8 @@ def flat(examples: list) -> list[list[int]]:
 
 
 def test_dropping_leaves_a_part_in_order():
-  labelled = classes(300, pairs=True)
-  plain, found = (flat(texts(labelled, change)) for change in (
+  labeled = classes(300, pairs=True)
+  plain, found = (flat(texts(labeled, change)) for change in (
       NoAugmentation(), DroppingAugmentation(rate=0.4)))
   whole = [len(a) == len(b) for a, b in zip(plain, found)]
   for a, b in zip(plain, found):
@@ -70,8 +70,8 @@ def test_dropping_leaves_a_part_in_order():
 
 
 def test_swapping_keeps_the_tokens_of_a_text():
-  labelled = classes(300, pairs=True)
-  plain, found = (flat(texts(labelled, change)) for change in (
+  labeled = classes(300, pairs=True)
+  plain, found = (flat(texts(labeled, change)) for change in (
       NoAugmentation(), SwappingAugmentation(rate=0.3)))
   moved = 0
   for a, b in zip(plain, found):
@@ -80,7 +80,7 @@ def test_swapping_keeps_the_tokens_of_a_text():
     while i < len(a):
       if a[i] == b[i]:
         i += 1
-      else:  # with its neighbour, and neither again
+      else:  # with its neighbor, and neither again
         assert [a[i], a[i + 1]] == [b[i + 1], b[i]]
         i, moved = i + 2, moved + 1
   assert moved / sum(len(a) - 1 for a in plain) == pytest.approx(
@@ -88,8 +88,8 @@ def test_swapping_keeps_the_tokens_of_a_text():
 
 
 def test_masking_shows_masks():
-  labelled = words_and_tags(40)
-  plain, found = (texts(labelled, change) for change in (
+  labeled = words_and_tags(40)
+  plain, found = (texts(labeled, change) for change in (
       NoAugmentation(), MaskingAugmentation(rate=0.25)))
   pairs = [(a, b) for x, y in zip(flat(plain), flat(found))
            for a, b in zip(x, y)]
@@ -100,8 +100,8 @@ def test_masking_shows_masks():
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_labels_of_tokens_are_not_moved(name):
-  labelled = MADE["tags"]()
-  rows = lambda change: labelled.rows(Tiny(), 64, 2, 0, augmentation=change)
+  labeled = MADE["tags"]()
+  rows = lambda change: labeled.rows(Tiny(), 64, 2, 0, augmentation=change)
   if name in ("none", "masking"):
     np.testing.assert_array_equal(rows(MEMBERS[name]()).row(0, 0)["labels"],
                                   rows(NoAugmentation()).row(0, 0)["labels"])

@@ -60,7 +60,7 @@ def _documents(split, tokenizer):
 
 def test_it_holds_the_documents_split_by_name(text, tmp_path):
   splits = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
-  for split, held in ((splits.train, False), (splits.heldout, True)):
+  for split, held in ((splits.train, False), (splits.held_out, True)):
     expected = [d.sentences for d in documents.read(str(text))
                 if held_out(d.name, PERCENT) == held]
     assert _documents(split, splits.tokenizer) == expected
@@ -79,7 +79,7 @@ def test_batches_and_rereading_change_nothing(text, tmp_path, monkeypatch):
   monkeypatch.setattr(corpus_builder, "_KEPT_CHARACTERS", 100)
   found = corpus_builder.build(str(text), TOKENIZER, tmp_path / "b", PERCENT)
   for a, b in ((expected.train, found.train),
-               (expected.heldout, found.heldout)):
+               (expected.held_out, found.held_out)):
     assert a.fingerprint == b.fingerprint
     np.testing.assert_array_equal(a.tokens_T, b.tokens_T)
     np.testing.assert_array_equal(a.document_starts_U1, b.document_starts_U1)
@@ -327,7 +327,7 @@ def test_a_split_may_be_empty(tmp_path):
                                 SentencePieceTokenizer(vocab_size=285),
                                 tmp_path / "c", 0)
   assert len(splits.train.document_starts_U1) == 2
-  assert len(splits.heldout.tokens_T) == 0
-  assert splits.heldout.document_starts_U1.tolist() == [0]
+  assert len(splits.held_out.tokens_T) == 0
+  assert splits.held_out.document_starts_U1.tolist() == [0]
   about = json.loads((tmp_path / "c" / "corpus.json").read_text())
   assert about["splits"]["train"]["sentences"] == 1

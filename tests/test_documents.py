@@ -50,7 +50,7 @@ def test_splitting_megabytes_without_an_end_takes_linear_time():
   assert time.perf_counter() - start < 20
 
 
-def test_the_layout_is_recognised(tmp_path):
+def test_the_layout_is_recognized(tmp_path):
   prose = _read(tmp_path / "a.txt", PROSE)
   assert [len(d) for d in prose] == [5, 2]
   assert prose[0][0] == "Mr. Bennet made no answer."
@@ -63,7 +63,7 @@ def test_the_layout_is_recognised(tmp_path):
   assert len(_read(tmp_path / "a.txt", PROSE, "?format=sentences")[0]) == 2
 
 
-def test_compression_is_recognised_by_content(tmp_path, monkeypatch):
+def test_compression_is_recognized_by_content(tmp_path, monkeypatch):
   expected = _read(tmp_path / "a.txt", GOOGLE)
   assert _read(tmp_path / "a.gz", gzip.compress(GOOGLE.encode())) == expected
   assert _read(tmp_path / "a.xz", lzma.compress(GOOGLE.encode())) == expected

@@ -160,7 +160,7 @@ def test_a_task_is_data_by_its_name(tmp_path):
   assert train.texts_a == dev.texts_a == texts_a
   assert dev.labels.tolist() == labels
   for source in ("test", str(tmp_path / "RTE" / "test.tsv")):
-    found = data.unlabelled(source, "class", glue.RTE)
+    found = data.unlabeled(source, "class", glue.RTE)
     assert found.texts_a == texts_a and found.labels is None
   with pytest.raises(UserError, match="data.task=RTE wants objective=classif"):
     data.sets("number", ())

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
 
@@ -69,7 +69,7 @@ class Case:
             "encoder/embeddings/token_type_embeddings/embedding",
             "encoder/layers/intermediate/bias",
             "encoder/layers/attention/query/bias"))
-    self.options = Bert(
+    self.options = BertConfig(
         vocab_size=vocabulary, hidden_size=width, num_hidden_layers=layers,
         num_attention_heads=heads[1], intermediate_size=inner,
         max_position_embeddings=positions, type_vocab_size=types,

@@ -186,7 +186,7 @@ def test_golden_curves_stay():
 @pytest.mark.parametrize("what, change", [
     ("initialization", dict(initializer_range=0.3)),
     ("data order", dict(rows=tiny.rows(SEED + 1))),
-    ("masks", dict(objective=MlmNsp(TokenMasking(mask_share=0.5)))),
+    ("masks", dict(objective=MlmNsp(TokenMasking(mask_fraction=0.5)))),
     ("dropout", dict(hidden_dropout_prob=0.2)),
     ("arithmetic of the network", dict(layer_norm_eps=0.1))])
 def test_golden_curves_tell_what_moved(what, change):

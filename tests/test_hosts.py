@@ -77,7 +77,7 @@ def one(folder) -> dict:
 
 @pytest.fixture(scope="module")
 def two(folder, one) -> list[dict]:
-  hold = step_log.Log.hold
+  hold = step_log.StepLog.hold
 
   def ask(self, step, *arguments):
     if step == 1:
@@ -85,7 +85,7 @@ def two(folder, one) -> list[dict]:
     hold(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped):
-    patch.setattr(step_log.Log, "hold", ask)
+    patch.setattr(step_log.StepLog, "hold", ask)
     train.train(host.plain(folder, save_every=100), folder / "legs")
   return group(folder, 2, "finetune", "go_on", "rows", "flags", "disagree")
 
@@ -199,9 +199,9 @@ def test_one_process_is_alone():
   distributed.start(processes=1)
   distributed.start()  # nothing around
   assert distributed.first()
-  assert distributed.any_of([True, False])() == [True, False]
-  assert distributed.from_first({"a": 1}) == {"a": 1}
-  distributed.agree(distributed.code_facts())
+  assert distributed.any_host([True, False])() == [True, False]
+  assert distributed.broadcast({"a": 1}) == {"a": 1}
+  distributed.assert_equal(distributed.code_versions())
   with pytest.raises(UserError, match="no such file"):
-    distributed.agree({}, "no such file")
-  assert distributed.part("it failed") == "it failed"
+    distributed.assert_equal({}, "no such file")
+  assert distributed.exit_together("it failed") == "it failed"

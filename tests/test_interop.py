@@ -23,8 +23,8 @@ from bert_jax import config
 from bert_jax.cli.main import main
 from bert_jax.analysis import describe
 from bert_jax.checkpoints import manager as checkpoints
-from bert_jax.checkpoints.manager import Checkpoints, resolve
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manager import CheckpointManager, resolve
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
@@ -32,8 +32,8 @@ from bert_jax.experiment import Experiment
 from bert_jax.interop import (
     crc32c, exporter, hf_checkpoint, hub, importer, parameter_map,
     tf_checkpoint, torch_pickle)
-from bert_jax.interop.model_card import Told
-from bert_jax.model.bert import Bert
+from bert_jax.interop.model_card import CardDetails
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import Classification
@@ -107,7 +107,7 @@ class Head(nn.Module):
 class Heads(nn.Module):
   """Several heads on one encoder, so that one program serves all."""
 
-  options: Bert
+  options: BertConfig
   objectives: tuple
 
   @nn.compact
@@ -221,7 +221,7 @@ def test_export_is_the_way_back(tmp_path, case):
 
 
 def test_the_table_names_every_parameter():
-  model = Bert(vocab_size=40, hidden_size=8, num_hidden_layers=3,
+  model = BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=3,
                num_attention_heads=2, intermediate_size=16,
                max_position_embeddings=12)
   shapes = leaves(describe.workload(Experiment(
@@ -531,7 +531,7 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   assert main(["evaluate", work, "data.columns.pair=pair",
                f"data.evaluation={pairs}"]) == 0
   assert "spearman" in capsys.readouterr().out
-  assert main(["export", work, str(target), "--licence", "mit"]) == 0
+  assert main(["export", work, str(target), "--license", "mit"]) == 0
   assert "BertModel" in capsys.readouterr().out
   for name, x in load_file(target / "model.safetensors").items():
     np.testing.assert_array_equal(x, tensors_of("bert/pooler")[name])
@@ -548,8 +548,8 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
 def test_the_card_says_what_the_run_recorded(tmp_path):
   _, flat = importer.network(directory(tmp_path / "hf", "bert/class"))
   saved = run(tmp_path, flat, Classification(labels=("no", "yes", "maybe")))
-  exporter.export(saved, tmp_path / "out", Told(
-     data="reviews of 2026", data_licence="CC0", limits="One genre."))
+  exporter.export(saved, tmp_path / "out", CardDetails(
+     data="reviews of 2026", data_license="CC0", limits="One genre."))
   card = (tmp_path / "out" / "README.md").read_text()
   for words in ("BertForSequenceClassification", "reviews of 2026", "CC0",
                 "One genre.", "4 of 256 rows of 10 tokens", "8 x cpu",
@@ -562,17 +562,17 @@ def test_the_card_says_what_the_run_recorded(tmp_path):
 
 def run(folder, flat, objective, **options):
   """A work directory as one of four steps would be."""
-  model = config.override(Bert(vocab_size=40), [
+  model = config.override(BertConfig(vocab_size=40), [
       "hidden_size=8", "num_hidden_layers=1", "num_attention_heads=2",
       "intermediate_size=12", "max_position_embeddings=10",
       *(f"{k}={v}" for k, v in options.items())])
   tokenizer = WordPieceTokenizer(path=str(
       vocabulary(folder) / "vocab.txt")).build(())
-  facts = Facts(Experiment(model=model, objective=objective,
+  facts = Manifest(Experiment(model=model, objective=objective,
                            data=TextData(length=10)), "", tokenizer, "x")
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   state = TrainState(np.int32(4), np.int32(0), params, ())
-  with Checkpoints(folder / "run") as checkpoints:
+  with CheckpointManager(folder / "run") as checkpoints:
     checkpoints.save(jax.tree.map(jax.numpy.asarray, state), facts,
                      {"accuracy": 0.75},
                      {"seconds": 1800.0, "devices": "8 x cpu"})
@@ -588,7 +588,7 @@ def test_networks_that_bert_cannot_express_are_not_exported(tmp_path):
   assert not (tmp_path / "out").exists()
   with pytest.raises(UserError, match="nothing like the parameters extra/x"):
     parameter_map.to_theirs(flat | {"extra/x": np.zeros(2)},
-                            Bert(vocab_size=40))
+                            BertConfig(vocab_size=40))
   with pytest.raises(UserError, match="--family bert"):
     hf_checkpoint.written(*parts("bert/mlm + nsp", tmp_path), 2)
 

@@ -13,7 +13,7 @@ from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled import classes
-from bert_jax.data.labeled.base import KINDS, Labelled
+from bert_jax.data.labeled.base import KINDS, LabeledSet
 from bert_jax.data.labeled.classes import Classes, Numbers
 from bert_jax.data.labeled.multi_label import LabelSets
 from bert_jax.data.labeled.segments import MultipleChoice, Vectors
@@ -53,7 +53,7 @@ def labels(*shape: int, top: int = 3) -> np.ndarray:
 
 
 # A set of each kind; a new kind wants one here.
-MADE: dict[str, Callable[[], Labelled]] = {
+MADE: dict[str, Callable[[], LabeledSet]] = {
     "class": lambda: Classes(
         names=texts(0), texts_a=texts(0), texts_b=texts(1),
         labels=labels(COUNT), label_names=NAMES),
@@ -80,15 +80,15 @@ OBJECTIVES = {
     and member.__module__.startswith("bert_jax.")}
 
 
-def objective_for(member: type[Objective], labelled: Labelled) -> Objective:
+def objective_for(member: type[Objective], labeled: LabeledSet) -> Objective:
   if "labels" in member.__dataclass_fields__:
-    return member(labels=labelled.label_names)
+    return member(labels=labeled.label_names)
   return member()
 
 
-def batches_of(labelled: Labelled) -> tuple[dict, dict]:
+def batches_of(labeled: LabeledSet) -> tuple[dict, dict]:
   """One example a row, and up to three; of one shape, for one program."""
-  rows = labelled.rows(Tiny(), 72, 3, 0, shuffle=False)
+  rows = labeled.rows(Tiny(), 72, 3, 0, shuffle=False)
   alone = [rows._row(rows.examples(0), np.array([i, -1, -1]))
            for i in range(COUNT)]
   packed = next(loader.evaluation_batches(rows, COUNT))
@@ -99,11 +99,11 @@ def batches_of(labelled: Labelled) -> tuple[dict, dict]:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_packed_examples_are_as_one_a_row(name):
   """The same logits and gradients, and the labels back where they belong."""
-  labelled = MADE[OBJECTIVES[name].label_kind]()
-  objective = objective_for(OBJECTIVES[name], labelled)
+  labeled = MADE[OBJECTIVES[name].label_kind]()
+  objective = objective_for(OBJECTIVES[name], labeled)
   recipe = tiny.recipe(objective, num_hidden_layers=1,
                        max_position_embeddings=72)
-  single, packed = batches_of(labelled)
+  single, packed = batches_of(labeled)
   assert (packed["example_mask"].sum(-1) > 1).any()
   rng = np.random.default_rng(0)
   params = jax.tree.map(
@@ -121,30 +121,31 @@ def test_packed_examples_are_as_one_a_row(name):
   both = []
   for batch in (single, packed):
     (value, (pairs, predicted)), gradient = run(params, batch)
-    found = labelled.collect([(batch, np.asarray(predicted))])
+    found = labeled.collect([(batch, np.asarray(predicted))])
     both.append((value, gradient, pairs, found))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
                                  atol=2e-6), *both)
-  assert labelled.scores(both[0][3])
-  columns, records = labelled.predictions(both[1][3])
+  assert labeled.scores(both[0][3])
+  columns, records = labeled.predictions(both[1][3])
   assert len(records) == COUNT
   assert all(len(record) == len(columns) for record in records)
 
 
 @pytest.mark.parametrize("kind", MADE)
 def test_rows_have_the_keys_that_a_kind_says(kind):
-  labelled = MADE[kind]()
-  rows = labelled.rows(Tiny(), 72, 3, 0)
-  blank = KINDS[kind].blank(72, 3, labelled.label_names)
+  labeled = MADE[kind]()
+  rows = labeled.rows(Tiny(), 72, 3, 0)
+  blank = KINDS[kind].empty_keys(72, 3, labeled.label_names)
   row, empty = rows.row(0, 0), rows.empty()
   assert set(blank) <= set(row)
   for key, value in blank.items():
     for found in (row[key], empty[key]):
       assert (found.shape, found.dtype) == (value.shape, value.dtype), key
   assert not empty["example_mask"].any()
-  assert isinstance(KINDS[kind].told(row, 0, labelled.label_names), str)
-  few = labelled.subset([3, 1])
-  assert few.names == [labelled.names[3], labelled.names[1]]
+  assert isinstance(KINDS[kind].describe_label(row, 0, labeled.label_names),
+                    str)
+  few = labeled.subset([3, 1])
+  assert few.names == [labeled.names[3], labeled.names[1]]
   assert few.texts() and len(few.encode(Tiny(), 72)) == 2
 
 
@@ -156,9 +157,9 @@ class Roberta(Tiny):
 @pytest.mark.parametrize("tokenizer", [Tiny(), Roberta()],
                          ids=["BERT's", "RoBERTa's"])
 def test_an_example_lies_whole_in_its_row(tokenizer):
-  labelled = MADE["choice"]()
+  labeled = MADE["choice"]()
   seen = []
-  rows = labelled.rows(tokenizer, 72, 3, 0)
+  rows = labeled.rows(tokenizer, 72, 3, 0)
   for row in map(lambda i: rows.row(0, i), range(len(rows))):
     for slot, example in enumerate(row["example_index"].tolist()):
       if example < 0:
@@ -169,8 +170,8 @@ def test_an_example_lies_whole_in_its_row(tokenizer):
         here = row["example_ids"] == segment + 1
         assert row["cls_positions"][segment] == np.flatnonzero(here)[0]
         ids = row["input_ids"][here].tolist()
-        a, b = Tiny().encode([labelled.texts_a[example],
-                              labelled.choices[example][choice]])
+        a, b = Tiny().encode([labeled.texts_a[example],
+                              labeled.choices[example][choice]])
         between = [3] * tokenizer.vocabulary.pair_separators
         assert ids == [2, *a, *between, *b, 3]
         assert row["position_ids"][here].tolist() == list(range(len(ids)))
@@ -185,15 +186,16 @@ def write(path, *records: dict) -> str:
 def test_sets_of_labels_are_read(tmp_path):
   path = tmp_path / "a.tsv"
   path.write_text("sentence\tlabel\nhi\tred|blue\nho\t\nha\tblue\n")
-  labelled = classes.read(str(path), Columns(separator="|"), "classes")
-  assert labelled.label_names == ("blue", "red")
-  assert labelled.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
+  labeled = classes.read(str(path), Columns(separator="|"), "classes")
+  assert labeled.label_names == ("blue", "red")
+  assert labeled.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
   lists = write(tmp_path / "a.jsonl", {"sentence": "x", "label": ["red"]},
                 {"sentence": "y", "label": ["rde", "blue"]})
   with pytest.raises(UserError, match="a.jsonl:2: the label 'rde' is not known"
                      "; did you mean 'red'"):
-    classes.read(lists, Columns(), "classes", labelled.label_names)
-  found = classes.read(lists, Columns(dirty="skip"), "classes", ("blue", "red"))
+    classes.read(lists, Columns(), "classes", labeled.label_names)
+  found = classes.read(lists, Columns(bad_records="skip"), "classes",
+                       ("blue", "red"))
   assert found.labels.tolist() == [[0, 1]]
 
 
@@ -202,10 +204,10 @@ def test_choices_are_read(tmp_path):
   path = tmp_path / "a.tsv"
   path.write_text("premise\tbegins\tone\ttwo\tlabel\n"
                   "It rained.\tSo\twe ran\twe slept\t1\n")
-  labelled = classes.read(str(path), columns, "choice")
-  assert labelled.choices == [["So we ran", "So we slept"]]
-  assert labelled.labels.tolist() == [1]
-  assert labelled.label_names == ("0", "1")
+  labeled = classes.read(str(path), columns, "choice")
+  assert labeled.choices == [["So we ran", "So we slept"]]
+  assert labeled.labels.tolist() == [1]
+  assert labeled.label_names == ("0", "1")
   lists = write(tmp_path / "a.jsonl",
                 {"q": "x", "options": ["u", "v", "w"], "label": "C"},
                 {"q": "y", "options": ["u", "v"], "label": "A"})
@@ -218,16 +220,16 @@ def test_choices_are_read(tmp_path):
 
 
 def test_vectors_are_scored_by_similarity_or_by_search():
-  labelled = MADE["vectors"]()
+  labeled = MADE["vectors"]()
   found = np.random.default_rng(0).normal(size=(COUNT, 2, 4))
-  similar = labelled.scores(found)
+  similar = labeled.scores(found)
   assert similar["pearson"] == pearson(
-      labelled.labels, (found[:, 0] * found[:, 1]).sum(-1))
-  unlabelled = dataclasses.replace(labelled, labels=None)
+      labeled.labels, (found[:, 0] * found[:, 1]).sum(-1))
+  unlabeled = dataclasses.replace(labeled, labels=None)
   found[:, 1] = found[:, 0]
-  assert unlabelled.scores(found / np.linalg.norm(
+  assert unlabeled.scores(found / np.linalg.norm(
       found, axis=-1, keepdims=True))["recall_1"] == 1
-  single = Vectors(names=labelled.names, texts_a=labelled.texts_a)
+  single = Vectors(names=labeled.names, texts_a=labeled.texts_a)
   assert single.encode(Tiny(), 72).segments == 1
   assert single.scores(found[:, :1]) == {}
 
@@ -293,17 +295,17 @@ def test_class_weights_are_a_weighted_mean():
 
 
 def test_weights_may_balance_the_training_set():
-  labelled = Classes(names=list("abcd"), texts_a=list("abcd"),
+  labeled = Classes(names=list("abcd"), texts_a=list("abcd"),
                      labels=np.array([0, 1, 1, 1], np.int32),
                      label_names=("x", "y"))
-  objective = Classification(balanced=True).complete(labelled)
+  objective = Classification(balanced=True).complete(labeled)
   assert objective.class_weights == (2.0, 4 / 6)  # scikit-learn's "balanced"
   assert objective.labels == ("x", "y")
-  assert objective.complete(labelled) == objective
+  assert objective.complete(labeled) == objective
   tags = tagged([("x", ["a", "b"], ["O", "B"]), ("y", ["c"], ["O"])])
   assert Tagging(balanced=True).complete(tags).class_weights == (1.5, 0.75)
   with pytest.raises(UserError, match="has 3 weights, but there are 2 labels"):
-    Classification(class_weights=(1.0, 2.0, 3.0)).complete(labelled)
+    Classification(class_weights=(1.0, 2.0, 3.0)).complete(labeled)
   for weights in ((1.0, -1.0), (0.0, 0.0), (float("nan"), 1.0)):
     with pytest.raises(UserError, match="each at least 0, and one above"):
       Classification(class_weights=weights)

@@ -11,7 +11,7 @@ import pytest
 from bert_jax import config
 from bert_jax.analysis import embed, predict
 from bert_jax.checkpoints import manager as checkpoints
-from bert_jax.checkpoints.manager import Checkpoints
+from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.config import UserError
 from bert_jax.data.sources import TableData
 from bert_jax.experiment import Experiment
@@ -20,7 +20,7 @@ from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import initialize, loop, train
-from bert_jax.runs.step_log import Log
+from bert_jax.runs.step_log import StepLog
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
 from bert_jax.training.step import TrainState
@@ -57,7 +57,7 @@ def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
   class Stopped(Exception):
     pass
 
-  hold = Log.hold
+  hold = StepLog.hold
 
   def stop(self, step, *arguments):
     if step == 3:
@@ -65,7 +65,7 @@ def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
     hold(self, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-    patch.setattr(Log, "hold", stop)
+    patch.setattr(StepLog, "hold", stop)
     train.train(four, tmp_path / "parts")
   parts = train.train(four, tmp_path / "parts")
   jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
@@ -104,7 +104,7 @@ def test_held_out_scores_do_not_depend_on_the_batch_size(pretrained):
 @pytest.mark.parametrize("objective, label, score, least, options, anew", [
     (Classification(), "label", "accuracy", 0.9, [], "classifier"),
     (Regression(), "score", "pearson", 0.8,
-     ["transfer.reinitialize_pooler=true", "transfer.layer_decay=.9"],
+     ["finetuning.reinitialize_pooler=true", "finetuning.layer_decay=.9"],
      "classifier, encoder/pooler"),
     # Of a network that has seen four batches little is to be had by LoRA.
     (Classification(), "label", "matthews", 0.2,
@@ -192,7 +192,7 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
       "accuracy": seen[int(state.step) - 1]})
   run = pretraining(folder, steps=8, evaluate_every=1, save_every=3,
                     best="accuracy", patience=3)
-  hold = Log.hold
+  hold = StepLog.hold
 
   def kill(self, step, *arguments):
     if step == 5:
@@ -200,7 +200,7 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
     hold(self, step, *arguments)
 
   with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-    patch.setattr(Log, "hold", kill)
+    patch.setattr(StepLog, "hold", kill)
     train.train(run, tmp_path)
   assert train.train(run, tmp_path).scores == {"accuracy": 0.5}
   assert checkpoints.read(tmp_path).step == 2
@@ -215,7 +215,7 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
   facts = checkpoints.read(pretrained).facts
   facts = dataclasses.replace(facts, experiment=dataclasses.replace(
       facts.experiment, best="accuracy"))
-  with Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+  with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4)):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
@@ -225,7 +225,7 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
           if p.name.isdecimal()}
   assert kept == {"2", "4"}
-  with Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+  with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     state = TrainState(np.int32(4), np.int32(0), {"step": np.float32(4)},
                        {"m": np.zeros(1)})
     for score, again in ((0.95, False), (0.95, True)):
@@ -235,13 +235,13 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
       assert found.step == (4 if again else 2)
   assert found.scores == {"accuracy": 0.95}
   # Another that is only as good is not the best one.
-  with Checkpoints(tmp_path, keep=1, best="accuracy") as out:
+  with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     for step, scores in ((5, {"accuracy": 0.95}), (6, {})):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
                facts, scores, {})
   assert checkpoints.read(tmp_path).step == 4
-  with (Checkpoints(tmp_path, best="acuracy") as out,
+  with (CheckpointManager(tmp_path, best="acuracy") as out,
         pytest.raises(UserError, match="did you mean 'accuracy'")):
     out.save(TrainState(np.int32(5), np.int32(0), {}, {}), facts,
              {"accuracy": 0.5}, {})

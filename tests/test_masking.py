@@ -1,4 +1,4 @@
-"""What masked language modelling hides, counted."""
+"""What masked language modeling hides, counted."""
 
 import jax
 import jax.numpy as jnp

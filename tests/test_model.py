@@ -13,12 +13,12 @@ import pytest
 
 from bert_jax.config import UserError
 from bert_jax.model.attention import Attention
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
 from bert_jax.model.layers import dropout
 
-SMALL = Bert(
+SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
     intermediate_size=32, max_position_embeddings=24,
     scan_unroll=1)
@@ -28,7 +28,7 @@ B, L, P = 4, 12, 3
 class Heads(nn.Module):
   """The encoder under all heads."""
 
-  options: Bert
+  options: BertConfig
 
   @nn.compact
   def __call__(self, ids, types, positions, examples, keys_B=None):
@@ -201,7 +201,7 @@ def test_layers_draw_different_masks():
 
 
 def test_initial_parameters_are_those_of_the_paper():
-  options = Bert(vocab_size=1000, hidden_size=128, num_hidden_layers=2,
+  options = BertConfig(vocab_size=1000, hidden_size=128, num_hidden_layers=2,
                  num_attention_heads=2, intermediate_size=512)
   rows = make_rows(np.random.default_rng(0))
   params = jax.jit(Heads(options).init)(jax.random.key(0), *rows)["params"]

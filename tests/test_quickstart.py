@@ -14,16 +14,16 @@ def test_a_unigram_model_pays_for_what_is_rare():
   train, held_out = memory_corpus([[8]]), memory_corpus([[4]])
   train.tokens_T[:] = [5, 5, 5, 5, 5, 5, 6, 6]
   held_out.tokens_T[:] = [5, 6, 6, 7]
-  splits = types.SimpleNamespace(train=train, heldout=held_out)
+  splits = types.SimpleNamespace(train=train, held_out=held_out)
   # One more of each of the 13 types: 7, 3 and 1 of 21.
   assert quickstart.unigram_loss(splits) == pytest.approx(
       -np.mean(np.log([7 / 21, 3 / 21, 3 / 21, 1 / 21])))
 
 
 def test_a_lexicon_knows_the_tag_that_a_word_mostly_has():
-  labelled = tagged([
+  labeled = tagged([
       ("a", ["print", "it", "None"], ["B-CODE", "O", "B-CODE"]),
       ("b", ["print", "None"], ["O", "B-CODE"]), ("c", ["print"], ["O"])])
-  tags = {word: labelled.label_names[tag] for word, tag in
-          quickstart.most_frequent_tags(labelled).items()}
+  tags = {word: labeled.label_names[tag] for word, tag in
+          quickstart.most_frequent_tags(labeled).items()}
   assert tags == {"print": "O", "it": "O", "None": "B-CODE"}

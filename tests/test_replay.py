@@ -19,7 +19,7 @@ from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import TableData, TextData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment, compose
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.regression import Regression
@@ -33,7 +33,7 @@ from bert_jax.training.step import row_losses, train_step
 from tests import tiny
 
 WORDS = "red green blue tall short old new warm cold dark light soft".split()
-MODEL = Bert(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+MODEL = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
              intermediate_size=32, max_position_embeddings=32)
 
 
@@ -51,7 +51,7 @@ def pretraining(folder: pathlib.Path) -> Experiment:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> pathlib.Path:
-  """Text, labelled tables, and a run of four steps, saved after 2 and 4."""
+  """Text, labeled tables, and a run of four steps, saved after 2 and 4."""
   folder = tmp_path_factory.mktemp("replay")
   rng = np.random.default_rng(0)
   sentence = lambda: " ".join(rng.choice(WORDS, rng.integers(3, 8)))

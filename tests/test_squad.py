@@ -138,10 +138,10 @@ def test_dirty_questions_are_told_or_left_out(tmp_path, caplog):
   assert [q.id for q in squad.read(path, "skip")] == ["good"]
   assert "They are left out" in caplog.text
   # Without labels, answers are not looked at.
-  unlabelled = squad.read(path, "skip", labelled=False)
-  assert [q.id for q in unlabelled] == [
+  unlabeled = squad.read(path, "skip", labeled=False)
+  assert [q.id for q in unlabeled] == [
       "good", "off", "case", "none", "both", "far", "bare", "spaces", "empty"]
-  assert not any(q.answers for q in unlabelled)
+  assert not any(q.answers for q in unlabeled)
 
 
 @pytest.mark.parametrize("name, text, words", [
@@ -355,14 +355,14 @@ def test_xquad_as_it_ships(shared):
 
 
 def test_from_questions_to_predictions(tmp_path, capsys):
-  """The commands on a task that can be learned: the colour in the context."""
+  """The commands on a task that can be learned: the color in the context."""
   rng = np.random.default_rng(0)
-  words, colours = "tall short old new warm cold".split(), ["red", "blue"]
+  words, colors = "tall short old new warm cold".split(), ["red", "blue"]
   articles = {}
   for i in range(24):
     before, after = (" ".join(rng.choice(words, rng.integers(1, 9)))
                      for _ in range(2))
-    answer = rng.choice(colours)
+    answer = rng.choice(colors)
     context = f"{before} is {answer} {after}"
     articles[f"T{i}"] = [(context, [
         ask(str(i), (str(answer), len(before) + 4), is_impossible=False)])]

@@ -20,7 +20,7 @@ from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import train as train_lib
 from bert_jax.studies import sweep
-from bert_jax.studies.outcomes import Kept, Member, Outcome
+from bert_jax.studies.outcomes import Member, MemberResult, MemberTracker
 from bert_jax.studies.sweep import Sweep
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
@@ -49,7 +49,7 @@ LEAST_LOSS = lambda scores: -scores["loss"]
 
 
 @pytest.fixture(scope="module")
-def ended(eight, folder) -> list[Outcome]:
+def ended(eight, folder) -> list[MemberResult]:
   """With their parameters, which only `further` is shown."""
   found = []
   eight.train(folder / "sweep", LEAST_LOSS,
@@ -73,7 +73,7 @@ def test_the_best_can_be_used(ended, folder):
   saved = read(workdir)
   jax.tree.map(np.testing.assert_array_equal, saved.params, best.params)
   assert best.member.of(saved.facts.experiment) == saved.facts.experiment
-  exporter.export(workdir, folder / "exported", model_card.Told())
+  exporter.export(workdir, folder / "exported", model_card.CardDetails())
   card = (folder / "exported" / "README.md").read_text()
   assert "shared with other members of a sweep" in card
 
@@ -123,7 +123,7 @@ def test_a_killed_sweep_goes_on_with_the_group_it_was_in(experiment, ended,
     """Trains so many of them, and tells which."""
     done = []
 
-    def further(outcome: Outcome) -> dict[str, float]:
+    def further(outcome: MemberResult) -> dict[str, float]:
       if len(done) == until:
         raise KeyboardInterrupt
       done.append(outcome.member)
@@ -150,8 +150,8 @@ def test_the_best_until_patience_is_over_counts(experiment):
   member = Member(0, 1e-3)
   seen = [0.5, 0.7, 0.7, 0.6, 0.9]
 
-  def outcome(**options) -> Outcome:
-    kept = Kept(member, dataclasses.replace(experiment, **options))
+  def outcome(**options) -> MemberResult:
+    kept = MemberTracker(member, dataclasses.replace(experiment, **options))
     for step, accuracy in enumerate(seen, 1):
       kept.see(step, {"accuracy": accuracy}, lambda: step, 1.0,
                last=step == len(seen))
@@ -167,7 +167,7 @@ def test_the_best_until_patience_is_over_counts(experiment):
     ({"evaluation_batches": 1}, "evaluates on the whole set"),
     ({"spike_deviations": 3.0}, "set spike_deviations=0.0"),
     ({"budget": "1min"}, "a sweep has no budget"),
-    ({"objective": Mlm()}, "sweeps are for labelled tasks")])
+    ({"objective": Mlm()}, "sweeps are for labeled tasks")])
 def test_what_no_sweep_does_is_told(experiment, options, told):
   with pytest.raises(UserError, match=told):
     Sweep(dataclasses.replace(experiment, **options), [Member(0, 1e-3)])

@@ -50,21 +50,21 @@ def classes(count: int, longest: int = 12, pairs: bool = False) -> Classes:
 def test_texts_and_classes_are_read(tmp_path):
   path = tmp_path / "train.tsv"
   path.write_text("text\tsecond\tlabel\nhi\tyou\t10\nho\tme\t9\nha\tus\t10\n")
-  labelled = read(str(path), Columns("text", "second"), "class")
-  assert labelled.texts_a == ["hi", "ho", "ha"]
-  assert labelled.texts_b == ["you", "me", "us"]
-  assert labelled.label_names == ("9", "10")  # by value
-  assert labelled.labels.tolist() == [1, 0, 1]
-  assert labelled.names[0] == "train.tsv:2"  # wherever it lies
+  labeled = read(str(path), Columns("text", "second"), "class")
+  assert labeled.texts_a == ["hi", "ho", "ha"]
+  assert labeled.texts_b == ["you", "me", "us"]
+  assert labeled.label_names == ("9", "10")  # by value
+  assert labeled.labels.tolist() == [1, 0, 1]
+  assert labeled.names[0] == "train.tsv:2"  # wherever it lies
   # By number there is no header unless it is said.
   numbered = read(str(path), Columns("0", "", "2", header=True), "class")
-  assert numbered.texts_a == labelled.texts_a and numbered.texts_b is None
+  assert numbered.texts_a == labeled.texts_a and numbered.texts_b is None
   assert read(str(path), Columns("0", label="2"), "class",
               ).label_names == ("10", "9", "label")
   numbers = read(str(path), Columns("text"), "number")
   assert numbers.labels.tolist() == [10, 9, 10]
-  unlabelled = read(str(path), Columns("text", label=""), "class", ("x",))
-  assert unlabelled.labels is None and unlabelled.label_names == ("x",)
+  unlabeled = read(str(path), Columns("text", label=""), "class", ("x",))
+  assert unlabeled.labels is None and unlabeled.label_names == ("x",)
 
 
 def test_what_is_null_is_no_label(tmp_path):
@@ -72,7 +72,7 @@ def test_what_is_null_is_no_label(tmp_path):
   path.parent.mkdir()
   path.write_text('{"sentence": "a", "label": 1}\n'
                   '{"sentence": "b", "label": null}\n')
-  skip = Columns(dirty="skip")
+  skip = Columns(bad_records="skip")
   for kind, count in (("class", 1), (LabelSets.kind, 2)):
     found = read(str(path), skip, kind)
     assert found.label_names == ("1",) and len(found) == count
@@ -115,7 +115,7 @@ def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
       "  ...",
       "Mend them, or leave them out by data.columns.dirty=skip."]
   assert f"{path}:1: a byte-order mark is left out" in caplog.text
-  skip = dataclasses.replace(columns, dirty="skip")
+  skip = dataclasses.replace(columns, bad_records="skip")
   found = read(str(path), skip, "class", ("bad", "good"))
   assert found.names == ["dev.tsv:2", "dev.tsv:7"]
   assert found.texts_a == ["a", "c"] and found.labels.tolist() == [1, 0]
@@ -131,11 +131,11 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
   conll.write_text("New\tB\nYork\tI\n\nis\tO\n")
   lines.write_text('{"w": ["New", "York"], "t": ["B", "I"]}\n'
                    '{"w": ["is"], "t": ["O"]}\n')
-  for labelled in (read(str(conll), Columns(), "tags"),
+  for labeled in (read(str(conll), Columns(), "tags"),
                    read(str(lines), Columns("w", label="t"), "tags")):
-    assert labelled.words == [["New", "York"], ["is"]]
-    assert labelled.label_names == ("B", "I", "O")
-    assert [l.tolist() for l in labelled.labels] == [[0, 1], [2]]
+    assert labeled.words == [["New", "York"], ["is"]]
+    assert labeled.label_names == ("B", "I", "O")
+    assert [l.tolist() for l in labeled.labels] == [[0, 1], [2]]
   with lines.open("a") as file:
     file.write('{"w": ["a", "b"], "t": ["O"]}\n{"w": "a b", "t": "B O"}\n')
   with pytest.raises(UserError, match="1 that are no list.*\n.*:3: 2 words have"
@@ -148,14 +148,14 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
 
 
 def test_splits_go_by_name_and_samples_grow():
-  labelled = classes(400)
-  train, held_out = sets.split(labelled, 25)
+  labeled = classes(400)
+  train, held_out = sets.split(labeled, 25)
   assert 50 < len(held_out) < 150
-  assert sorted(train.names + held_out.names) == sorted(labelled.names)
+  assert sorted(train.names + held_out.names) == sorted(labeled.names)
   for part in (train, held_out):
     where = [int(name) for name in part.names]
-    assert part.texts_a == [labelled.texts_a[i] for i in where]
-    np.testing.assert_array_equal(part.labels, labelled.labels[where])
+    assert part.texts_a == [labeled.texts_a[i] for i in where]
+    np.testing.assert_array_equal(part.labels, labeled.labels[where])
 
 
 def test_a_split_without_one_part_is_told():
@@ -166,30 +166,30 @@ def test_a_split_without_one_part_is_told():
 
 
 def test_few_of_each_class():
-  labelled = classes(400)
-  few, more, other = (sets.few(labelled, *wanted)
+  labeled = classes(400)
+  few, more, other = (sets.subsample(labeled, *wanted)
                       for wanted in ((10, 0), (50, 0), (10, 1)))
   for part, shots in ((few, 10), (more, 50), (other, 10)):
     assert part.counts_C().tolist() == [shots] * 3
     where = [int(name) for name in part.names]
     assert where == sorted(where)
-    np.testing.assert_array_equal(part.labels, labelled.labels[where])
+    np.testing.assert_array_equal(part.labels, labeled.labels[where])
   assert set(few.names) < set(more.names)
   assert len(set(few.names) & set(other.names)) < 10
-  assert sets.few(labelled, None, 0) is labelled
+  assert sets.subsample(labeled, None, 0) is labeled
   tags = words_and_tags(40)
-  assert len(sets.few(tags, 7, 0)) == 7
+  assert len(sets.subsample(tags, 7, 0)) == 7
   with pytest.raises(UserError, match="data.shots=200: there are 1.. of '"):
-    sets.few(labelled, 200, 0)
+    sets.subsample(labeled, 200, 0)
   with pytest.raises(UserError, match="data.shots=41: there are 40 examples"):
-    sets.few(tags, 41, 0)
+    sets.subsample(tags, 41, 0)
 
 
 @pytest.mark.parametrize("pairs", [False, True])
 @pytest.mark.parametrize("examples_per_row", [1, 6])
 def test_every_example_is_evaluated_once(pairs, examples_per_row):
-  labelled = classes(101, longest=20, pairs=pairs)
-  rows = TaskRows(labelled, Letters(), 40, examples_per_row, 0, shuffle=False)
+  labeled = classes(101, longest=20, pairs=pairs)
+  rows = TaskRows(labeled, Letters(), 40, examples_per_row, 0, shuffle=False)
   index, labels, tokens = [], [], {}
   for batch in loader.evaluation_batches(rows, 8):
     real = batch["example_mask"] > 0
@@ -203,11 +203,11 @@ def test_every_example_is_evaluated_once(pairs, examples_per_row):
           batch["input_ids"][b][here].tolist(),
           batch["token_type_ids"][b][here].tolist())
   assert sorted(index) == list(range(101))
-  assert labels == labelled.labels[index].tolist()
+  assert labels == labeled.labels[index].tolist()
   truncated = 0
   for i, (ids, types) in tokens.items():
-    a = Letters().encode([labelled.texts_a[i]])[0]
-    b = Letters().encode([labelled.texts_b[i]])[0] if pairs else None
+    a = Letters().encode([labeled.texts_a[i]])[0]
+    b = Letters().encode([labeled.texts_b[i]])[0] if pairs else None
     truncated += len(a) + len(b or []) > 40 - 3
     while pairs and len(a) + len(b) > 40 - 3:
       (a if len(a) > len(b) else b).pop()
@@ -220,26 +220,26 @@ def test_every_example_is_evaluated_once(pairs, examples_per_row):
 
 
 def test_training_shows_every_example_once_in_another_order():
-  labelled = classes(57)
-  rows = TaskRows(labelled, Letters(), 64, 4, seed=1)
+  labeled = classes(57)
+  rows = TaskRows(labeled, Letters(), 64, 4, seed=1)
   orders = [np.concatenate([rows.row(epoch, i)["example_index"]
                             for i in range(len(rows))]) for epoch in range(2)]
   for order in orders:
     assert sorted(order[order >= 0]) == list(range(57))
   assert orders[0].tolist() != orders[1].tolist()
-  other = TaskRows(labelled, Letters(), 64, 4, seed=2)
+  other = TaskRows(labeled, Letters(), 64, 4, seed=2)
   assert orders[0][:4].tolist() != other.row(0, 0)["example_index"].tolist()
 
 
 def test_numbers_and_unknown_labels():
-  labelled = classes(5)
-  numbers = Numbers(names=labelled.names, texts_a=labelled.texts_a,
+  labeled = classes(5)
+  numbers = Numbers(names=labeled.names, texts_a=labeled.texts_a,
                     labels=np.arange(5, dtype=np.float32))
   row = TaskRows(numbers, Letters(), 999, 7, 0, shuffle=False).row(0, 0)
   assert row["labels"].dtype == np.float32
   assert sorted(row["labels"]) == [0, 0, 0, 1, 2, 3, 4]
   for kind, label in ((Classes, -1), (Numbers, 0)):
-    unknown = kind(names=labelled.names, texts_a=labelled.texts_a)
+    unknown = kind(names=labeled.names, texts_a=labeled.texts_a)
     assert (TaskRows(unknown, Letters(), 999, 7, 0).row(0, 0)["labels"]
             == label).all()
 
@@ -254,10 +254,10 @@ def words_and_tags(count: int) -> Tags:
                        for i, w in enumerate(words)], ("B", "I", "O"))
 
 
-def test_a_word_is_labelled_at_its_first_piece():
-  labelled = tagged([("x", ["abc", "...", "d"], ["B", "I", "O"]),
+def test_a_word_is_labeled_at_its_first_piece():
+  labeled = tagged([("x", ["abc", "...", "d"], ["B", "I", "O"]),
                            ("y", ["abcde"], ["I"])])
-  row = TaskRows(labelled, Letters(), 12, 2, 0, shuffle=False).row(0, 0)
+  row = TaskRows(labeled, Letters(), 12, 2, 0, shuffle=False).row(0, 0)
   # [CLS] ab c d [SEP] [CLS] ab cd e [SEP]; the dots have no piece.
   np.testing.assert_array_equal(row["example_ids"], [1] * 5 + [2] * 5 + [0] * 2)
   np.testing.assert_array_equal(row["labels"],
@@ -268,13 +268,13 @@ def test_a_word_is_labelled_at_its_first_piece():
 
 @pytest.mark.parametrize("examples_per_row", [1, 5])
 def test_every_word_gets_its_tag_back_or_none(examples_per_row):
-  labelled = words_and_tags(40)
-  rows = TaskRows(labelled, Letters(), 24, examples_per_row, 0, shuffle=False)
+  labeled = words_and_tags(40)
+  rows = TaskRows(labeled, Letters(), 24, examples_per_row, 0, shuffle=False)
   batches = [(b, np.eye(3, dtype=np.float32)[b["labels"]])
              for b in loader.evaluation_batches(rows, 4)]
-  found = labelled.collect(batches)
-  outside, lost = labelled.label_names.index("O"), 0
-  for words, gold, tags in zip(labelled.words, labelled.labels, found):
+  found = labeled.collect(batches)
+  outside, lost = labeled.label_names.index("O"), 0
+  for words, gold, tags in zip(labeled.words, labeled.labels, found):
     pieces = [len(p) for p in Letters().encode_words([words])[0]]
     begins = np.cumsum([0, *pieces[:-1]])[:len(words)]
     there = (begins < 22) & (np.array(pieces) > 0)
@@ -284,23 +284,23 @@ def test_every_word_gets_its_tag_back_or_none(examples_per_row):
     np.testing.assert_array_equal(tags.sum(-1), 1)
   assert lost > 10
   # Without an O among the tags, nothing is said of a lost word.
-  no_outside = dataclasses.replace(labelled, label_names=("B", "I"))
+  no_outside = dataclasses.replace(labeled, label_names=("B", "I"))
   two = [(b, p[..., :2]) for b, p in batches]
   assert no_outside.collect(two)[3][0].tolist() == [0, 0]
 
 
 def test_the_fingerprint_tells_content_and_tokenizer():
-  labelled, tokenizer = classes(9), Letters()
-  rows = TaskRows(labelled, tokenizer, 30, 2, 0)
-  relabelled = dataclasses.replace(labelled, labels=(labelled.labels + 1) % 3)
+  labeled, tokenizer = classes(9), Letters()
+  rows = TaskRows(labeled, tokenizer, 30, 2, 0)
+  relabeled = dataclasses.replace(labeled, labels=(labeled.labels + 1) % 3)
   other = Letters()
   other.fingerprint = "other"
-  found = {rows.fingerprint, TaskRows(relabelled, tokenizer, 30, 2, 0
+  found = {rows.fingerprint, TaskRows(relabeled, tokenizer, 30, 2, 0
                                       ).fingerprint,
-           TaskRows(labelled, other, 30, 2, 0).fingerprint,
-           TaskRows(labelled, tokenizer, 30, 2, 1).fingerprint}
+           TaskRows(labeled, other, 30, 2, 0).fingerprint,
+           TaskRows(labeled, tokenizer, 30, 2, 1).fingerprint}
   assert len(found) == 4
-  assert TaskRows(labelled, tokenizer, 30, 2, 0).fingerprint in found
+  assert TaskRows(labeled, tokenizer, 30, 2, 0).fingerprint in found
   copy = pickle.loads(pickle.dumps(rows))
   np.testing.assert_array_equal(copy.row(2, 0)["input_ids"],
                                 rows.row(2, 0)["input_ids"])
@@ -322,9 +322,9 @@ def test_errors_teach():
     ("STS-B/dev.tsv", Columns("sentence1", "sentence2", "score"), "number",
      1500)])
 def test_glue_as_it_ships(shared, name, columns, kind, count):
-  labelled = read(str(shared / "data" / "glue" / name), columns, kind)
-  assert len(labelled) == count and not labelled.table.faults.found
-  assert len(labelled.label_names) == (2 if kind == "class" else 0)
+  labeled = read(str(shared / "data" / "glue" / name), columns, kind)
+  assert len(labeled) == count and not labeled.table.faults.found
+  assert len(labeled.label_names) == (2 if kind == "class" else 0)
 
 
 def test_wnut17_as_it_ships(shared):

@@ -27,7 +27,7 @@ def parameters(objective=MlmNsp()):
   return jax.eval_shape(recipe.init, np.int32(0), tiny.batch()).params
 
 
-@pytest.mark.parametrize("table", [DECAYED, rules.LAYOUT],
+@pytest.mark.parametrize("table", [DECAYED, rules.SHARDING_RULES],
                          ids=["decay", "layout"])
 @pytest.mark.parametrize("objective", [MlmNsp(), Tagging(labels=("O", "B"))])
 def test_tables_match_every_parameter_once(table, objective):

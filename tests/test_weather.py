@@ -20,7 +20,7 @@ from bert_jax import config
 from bert_jax.checkpoints import files as files_lib
 from bert_jax.checkpoints import manager as checkpoints
 from bert_jax.checkpoints.checksums import checksums
-from bert_jax.checkpoints.manager import Checkpoints, history
+from bert_jax.checkpoints.manager import CheckpointManager, history
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.sources import TableData
@@ -31,7 +31,7 @@ from bert_jax.objectives.mlm import Mlm
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import anomalies, train
 from bert_jax.runs.clock import Clock
-from bert_jax.runs.step_log import Log
+from bert_jax.runs.step_log import StepLog
 from bert_jax.training.flops import flops_per_token
 from bert_jax.training.optimizers import BertAdam, Sgd
 from tests import small_disk, small_run, tiny
@@ -82,7 +82,7 @@ class Pulled(Exception):
 def pull_the_plug(experiment, workdir: pathlib.Path, at: int,
                   page: str = "") -> None:
   """Runs, and ends without a word when step `at` was dispatched."""
-  hold = Log.hold
+  hold = StepLog.hold
 
   def stop(log, step, *arguments):
     if step == at:
@@ -90,7 +90,7 @@ def pull_the_plug(experiment, workdir: pathlib.Path, at: int,
     hold(log, step, *arguments)
 
   with pytest.MonkeyPatch.context() as patch, pytest.raises(Pulled):
-    patch.setattr(Log, "hold", stop)
+    patch.setattr(StepLog, "hold", stop)
     train.train(experiment, workdir, page)
 
 
@@ -144,10 +144,10 @@ def test_steps_that_are_not_finite_are_left_out(folder, tmp_path):
 
 def test_too_many_of_them_stop_the_run(folder, tmp_path):
   run = pretraining(folder, objective=Ill(), steps=12, evaluate_every=12,
-                    save_every=1, keep=12, max_skipped=1)
+                    save_every=1, keep_checkpoints=12, max_nonfinite_steps=1)
   ill = ill_steps(sums(run), 31)
   for step in ill:
-    with pytest.raises(anomalies.NotFinite, match=(
+    with pytest.raises(anomalies.NonFiniteError, match=(
         f"steps {step} to {step} .*--step {step}`")) as told:
       train.train(run, tmp_path)
     saved = max(history(tmp_path))
@@ -178,15 +178,15 @@ def test_a_spike_rolls_back_and_leaves_the_batch_out(folder, tmp_path, capsys):
 
 
 def test_spikes_without_end_stop_the_run(tmp_path):
-  seen = anomalies.Watch(max_skipped=10, deviations=5.0)
+  seen = anomalies.AnomalyDetector(max_nonfinite_steps=10, deviations=5.0)
   pairs = lambda loss: {"mlm_loss": (loss, 1.0), "skipped": (0.0, 1.0)}
   for step in range(1, 100):
     seen.see(step, pairs(1.0 + step % 2))
   with pytest.raises(anomalies.Spike, match="loss 9 at step 100"):
     seen.see(100, pairs(9.0))
-  with Checkpoints(tmp_path) as checkpoints:
+  with CheckpointManager(tmp_path) as checkpoints:
     train._roll_back(tmp_path, checkpoints, anomalies.Spike(100, 9.0, 1.5), 1)
-    with pytest.raises(anomalies.NotFinite,
+    with pytest.raises(anomalies.NonFiniteError,
                        match="step 101.* left out already"):
       train._roll_back(tmp_path, checkpoints, anomalies.Spike(101, 9.0, 1.5), 1)
 
@@ -310,7 +310,7 @@ def test_another_architecture_under_the_same_options(cut_off):
           r"\(1, 16, 2, 8\) there, \(1, 32, 2, 16\) here")
   with pytest.MonkeyPatch.context() as patch, pytest.raises(
       UserError, match=told):
-    patch.setattr(files_lib, "check_same", lambda *_: None)
+    patch.setattr(files_lib, "check_same_run", lambda *_: None)
     small_run.stored(begun, wider)
 
 
@@ -374,13 +374,14 @@ def test_a_full_disk(folder, page, tmp_path):
       [*small_disk.prefix(disk, megabytes=4), "sh", "-c",
        f'({fill}) 2> /dev/null & "$@"; code=$?; rm {disk}/rest; '
        f'cp -r {disk} {copy}; exit $code', "sh",
-       *command(page, disk / "run", "keep=1")],
+       *command(page, disk / "run", "keep_checkpoints=1")],
       cwd=ROOT, capture_output=True, text=True)
   assert told.returncode == 1, told.stderr
   assert "No space left on device" in told.stderr
   assert "Traceback" not in told.stderr
   assert checkpoints.read(copy / "run").step == 20
-  whole = config.override(config.load_page(str(page)).experiment, ["keep=1"])
+  whole = config.override(
+      config.load_page(str(page)).experiment, ["keep_checkpoints=1"])
   train.train(whole, copy / "run", page.read_text())
   assert checkpoints.read(copy / "run").step == 80
 
@@ -506,6 +507,7 @@ def test_a_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
 
 
 def test_saves_by_the_minute(folder, tmp_path):
-  train.train(pretraining(folder, save_minutes=1e-9, save_every=100, keep=9),
-              tmp_path)
+  train.train(
+      pretraining(folder, save_minutes=1e-9, save_every=100,
+                  keep_checkpoints=9), tmp_path)
   assert list(history(tmp_path)) == [1, 2, 3, 4]

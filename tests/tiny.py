@@ -8,7 +8,7 @@ from bert_jax.data.batches import loader
 from bert_jax.data.pretraining.formats import PairsFormat
 from bert_jax.data.pretraining.rows import PretrainingRows
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import Network
@@ -18,7 +18,7 @@ from bert_jax.training.step import Recipe
 from tests.memory_corpus import MemoryCorpus
 
 SIZE, LENGTH, BATCH = 48, 24, 16
-MODEL = Bert(vocab_size=SIZE, hidden_size=16, num_hidden_layers=2,
+MODEL = BertConfig(vocab_size=SIZE, hidden_size=16, num_hidden_layers=2,
              num_attention_heads=2, intermediate_size=32,
              max_position_embeddings=LENGTH, scan_unroll=1)
 VOCABULARY = Vocabulary(
@@ -46,7 +46,7 @@ def batch(step: int = 0, size: int = BATCH) -> dict[str, np.ndarray]:
 
 def recipe(objective: Objective = MlmNsp(), optimizer: Optimizer = Sgd(),
            microbatches: int = 1, **options) -> Recipe:
-  schedule = ConstantSchedule(learning_rate=0.5, warmup=0.0).build(10)
+  schedule = ConstantSchedule(learning_rate=0.5, warmup_fraction=0.0).build(10)
   return Recipe(
       Network(dataclasses.replace(MODEL, **options), objective), VOCABULARY,
       optimizer.build(), schedule, microbatches)

@@ -47,11 +47,11 @@ def make_bert_jax(overrides):
   import numpy as np
 
   from bert_jax import config, experiment
-  from bert_jax.model.bert import Bert
+  from bert_jax.model.bert import BertConfig
   from bert_jax.training.step import train_step
 
   page = experiment.Experiment(
-      model=Bert(
+      model=BertConfig(
           vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS,
           num_attention_heads=HEADS, intermediate_size=INNER),
       batch_size=BATCH, steps=10_000)

@@ -139,7 +139,7 @@ def _problem(task: str, microbatches: int):
   from bert_jax.data.pretraining.rows import PretrainingRows
   from bert_jax.data.labeled.classes import Classes
   from bert_jax.data.tokenizers.vocabulary import Vocabulary
-  from bert_jax.model.bert import Bert
+  from bert_jax.model.bert import BertConfig
   from bert_jax.objectives.mlm import MlmNsp
   from bert_jax.objectives.network import Network
   from bert_jax.objectives.classification import Classification
@@ -176,9 +176,10 @@ def _problem(task: str, microbatches: int):
   keeper = optax.GradientTransformation(
       zeros, lambda gradients, state, params=None: (zeros(gradients),
                                                     gradients))
-  model = Bert(vocab_size=VOCABULARY, hidden_size=128, num_hidden_layers=4,
-               num_attention_heads=4, intermediate_size=512,
-               max_position_embeddings=LENGTH, scan_unroll=1)
+  model = BertConfig(vocab_size=VOCABULARY, hidden_size=128,
+                     num_hidden_layers=4, num_attention_heads=4,
+                     intermediate_size=512, max_position_embeddings=LENGTH,
+                     scan_unroll=1)
   return Recipe(Network(model, objective), vocabulary, keeper,
                 optax.constant_schedule(1.0), microbatches), batch_of
 
@@ -195,13 +196,13 @@ def _everything_in_float64() -> None:
   jax.random.randint = lambda key, shape, low, high: randint(
       key, shape, low, high, np.int32)
   # The option that layers cast to; no run may choose it.
-  init = bert.Bert.__init__
+  init = bert.BertConfig.__init__
 
   def in_float64(self, **options):
     init(self, **options | {"dtype": "float32"})
     object.__setattr__(self, "dtype", "float64")
 
-  bert.Bert.__init__ = in_float64
+  bert.BertConfig.__init__ = in_float64
 
 
 def _with_params(recipe, state, params):

@@ -192,7 +192,7 @@ def train(folder, name):
       data=TextData(length=LENGTH), model=found.model, objective=objective,
       optimizer=AdamW(weight_decay=options["decay"]),
       schedule=LinearSchedule(learning_rate=options["rate"],
-                              warmup=options["warmup"] / STEPS),
+                              warmup_fraction=options["warmup"] / STEPS),
       steps=STEPS), Vocabulary(
           VOCABULARY, 0, 1, 2, 3, 4, np.ones(VOCABULARY, bool),
           np.ones(VOCABULARY, np.int32), np.arange(5, VOCABULARY)))

@@ -71,7 +71,7 @@ def compare(args, python, name, result):
 
   experiment = config.override(Experiment(), result["options"])
   data = experiment.data
-  sets = {split: glue.read(data.folder, name, split, data.dirty)
+  sets = {split: glue.read(data.folder, name, split, data.bad_records)
           for split in SPLITS}
   rate = chosen_rate(result)
   ours = sorted((o for o in result["outcomes"] if o["learning_rate"] == rate),
@@ -111,9 +111,9 @@ def protocol_of(experiment, rate):
   duration = ({"max_steps": experiment.steps} if experiment.epochs is None
               else {"num_train_epochs": experiment.epochs})
   return {"length": experiment.data.length, **duration,
-          "per_device_train_batch_size": experiment.batch_examples,
+          "per_device_train_batch_size": experiment.examples_per_batch,
           "learning_rate": rate, "lr_scheduler_type": "linear",
-          "warmup_steps": schedule.warmup,
+          "warmup_steps": schedule.warmup_fraction,
           "weight_decay": optimizer.weight_decay, "adam_beta1": optimizer.b1,
           "adam_beta2": optimizer.b2, "adam_epsilon": optimizer.eps,
           "max_grad_norm": optimizer.clip_norm}
@@ -125,9 +125,9 @@ def train(args, python, sets, key):
     folder = pathlib.Path(folder)
     number = sets["train"].kind == "number"
     told = key | {"classes": 1 if number else len(sets["train"].label_names)}
-    for split, labelled in sets.items():
-      told[split] = [labelled.texts_a, labelled.texts_b,
-                     labelled.labels.tolist()]
+    for split, labeled in sets.items():
+      told[split] = [labeled.texts_a, labeled.texts_b,
+                     labeled.labels.tolist()]
     (folder / "task.json").write_text(json.dumps(told))
     start = time.monotonic()
     subprocess.run([python, __file__, "--serve", args.model, folder],

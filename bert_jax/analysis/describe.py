@@ -115,7 +115,7 @@ def workload(experiment: Experiment) -> Workload:
          "example_mask": slots_BE.astype(np.float32), "row": slots_BE[:, 0]}
   if objective.label_kind:
     kind = kind_of(objective.label_kind)
-    row |= {key: value[None] for key, value in kind.blank(
+    row |= {key: value[None] for key, value in kind.empty_keys(
         length, slots_BE.shape[1], objective.labels).items()}
   complete = recipe(dataclasses.replace(experiment, model=model,
                                         objective=objective), vocabulary)

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.checkpoints.manager import Saved
+from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError, nearest
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled.classes import Classes
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import mean_pool
 from bert_jax.objectives.base import Batch
@@ -28,7 +28,7 @@ class Embedder(nn.Module):
   tokens, the vector at [CLS], or that through the pooler (`pooled_output`).
   """
 
-  options: Bert
+  options: BertConfig
   layer: int
   pooling: Pooling
 
@@ -51,7 +51,7 @@ class Embedder(nn.Module):
                          batch["cls_positions"].shape[1])
 
 
-def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
+def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
           layer: int = -1, pooling: Pooling = "mean",
           length: int | None = None,
           normalize: bool = False) -> list[np.ndarray]:
@@ -81,9 +81,9 @@ def embed(saved: Saved, texts: Sequence[str], pairs: Sequence[str] = (), *,
   if pooling == "pooled" and "pooler" not in saved.params["encoder"]:
     raise UserError("This network was trained without a pooler (its objective "
                     "has no use for one); take the pooling mean or cls.")
-  labelled = Classes(names=[str(i) for i in range(len(texts))],
+  labeled = Classes(names=[str(i) for i in range(len(texts))],
                      texts_a=list(texts), texts_b=list(pairs) or None)
-  rows = labelled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
+  rows = labeled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
                        shuffle=False)
   module = Embedder(experiment.model, layer, pooling)
   apply = jax.jit(lambda params, batch: module.apply({"params": params}, batch))

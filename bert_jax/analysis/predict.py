@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bert_jax import config, distributed
 from bert_jax.checkpoints import manager as checkpoints
-from bert_jax.checkpoints.manager import Saved
+from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.sources import Data, SquadData, TableData
@@ -25,7 +25,7 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
       objective.labels)
   _agree(saved, experiment, prepared.evaluation)
   evaluator, params = load(saved, experiment.batch_size)
-  return evaluator.evaluate(params, prepared.evaluation, prepared.labelled,
+  return evaluator.evaluate(params, prepared.evaluation, prepared.labeled,
                             experiment.evaluation_batches)
 
 
@@ -48,21 +48,24 @@ def predict_file(workdir: str, source: str, output: str,
   """
   saved = checkpoints.read(workdir)
   experiment = config.override(saved.facts.experiment, overrides)
-  labelled = experiment.data.unlabelled(
+  labeled = experiment.data.unlabeled(
       source, experiment.objective.label_kind, experiment.objective.labels)
   if distributed.first():
-    labelled.check_output(output)
-  rows = labelled.rows(
+    labeled.check_output(output)
+  rows = labeled.rows(
       saved.facts.tokenizer, experiment.data.length,
       experiment.data.examples_per_row, seed=0, shuffle=False)
   _agree(saved, experiment, rows)
   evaluator, params = load(saved, experiment.batch_size)
-  found = evaluator.predict(params, rows, labelled)
+  found = evaluator.predict(params, rows, labeled)
   if distributed.first():
-    labelled.write(output, found)
-  return len(labelled)
+    labeled.write(output, found)
+  return len(labeled)
 
 
-def _agree(saved: Saved, experiment: Experiment, rows: Rows) -> None:
-  distributed.agree({**config.options(experiment), **distributed.code_facts(),
-                     "checkpoint": str(saved.step), "data": rows.fingerprint})
+def _agree(saved: Checkpoint, experiment: Experiment, rows: Rows) -> None:
+  distributed.assert_equal({
+      **config.options(experiment),
+      **distributed.code_versions(), "checkpoint": str(saved.step),
+      "data": rows.fingerprint
+  })

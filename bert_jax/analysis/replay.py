@@ -19,11 +19,11 @@ from rich.text import Text
 from bert_jax import config
 from bert_jax.checkpoints import manager as checkpoints
 from bert_jax.checkpoints.manager import read, state_at
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled.base import kind_of
-from bert_jax.experiment import Composition, compose
+from bert_jax.experiment import Run, compose
 from bert_jax.metrics import weighted
 from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import Runner
@@ -51,7 +51,7 @@ class Replay:
     left_out: the run rolled back before this step and left its batch out.
   """
 
-  run: Composition
+  run: Run
   step: int
   origin: str
   batch: Mapping[str, np.ndarray]
@@ -91,7 +91,7 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
   if not history:
     raise UserError(f"{workdir} holds no finished checkpoint that is whole, "
                     "which would tell what the run is.")
-  facts = Facts.from_json(history[max(history)])
+  facts = Manifest.from_json(history[max(history)])
   experiment = _laid_out(facts.experiment, overrides)
   if not 1 <= step <= experiment.steps:
     raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to "
@@ -112,7 +112,7 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
               step in left_out)
 
 
-def look(run: Composition, runner: Runner, state: TrainState, step: int,
+def look(run: Run, runner: Runner, state: TrainState, step: int,
          origin: str = "", logged: float | None = None,
          left_out: bool = False) -> Replay:
   """What a step makes of its batch, with the parameters of `state`."""
@@ -133,8 +133,8 @@ def _laid_out(experiment: Any, overrides: Sequence[str]) -> Any:
   return config.override(experiment, overrides)
 
 
-def _before(workdir: pathlib.Path, run: Composition, runner: Runner, step: int,
-            facts: Facts, saved: Sequence[int], left_out: frozenset[int],
+def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
+            facts: Manifest, saved: Sequence[int], left_out: frozenset[int],
             nearest: bool) -> tuple[TrainState, str]:
   """The state before a step, over a mesh, and words for where it is from."""
   start, state = 0, None
@@ -170,7 +170,7 @@ def _before(workdir: pathlib.Path, run: Composition, runner: Runner, step: int,
   return state, f"{origin}, run on to step {step - 1}"
 
 
-def _logged(workdir: pathlib.Path, run: Composition,
+def _logged(workdir: pathlib.Path, run: Run,
             step: int) -> float | None:
   path = workdir / "metrics.jsonl"
   if run.experiment.log_every != 1 or not path.exists():
@@ -231,7 +231,7 @@ def _row(found: Replay, b: int, loss: float) -> Text:
 
 
 def _label(found: Replay, b: int, example: int) -> Text:
-  """What an example is labelled with, and what its parts of the loss are."""
+  """What an example is labeled with, and what its parts of the loss are."""
   batch, objective = found.batch, found.run.experiment.objective
   words = []
   here_L = batch["example_ids"][b] == example + 1
@@ -241,7 +241,7 @@ def _label(found: Replay, b: int, example: int) -> Text:
   if later:
     return Text("or: ", style=BOUNDARY)
   if objective.label_kind is not None:
-    words += filter(None, [kind_of(objective.label_kind).told(
+    words += filter(None, [kind_of(objective.label_kind).describe_label(
         {key: value[b] for key, value in batch.items()}, example,
         objective.labels)])
   elif batch["token_type_ids"][b, here_L].any():

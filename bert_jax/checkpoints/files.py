@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bert_jax.checkpoints.checksums import checksums
-from bert_jax.checkpoints.manifest import Facts, check_same
+from bert_jax.checkpoints.manifest import Manifest, check_same_run
 from bert_jax.config import UserError
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import TrainState
@@ -61,7 +61,7 @@ def read_about(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read_state(folder: pathlib.Path, shape: TrainState, shardings: TrainState,
-               facts: Facts) -> tuple[TrainState, dict[str, Any]]:
+               facts: Manifest) -> tuple[TrainState, dict[str, Any]]:
   """The state on the devices of `shardings`, unchecked, and what is about it.
 
   Raises:
@@ -69,7 +69,7 @@ def read_state(folder: pathlib.Path, shape: TrainState, shardings: TrainState,
     UserError: it is another run's than `facts` say, or of another shape.
   """
   about = read_about(folder)
-  check_same(about, facts)
+  check_same_run(about, facts)
   with _damage_told(), _reader(ocp.PyTreeCheckpointHandler) as reader:
     _check_shapes(reader, folder, shape)
     params = reader.restore(folder / "params", args=_wanted(

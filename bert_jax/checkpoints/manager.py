@@ -23,7 +23,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from bert_jax import config, distributed
 from bert_jax.checkpoints import files
 from bert_jax.checkpoints.files import Damaged
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import selection
@@ -36,23 +36,25 @@ for _name in ("absl", "asyncio"):
 
 
 @dataclasses.dataclass(frozen=True)
-class Restored:
+class RestoredState:
   """A checkpoint that a run goes on from."""
 
   state: TrainState
   progress: dict[str, Any]  # what `save` was given
 
 
-class Checkpoints:
+class CheckpointManager:
   """The checkpoints of one work directory.
 
-  Keeps the latest `keep` and, where `best` names a metric, the first one in
-  which it was largest (smallest for a loss). Every array and the facts carry a
-  checksum; what does not agree with it is put aside and the one before used.
+  Keeps the latest `keep_checkpoints` and, where `best` names a metric, the
+  first one in which it was largest (smallest for a loss). Every array and the
+  facts carry a checksum; what does not agree with it is put aside and the one
+  before used.
   """
 
-  def __init__(self, workdir: pathlib.Path, keep: int = 3, best: str = ""):
-    kept, order = [policies.LatestN(keep)], None
+  def __init__(self, workdir: pathlib.Path, keep_checkpoints: int = 3,
+               best: str = ""):
+    kept, order = [policies.LatestN(keep_checkpoints)], None
     if best:
       order = lambda m: _order(m["rank"], m["step"])
       kept.append(policies.BestN(get_metric_fn=order, n=1,
@@ -69,7 +71,7 @@ class Checkpoints:
               best_fn=order,
               cleanup_tmp_directories=True))
 
-  def save(self, state: TrainState, facts: Facts, metrics: dict[str, float],
+  def save(self, state: TrainState, facts: Manifest, metrics: dict[str, float],
            progress: dict[str, Any], again: bool = False) -> None:
     """Starts to save; returns when the arrays are copied.
 
@@ -107,8 +109,8 @@ class Checkpoints:
   def latest(self) -> int | None:
     return self._manager.latest_step()
 
-  def restore(self, shape: TrainState, shardings: TrainState, facts: Facts,
-              say: Callable[[str], None]) -> Restored | None:
+  def restore(self, shape: TrainState, shardings: TrainState, facts: Manifest,
+              say: Callable[[str], None]) -> RestoredState | None:
     """The latest whole state, on the devices that `shardings` name.
 
     Args:
@@ -127,7 +129,7 @@ class Checkpoints:
     damaged: dict[int, str] = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       found = self._read(step, shape, shardings, facts)
-      if isinstance(found, Restored):
+      if isinstance(found, RestoredState):
         if damaged:
           places = ", ".join(map(self._put_aside, damaged))
           say(f"Damaged: {places}; going on from step {step}.")
@@ -142,7 +144,7 @@ class Checkpoints:
     return None
 
   def _read(self, step: int, shape: TrainState, shardings: TrainState,
-            facts: Facts) -> Restored | str:
+            facts: Manifest) -> RestoredState | str:
     """What is there, or on every process why it is of no use to one."""
     found, why = None, ""
     try:
@@ -151,14 +153,14 @@ class Checkpoints:
     except Damaged as error:
       why = str(error)
     # All have it before a sum over all devices is taken.
-    if distributed.any_of([found is None])()[0]:
+    if distributed.any_host([found is None])()[0]:
       return why or "another process could not read it"
     state, about = found
     try:
       files.check(state, about)
     except Damaged as error:
       return str(error)
-    return Restored(state, about["progress"])
+    return RestoredState(state, about["progress"])
 
   def _put_aside(self, step: int) -> str:
     """Moves a damaged checkpoint away, so that its step can be saved again."""
@@ -167,7 +169,7 @@ class Checkpoints:
       place.parent.mkdir(exist_ok=True)
       shutil.rmtree(place, ignore_errors=True)
       (self._folder / str(step)).rename(place)
-    distributed.any_of([True])()  # Nobody looks before it is gone.
+    distributed.any_host([True])()  # Nobody looks before it is gone.
     self._manager.reload()
     return str(place)
 
@@ -183,7 +185,7 @@ class Checkpoints:
     finally:
       self._manager.close()
 
-  def __enter__(self) -> "Checkpoints":
+  def __enter__(self) -> "CheckpointManager":
     return self
 
   def __exit__(self, *_: Any) -> None:
@@ -216,7 +218,7 @@ def _explained(folder: pathlib.Path,
 
 
 @dataclasses.dataclass(frozen=True)
-class Saved:
+class Checkpoint:
   """A checkpoint as read.
 
   Attributes:
@@ -225,12 +227,12 @@ class Saved:
   """
 
   params: Any
-  facts: Facts
+  facts: Manifest
   step: int
   scores: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def read(directory: str | pathlib.Path) -> Saved:
+def read(directory: str | pathlib.Path) -> Checkpoint:
   """The checkpoint that a run is used by: its best, or else its latest.
 
   A damaged one is passed over, with a warning.
@@ -239,7 +241,7 @@ def read(directory: str | pathlib.Path) -> Saved:
     UserError: there is none.
   """
   found = history(directory)
-  best = found and Facts.from_json(found[max(found)]).experiment.best
+  best = found and Manifest.from_json(found[max(found)]).experiment.best
   for step in sorted(found, reverse=True, key=lambda s: _order(
       found[s]["rank"] if best else selection.WORST, s)):
     try:
@@ -247,15 +249,15 @@ def read(directory: str | pathlib.Path) -> Saved:
     except Damaged as error:
       _warn_of_damage(directory, step, error)
     else:
-      facts = Facts.from_json(found[step])
-      return Saved(jax.device_get(facts.experiment.adapter.merge(params)),
+      facts = Manifest.from_json(found[step])
+      return Checkpoint(jax.device_get(facts.experiment.adapter.merge(params)),
                    facts, step, found[step]["scores"])
   raise UserError(f"{directory} holds no finished checkpoint that is whole.")
 
 
 def _order(rank: float, step: int) -> tuple[float, int]:
   """What orders checkpoints: of equally good ones the first is the best, as
-  Patience has it, and of those that have no rank the last."""
+  EarlyStopping has it, and of those that have no rank the last."""
   return rank, step if rank == selection.WORST else -step
 
 
@@ -285,7 +287,7 @@ def history(directory: str | pathlib.Path) -> dict[int, dict[str, Any]]:
 
 
 def state_at(directory: str | pathlib.Path, step: int, shape: TrainState,
-             shardings: TrainState, facts: Facts) -> TrainState | None:
+             shardings: TrainState, facts: Manifest) -> TrainState | None:
   """The state that was saved at a step, on the devices of `shardings`; None,
   and a warning, where it is damaged. Nothing is changed in the directory."""
   try:

@@ -14,13 +14,14 @@ from bert_jax.experiment import Experiment
 
 # What may differ between the start of a run and its resumption. Microbatches
 # and layouts change the order of sums, the others nothing of the steps.
-RESUMABLE = ("layout", "microbatches", "log_every", "keep", "evaluate_every",
-             "save_every", "save_minutes", "evaluation_batches", "max_skipped",
-             "spike_deviations", "patience")
+RESUMABLE = ("layout", "microbatches", "log_every", "keep_checkpoints",
+             "evaluate_every", "save_every", "save_minutes",
+             "evaluation_batches", "max_nonfinite_steps", "spike_deviations",
+             "patience")
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class Manifest:
   """What a checkpoint holds beside its arrays."""
 
   experiment: Experiment
@@ -35,14 +36,14 @@ class Facts:
             "data_fingerprint": self.data_fingerprint}
 
   @classmethod
-  def from_json(cls, facts: dict[str, Any]) -> "Facts":
+  def from_json(cls, facts: dict[str, Any]) -> "Manifest":
     if facts["page"]:
       config.run_page(facts["page"], "the page in the checkpoint")
     return cls(config.override(Experiment(), facts["changes"]), facts["page"],
                deserialize(facts["tokenizer"]), facts["data_fingerprint"])
 
 
-def check_same(old: dict[str, Any], new: Facts) -> None:
+def check_same_run(old: dict[str, Any], new: Manifest) -> None:
   """
   Args:
     old: `to_json` of what was begun.

@@ -29,18 +29,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
       distributed.start(options.coordinator, options.processes, options.process)
     options.run(options)
   except (UserError, OSError) as error:
-    told = distributed.part(str(error))
+    told = distributed.exit_together(str(error))
     print(f"bert-jax {options.command}: {told}", file=sys.stderr)
     return 1
   except loop.Stopped as stopped:
     print(f"bert-jax {options.command}: {stopped}", file=sys.stderr)
     return 128 + signal.SIGTERM
   except KeyboardInterrupt:
-    print(distributed.part("Stopped; the same command goes on from the last "
-                           "checkpoint."), file=sys.stderr)
+    print(
+        distributed.exit_together(
+            "Stopped; the same command goes on from the last "
+            "checkpoint."), file=sys.stderr)
     return 130
   except Exception:
-    distributed.part(traceback.format_exc())
+    distributed.exit_together(traceback.format_exc())
     raise
   return 0
 

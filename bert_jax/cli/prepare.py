@@ -64,7 +64,7 @@ def _corpus(options: argparse.Namespace) -> None:
       [[name, *(f"{split.counts[k]:,}"
                 for k in ("documents", "sentences", "tokens"))]
        for name, split in (("train", splits.train),
-                           ("held out", splits.heldout))]))
+                           ("held out", splits.held_out))]))
 
 
 def _show(options: argparse.Namespace) -> None:

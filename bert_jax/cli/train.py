@@ -14,7 +14,7 @@ from bert_jax.studies import glue_suite, sweep
 def add(commands: argparse._SubParsersAction) -> None:
   for name, summary in (
       ("pretrain", "Pretrain on text."),
-      ("finetune", "Train on a labelled task, from the parameters of "
+      ("finetune", "Train on a labeled task, from the parameters of "
        "init_from=WORKDIR where that is given.")):
     training = flags.command(commands, name, _train, summary)
     flags.page(training)
@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     flags.several_hosts(training)
   sweeping = flags.command(
       commands, "sweep", _sweep,
-      "Train on a labelled task with several seeds and rates at once.")
+      "Train on a labeled task with several seeds and rates at once.")
   flags.page(sweeping)
   flags.members(sweeping)
   suite = flags.command(

@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
                         choices=get_args(exporter.Family),
                         help="whose names the network gets; auto (default): "
                         "RoBERTa's if the tokenizer is, else BERT's")
-  for field in dataclasses.fields(model_card.Told):
+  for field in dataclasses.fields(model_card.CardDetails):
     outwards.add_argument(
         f"--{field.name.replace('_', '-')}", default=field.default,
         metavar="TEXT", help=f"for the card: {field.metadata['help']}")
@@ -42,9 +42,9 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-  told = model_card.Told(**{
+  told = model_card.CardDetails(**{
       field.name: getattr(options, field.name)
-      for field in dataclasses.fields(model_card.Told)})
+      for field in dataclasses.fields(model_card.CardDetails)})
   architecture = exporter.export(options.workdir, options.directory, told,
                                  options.family)
   print(f"{options.directory}: {architecture}")

@@ -1,4 +1,4 @@
-"""What an experiment learns from: running text, or a labelled task."""
+"""What an experiment learns from: running text, or a labeled task."""
 
 import dataclasses
 import os
@@ -9,7 +9,7 @@ from bert_jax.config import Choice, UserError
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled import base as labeled, classes, glue, tags
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
-from bert_jax.data.labeled.base import Labelled, few
+from bert_jax.data.labeled.base import LabeledSet, subsample
 from bert_jax.data.labeled.spans import Spans
 from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.pretraining import corpus_builder
@@ -17,7 +17,7 @@ from bert_jax.data.pretraining.corpus import Splits
 from bert_jax.data.pretraining.formats import Format, PairsFormat
 from bert_jax.data.pretraining.rows import PretrainingRows
 from bert_jax.data.records import squad
-from bert_jax.data.records.bad_records import Dirty
+from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.text import docstrings
 from bert_jax.data.tokenizers.base import LoadedTokenizer
@@ -31,14 +31,14 @@ def cache_directory() -> pathlib.Path:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Prepared:
+class Datasets:
   """Data that is ready to be read."""
 
   train: Rows
   evaluation: Rows
   tokenizer: LoadedTokenizer
-  labelled: Labelled | None = None  # the examples of `evaluation`
-  examples: Labelled | None = None  # those of `train`
+  labeled: LabeledSet | None = None  # the examples of `evaluation`
+  examples: LabeledSet | None = None  # those of `train`
   corpus: Splits | None = None
 
   @property
@@ -54,7 +54,7 @@ class Data(Choice):
   examples_per_row: int = 1
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: str | None, labels: tuple[str, ...]) -> Prepared:
+              kind: str | None, labels: tuple[str, ...]) -> Datasets:
     """Reads, tokenizes and caches what is needed.
 
     Args:
@@ -65,8 +65,8 @@ class Data(Choice):
     """
     raise NotImplementedError
 
-  def unlabelled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> Labelled:
+  def unlabeled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> LabeledSet:
     """The examples of a file to predict, whose labels are not looked at.
 
     Raises:
@@ -93,7 +93,7 @@ class TextData(Data):
   held_out_percent: float = 2.0
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: str | None, labels: tuple[str, ...]) -> Prepared:
+              kind: str | None, labels: tuple[str, ...]) -> Datasets:
     splits = corpus_builder.prepare(
         self.text, tokenizer or self.tokenizer,
         cache_directory() / "corpora", self.held_out_percent)
@@ -103,13 +103,13 @@ class TextData(Data):
           split, splits.tokenizer.vocabulary, self.format, self.length,
           self.examples_per_row, seed if shuffle else 0, shuffle)
 
-    return Prepared(rows(splits.train, True), rows(splits.heldout, False),
+    return Datasets(rows(splits.train, True), rows(splits.held_out, False),
                     splits.tokenizer, corpus=splits)
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledData(Data):
-  """Labelled examples; members say where they come from.
+class LabeledData(Data):
+  """Labeled examples; members say where they come from.
 
   Attributes:
     tokenizer: for a network that starts from nothing; otherwise that of the
@@ -118,7 +118,7 @@ class LabelledData(Data):
       there is no set of their own for it.
     shots: train on so many examples of each class (where they have none, in
       all); None: on all.
-    draw: which sample of `shots`.
+    shots_seed: which sample of `shots`.
     augmentation: how training texts are changed in every epoch.
   """
 
@@ -127,32 +127,32 @@ class LabelledData(Data):
   tokenizer: Tokenizer = SentencePieceTokenizer()
   held_out_percent: float = 10.0
   shots: int | None = None
-  draw: int = 0
+  shots_seed: int = 0
   augmentation: Augmentation = NoAugmentation()
 
   def sets(self, kind: str,
-           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+           labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
     """The examples to train and to evaluate on."""
     raise NotImplementedError
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: str | None, labels: tuple[str, ...]) -> Prepared:
+              kind: str | None, labels: tuple[str, ...]) -> Datasets:
     if kind is None:
       raise UserError(f"data={self.choice_name} has labels, but the objective "
                       "takes none; set one that does, as objective="
                       "classification, regression or tagging.")
     train, evaluation = self.sets(kind, labels)
-    train = few(train, self.shots, self.draw)
+    train = subsample(train, self.shots, self.shots_seed)
     tokenizer = tokenizer or self.tokenizer.build(train.texts())
     shape = tokenizer, self.length, self.examples_per_row
-    return Prepared(
+    return Datasets(
         train.rows(*shape, seed, augmentation=self.augmentation),
         evaluation.rows(*shape, seed=0, shuffle=False), tokenizer, evaluation,
         train)
 
 
 @dataclasses.dataclass(frozen=True)
-class TableData(LabelledData):
+class TableData(LabeledData):
   """TSV, CSV, JSON lines, CoNLL columns, or tfds:NAME:SPLIT.
 
   Attributes:
@@ -165,7 +165,7 @@ class TableData(LabelledData):
   columns: Columns = Columns()
 
   def sets(self, kind: str,
-           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+           labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
     if not self.train:
       raise UserError("data.train: name the file of the training examples, as "
                       "in data.train=train.tsv.")
@@ -175,14 +175,14 @@ class TableData(LabelledData):
     return train, classes.read(self.evaluation, self.columns, kind,
                                train.label_names)
 
-  def unlabelled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> Labelled:
+  def unlabeled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> LabeledSet:
     return classes.read(source, dataclasses.replace(self.columns, label=""),
                         kind, labels)
 
 
 @dataclasses.dataclass(frozen=True)
-class GlueData(LabelledData):
+class GlueData(LabeledData):
   """A task of GLUE, from its own files or through TFDS.
 
   Attributes:
@@ -194,7 +194,7 @@ class GlueData(LabelledData):
 
   folder: str = "glue"
   task: str = "MRPC"
-  dirty: Dirty = "skip"
+  bad_records: OnBadRecord = "skip"
 
   def facts(self, kind: str, labels: tuple[str, ...]) -> glue.Task:
     task = glue.task_facts(self.task)
@@ -207,13 +207,13 @@ class GlueData(LabelledData):
     return task
 
   def sets(self, kind: str,
-           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+           labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
     self.facts(kind, labels)
-    return tuple(glue.read(self.folder, self.task, split, self.dirty)
+    return tuple(glue.read(self.folder, self.task, split, self.bad_records)
                  for split in ("train", "dev"))
 
-  def unlabelled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> Labelled:
+  def unlabeled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> LabeledSet:
     """Of a file with the columns of the task's test file, or of "test"."""
     task = self.facts(kind, labels)
     if source == "test":
@@ -222,7 +222,7 @@ class GlueData(LabelledData):
 
 
 @dataclasses.dataclass(frozen=True)
-class SquadData(SpanOptions, LabelledData):
+class SquadData(SpanOptions, LabeledData):
   """Questions about contexts: SQuAD's .json, JSON lines, or tfds:NAME:SPLIT.
 
   Attributes:
@@ -236,17 +236,17 @@ class SquadData(SpanOptions, LabelledData):
   examples_per_row: int = 4
   train: str = ""
   evaluation: str = ""
-  dirty: Dirty = "error"
+  bad_records: OnBadRecord = "error"
 
   def sets(self, kind: str,
-           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+           labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
     if kind != "span":
       raise UserError("data=squad has answers that are spans of contexts; set "
                       "objective=span.")
     if not self.train:
       raise UserError("data.train: name the file of the questions to train "
                       "on, as in data.train=train-v1.1.json.")
-    train = Spans.of(squad.read(self.train, self.dirty), self)
+    train = Spans.of(squad.read(self.train, self.bad_records), self)
     none = sum(not right for right in train.labels)
     if none and self.null_threshold is None:
       raise UserError(
@@ -254,16 +254,16 @@ class SquadData(SpanOptions, LabelledData):
           "data.null_threshold=0 and the network may give none (SQuAD 2.0).")
     if not self.evaluation:
       return labeled.split(train, self.held_out_percent)
-    return train, Spans.of(squad.read(self.evaluation, self.dirty), self)
+    return train, Spans.of(squad.read(self.evaluation, self.bad_records), self)
 
-  def unlabelled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> Labelled:
-    return Spans.of(squad.read(source, self.dirty, labelled=False), self,
-                    labelled=False)
+  def unlabeled(self, source: str, kind: str | None,
+                 labels: tuple[str, ...]) -> LabeledSet:
+    return Spans.of(squad.read(source, self.bad_records, labeled=False), self,
+                    labeled=False)
 
 
 @dataclasses.dataclass(frozen=True)
-class CodeWordsData(LabelledData):
+class CodeWordsData(LabeledData):
   """Which words the authors of the embedded text marked as code.
 
   The marks are taken away; names that a TextData with the same
@@ -273,7 +273,7 @@ class CodeWordsData(LabelledData):
   held_out_percent: float = 15.0
 
   def sets(self, kind: str,
-           labels: tuple[str, ...]) -> tuple[Labelled, Labelled]:
+           labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
     if kind != "tags":
       raise UserError("data=code_words has a tag for every word; set "
                       "objective=tagging.")

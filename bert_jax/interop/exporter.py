@@ -5,18 +5,19 @@ from typing import Literal
 
 from bert_jax.checkpoints.manager import read
 from bert_jax.interop import hf_checkpoint, model_card
-from bert_jax.interop.model_card import Told
+from bert_jax.interop.model_card import CardDetails
 from bert_jax.training.param_paths import leaves
 
 Family = Literal["auto", "bert", "roberta"]
 
 
 def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
-           told: Told = Told(), family: Family = "auto") -> str:
+           details: CardDetails = CardDetails(),
+           family: Family = "auto") -> str:
   """Writes a directory that `transformers` loads.
 
   Args:
-    told: for the model card.
+    details: for the model card.
     family: what the network is called; "auto": RoBERTa where the tokenizer is
       RoBERTa's, else BERT.
 
@@ -41,6 +42,6 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
   hf_checkpoint.write(
         directory, options, tensors,
         tokenizer.directory(model.max_position_embeddings)
-        | {"README.md": model_card.write(saved, workdir, told, architecture,
+        | {"README.md": model_card.write(saved, workdir, details, architecture,
                                          directory.name).encode()})
   return architecture

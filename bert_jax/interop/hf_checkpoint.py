@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax.config import UserError
 from bert_jax.interop import hf_config, parameter_map, torch_pickle
 from bert_jax.interop.hf_config import Architecture
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 
 
@@ -139,7 +139,7 @@ def write(directory: pathlib.Path, options: Mapping[str, Any],
     (directory / name).write_bytes(data)
 
 
-def written(model: Bert, objective: Objective, params: Params,
+def written(model: BertConfig, objective: Objective, params: Params,
             first_position: int | None = None
             ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """What config.json says, and the tensors under the names of its class.

@@ -10,7 +10,7 @@ from bert_jax import config
 from bert_jax.config import UserError, nearest
 from bert_jax.interop import parameter_map
 from bert_jax.model.attention import DotProductAttention
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import (
     Classification, MultiLabel, MultipleChoice, Tagging)
@@ -69,7 +69,7 @@ class Architecture:
     first_position: rows of the position table before the first token's.
   """
 
-  model: Bert
+  model: BertConfig
   objective: Objective
   parts: frozenset[str]
   first_position: int = 0
@@ -124,7 +124,7 @@ def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
   return Architecture(model, objective, found, first)
 
 
-def _model(options: Mapping[str, Any], first: int, source: str) -> Bert:
+def _model(options: Mapping[str, Any], first: int, source: str) -> BertConfig:
   wrong = [f"{key}={options[key]}" for key, value in (
       ("position_embedding_type", "absolute"), ("is_decoder", False),
       ("add_cross_attention", False)) if options.get(key, value) != value]
@@ -134,7 +134,7 @@ def _model(options: Mapping[str, Any], first: int, source: str) -> Bert:
   if "vocab_size" not in options:
     raise UserError(f"{source} has no vocab_size and describes no BERT.")
   given = {field.name: options[field.name]
-           for field in dataclasses.fields(Bert)
+           for field in dataclasses.fields(BertConfig)
            if field.name in options and field.name not in (
                "position_embedding_type", "attention", "dtype")}
   act = given.get("hidden_act", "gelu")
@@ -145,12 +145,13 @@ def _model(options: Mapping[str, Any], first: int, source: str) -> Bert:
   if "max_position_embeddings" in given:
     given["max_position_embeddings"] -= first
   try:
-    return config.override(Bert(), [f"{k}={v}" for k, v in given.items()])
+    return config.override(BertConfig(), [f"{k}={v}" for k, v in given.items()])
   except UserError as error:
     raise UserError(f"{source}: {error}") from None
 
 
-def _check_roberta(roberta: bool, model: Bert, parts: frozenset[str]) -> None:
+def _check_roberta(roberta: bool, model: BertConfig,
+                   parts: frozenset[str]) -> None:
   if roberta and "mlm" in parts and model.hidden_act != "gelu":
     raise UserError("RoBERTa's masked-LM head always has hidden_act=gelu; this "
                     f"network's {model.hidden_act} cannot be had in both.")
@@ -217,7 +218,7 @@ def _objective(kind: str, options: Mapping[str, Any],
   return member(labels=labels)
 
 
-def write(model: Bert, objective: Objective, parts: set[str],
+def write(model: BertConfig, objective: Objective, parts: set[str],
           roberta: bool) -> tuple[dict[str, Any], str]:
   """`config.json`, and the prefix of the encoder's tensors.
 
@@ -241,7 +242,7 @@ def write(model: Bert, objective: Objective, parts: set[str],
   options = {
       "architectures": [FAMILIES[family] + ending], "model_type": family,
       **{field.name: getattr(model, field.name)
-         for field in dataclasses.fields(Bert) if field.name not in (
+         for field in dataclasses.fields(BertConfig) if field.name not in (
              "norm_placement", "attention", "dtype", "scan_unroll")},
       "tie_word_embeddings": True, **labels}
   return options, "" if ending == "Model" else f"{family}."

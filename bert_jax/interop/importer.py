@@ -8,8 +8,8 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from bert_jax.checkpoints.manager import Checkpoints, history
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manager import CheckpointManager, history
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
 from bert_jax.data.sources import Data, SquadData, TableData, TextData
 from bert_jax.data.tokenizers import choices, hf_directory, wordpiece
@@ -18,7 +18,7 @@ from bert_jax.experiment import Experiment
 from bert_jax.interop import hf_checkpoint, hub, tf_checkpoint
 from bert_jax.interop.hf_checkpoint import Params
 from bert_jax.interop.hf_config import Architecture
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.training.step import TrainState
 
@@ -27,7 +27,7 @@ from bert_jax.training.step import TrainState
 class Imported:
   """A network from elsewhere."""
 
-  model: Bert
+  model: BertConfig
   params: Any
   objective: Objective  # that its heads are for; Similarity if it has none
   tokenizer: LoadedTokenizer
@@ -58,11 +58,11 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
   experiment = Experiment(
       model=imported.model, objective=imported.objective,
       data=_data(imported.objective, imported.model.max_position_embeddings))
-  facts = Facts(experiment, "", imported.tokenizer,
+  facts = Manifest(experiment, "", imported.tokenizer,
                 f"imported from {imported.source}")
   zero = jnp.zeros((), jnp.int32)
   state = TrainState(zero, zero, jax.tree.map(jnp.asarray, imported.params), ())
-  with Checkpoints(workdir) as checkpoints:
+  with CheckpointManager(workdir) as checkpoints:
     checkpoints.save(state, facts, {}, {"seconds": 0.0})
   return experiment
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_jax import config
-from bert_jax.checkpoints.manager import Saved, history
+from bert_jax.checkpoints.manager import Checkpoint, history
 from bert_jax.experiment import Experiment
 from bert_jax.reporting import markdown
 from bert_jax.training.flops import flops_per_token
@@ -27,48 +27,48 @@ def _told(meaning: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class CardDetails:
   """What only the user knows; "" is "not recorded"."""
 
   data: str = _told("what the network was trained on")
-  data_licence: str = _told("of that")
-  licence: str = _told("of the weights, as the hub abbreviates it: apache-2.0")
+  data_license: str = _told("of that")
+  license: str = _told("of the weights, as the hub abbreviates it: apache-2.0")
   language: str = _told("as in en")
   limits: str = _told("known ones, beside those that the run shows")
 
 
-def write(saved: Saved, workdir: pathlib.Path, told: Told,
+def write(saved: Checkpoint, workdir: pathlib.Path, details: CardDetails,
           architecture: str, name: str) -> str:
   """
   Args:
     saved: the network.
     workdir: of the run.
-    told: by the user.
+    details: by the user.
     architecture: the class of `transformers`.
     name: the title.
   """
   experiment = saved.facts.experiment
   progress = history(workdir)[saved.step]["progress"]
   return "\n\n".join([
-      _header(saved, told, architecture),
+      _header(saved, details, architecture),
       f"# {name}",
       _summary(saved, architecture),
       "## Use\n\n" + _use(architecture, experiment),
       "## Training\n\n" + markdown.table(
-          ["", ""], _training(saved, progress, told)),
+          ["", ""], _training(saved, progress, details)),
       "## Scores\n\n" + _scores(saved),
-      "## Known limits\n\n" + "\n".join(_limits(saved, told)),
+      "## Known limits\n\n" + "\n".join(_limits(saved, details)),
       "## Options\n\nDifferent from BERT-base as published:\n\n```\n"
       + "\n".join(config.changes(Experiment(), experiment)) + "\n```"]) + "\n"
 
 
-def _header(saved: Saved, told: Told, architecture: str) -> str:
+def _header(saved: Checkpoint, details: CardDetails, architecture: str) -> str:
   """YAML between lines of dashes; JSON's strings are YAML's."""
   fields = {"library_name": "transformers", "tags": ["bert", "bert-jax"]}
-  if told.licence:
-    fields["license"] = told.licence
-  if told.language:
-    fields["language"] = told.language
+  if details.license:
+    fields["license"] = details.license
+  if details.language:
+    fields["language"] = details.language
   kind = saved.facts.experiment.objective.label_kind
   use = _USES[kind] if kind in _USES else (
       "feature-extraction" if architecture.endswith("Model") else "fill-mask")
@@ -78,15 +78,15 @@ def _header(saved: Saved, told: Told, architecture: str) -> str:
     fields["model-index"] = [{
         "name": "bert-jax", "results": [{
             "task": {"type": use},
-            "dataset": {"name": told.data or UNKNOWN,
-                        "type": told.data or UNKNOWN},
+            "dataset": {"name": details.data or UNKNOWN,
+                        "type": details.data or UNKNOWN},
             "metrics": [{"type": name, "value": value}
                         for name, value in saved.scores.items()]}]}]
   return "\n".join(["---", *(f"{k}: {json.dumps(v, ensure_ascii=False)}"
                              for k, v in fields.items()), "---"])
 
 
-def _summary(saved: Saved, architecture: str) -> str:
+def _summary(saved: Checkpoint, architecture: str) -> str:
   model = saved.facts.experiment.model
   objective = saved.facts.experiment.objective
   labels = (f" Labels: {', '.join(objective.labels)}." if objective.labels
@@ -112,13 +112,13 @@ def _use(architecture: str, experiment: Experiment) -> str:
           "```")
 
 
-def _training(saved: Saved, progress: Mapping[str, Any],
-              told: Told) -> list[list[str]]:
+def _training(saved: Checkpoint, progress: Mapping[str, Any],
+              details: CardDetails) -> list[list[str]]:
   experiment = saved.facts.experiment
   optimizer, schedule = experiment.optimizer, experiment.schedule
   rows = [
-      ["data", told.data or UNKNOWN],
-      ["licence of the data", told.data_licence or UNKNOWN],
+      ["data", details.data or UNKNOWN],
+      ["license of the data", details.data_license or UNKNOWN],
       ["started from", experiment.init_from or "random parameters"]]
   if not saved.step:  # Imported: nothing is known of how it was trained.
     return [*rows[:2], ["came from", saved.facts.data_fingerprint],
@@ -140,7 +140,7 @@ def _training(saved: Saved, progress: Mapping[str, Any],
       ["fingerprint of the data", saved.facts.data_fingerprint]]
 
 
-def _scores(saved: Saved) -> str:
+def _scores(saved: Checkpoint) -> str:
   if not saved.scores:
     return f"Scores: {UNKNOWN}."
   experiment = saved.facts.experiment
@@ -161,10 +161,10 @@ def _scores(saved: Saved) -> str:
           "change from seed to seed.")
 
 
-def _limits(saved: Saved, told: Told) -> list[str]:
+def _limits(saved: Checkpoint, details: CardDetails) -> list[str]:
   experiment, found = saved.facts.experiment, []
-  if told.limits:
-    found.append(f"* {told.limits}")
+  if details.limits:
+    found.append(f"* {details.limits}")
   positions = experiment.model.max_position_embeddings
   found.append(f"* Texts of more than {positions} tokens have to be cut.")
   if saved.step and experiment.data.length < positions:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from bert_jax.config import UserError
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 
 _LISTED = 20  # tensors named in an error, of each kind
 
@@ -151,7 +151,7 @@ def their_name(name: str, architecture: str, prefix: str) -> str:
   return f"{prefix}{name}" if inside else name
 
 
-def sizes(model: Bert, classes: int = 0) -> dict[str, int]:
+def sizes(model: BertConfig, classes: int = 0) -> dict[str, int]:
   """How large each dimension is."""
   width, heads = model.hidden_size, model.num_attention_heads
   return {"V": model.vocab_size, "S": model.max_position_embeddings,
@@ -166,8 +166,8 @@ def parts(tensors: Mapping[str, np.ndarray]) -> set[str]:
           if any(name in tensors for name in _names(entry, 1))}
 
 
-def to_ours(tensors: Mapping[str, np.ndarray], model: Bert, wanted: set[str],
-            source: str) -> dict[str, np.ndarray]:
+def to_ours(tensors: Mapping[str, np.ndarray], model: BertConfig,
+            wanted: set[str], source: str) -> dict[str, np.ndarray]:
   """Our parameters by their paths, float32.
 
   Args:
@@ -199,7 +199,7 @@ def to_ours(tensors: Mapping[str, np.ndarray], model: Bert, wanted: set[str],
 
 
 def to_theirs(params: Mapping[str, np.ndarray],
-              model: Bert) -> dict[str, np.ndarray]:
+              model: BertConfig) -> dict[str, np.ndarray]:
   """Their tensors, under the table's names, of parameters by their paths.
 
   Raises:

@@ -29,7 +29,7 @@ def entity_scores(
   """What conlleval prints, of sentences of tags.
 
   An entity is right when bounds and kind are. Precision, recall and F1 are
-  zero where their denominator is; `tag_accuracy` is the share of labelled words
+  zero where their denominator is; `tag_accuracy` is the share of labeled words
   with the right tag, nan where there are none.
   """
   right = predicted = wanted = words = right_words = 0

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice
-from bert_jax.model.layers import Site, dropout
+from bert_jax.model.layers import DropoutSite, dropout
 from bert_jax.model.visibility import visible
 
 
@@ -55,5 +55,6 @@ class DotProductAttention(Attention):
     hidden = jnp.finfo(jnp.float32).min
     score_BHLM = jnp.where(visible_BLM[:, None], score_BHLM, hidden)
     weight_BHLM = jax.nn.softmax(score_BHLM).astype(value_BMHK.dtype)
-    weight_BHLM = dropout(weight_BHLM, dropout_rate, keys_B, Site.ATTENTION)
+    weight_BHLM = dropout(weight_BHLM, dropout_rate, keys_B,
+                          DropoutSite.ATTENTION)
     return jnp.einsum("BHLM,BMHK->BLHK", weight_BHLM, value_BMHK)

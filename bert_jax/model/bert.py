@@ -9,7 +9,7 @@ from bert_jax.model.layers import Activation
 
 
 @dataclasses.dataclass(frozen=True)
-class Bert:
+class BertConfig:
   """The model's options; names and defaults of `bert_config.json`."""
 
   vocab_size: int | None = None  # None: as the tokenizer has.

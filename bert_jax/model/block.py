@@ -2,13 +2,14 @@
 
 import flax.linen as nn
 
-from bert_jax.model.bert import Bert
-from bert_jax.model.layers import Dense, Site, activation, dropout, fold_in
+from bert_jax.model.bert import BertConfig
+from bert_jax.model.layers import (
+    Dense, DropoutSite, activation, dropout, fold_in)
 from bert_jax.model.norms import Norm
 
 
 class SelfAttention(nn.Module):
-  options: Bert
+  options: BertConfig
 
   def setup(self):
     o = self.options
@@ -24,13 +25,13 @@ class SelfAttention(nn.Module):
         self.query(x_BLD), self.key(x_BLD), self.value(x_BLD),
         example_ids_BL, example_ids_BL, o.attention_probs_dropout_prob, keys_B)
     return dropout(self.output(mixed_BLHK), o.hidden_dropout_prob, keys_B,
-                   Site.ATTENTION_OUTPUT)
+                   DropoutSite.ATTENTION_OUTPUT)
 
 
 class Layer(nn.Module):
   """Attention and feed-forward, each with a residual and a norm."""
 
-  options: Bert
+  options: BertConfig
 
   def setup(self):
     o = self.options
@@ -65,4 +66,4 @@ class Layer(nn.Module):
     o = self.options
     inner_BLF = activation(o.hidden_act)(self.intermediate(x_BLD))
     return dropout(self.output(inner_BLF), o.hidden_dropout_prob, keys_B,
-                   Site.OUTPUT)
+                   DropoutSite.OUTPUT)

@@ -4,23 +4,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bert_jax.model.bert import Bert
-from bert_jax.model.layers import Site, dropout, initializer
+from bert_jax.model.bert import BertConfig
+from bert_jax.model.layers import DropoutSite, dropout, initializer
 from bert_jax.model.norms import Norm
 from bert_jax.model.positions import sinusoids
 
 
 class Embeddings(nn.Module):
-  """Word, position and token type, summed and normalised."""
+  """Word, position and token type, summed and normalized."""
 
-  options: Bert
+  options: BertConfig
 
   def setup(self):
     o = self.options
-    self.word_embeddings = Table(o.vocab_size, o)
+    self.word_embeddings = Embed(o.vocab_size, o)
     if o.position_embedding_type == "absolute":
-      self.position_embeddings = Table(o.max_position_embeddings, o)
-    self.token_type_embeddings = Table(o.type_vocab_size, o)
+      self.position_embeddings = Embed(o.max_position_embeddings, o)
+    self.token_type_embeddings = Embed(o.type_vocab_size, o)
     self.norm = Norm(o.layer_norm_eps)
 
   def __call__(self, input_ids_BL, token_type_ids_BL, position_ids_BL, keys_B):
@@ -35,15 +35,15 @@ class Embeddings(nn.Module):
       case "none":
         pass
     x_BLD = dropout(self.norm(x_BLD), o.hidden_dropout_prob, keys_B,
-                    Site.EMBEDDINGS)
+                    DropoutSite.EMBEDDINGS)
     return x_BLD.astype(o.dtype)
 
 
-class Table(nn.Module):
+class Embed(nn.Module):
   """One learned vector for each of `size` ids; ids beyond it are clamped."""
 
   size: int
-  options: Bert
+  options: BertConfig
 
   def setup(self):
     self.embedding = self.param("embedding", initializer(self.options),

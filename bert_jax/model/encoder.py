@@ -4,17 +4,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.block import Layer
 from bert_jax.model.embeddings import Embeddings
-from bert_jax.model.layers import Dense, Site, fold_in
+from bert_jax.model.layers import Dense, DropoutSite, fold_in
 from bert_jax.model.norms import Norm
 
 
 class Encoder(nn.Module):
   """BERT (Devlin et al. 2019) up to its last hidden states and the pooler."""
 
-  options: Bert
+  options: BertConfig
 
   def setup(self):
     o = self.options
@@ -87,7 +87,7 @@ class Encoder(nn.Module):
 
   def _per_layer(self, example_ids_BL, keys_B):
     numbers_N = jnp.arange(self.options.num_hidden_layers)
-    return numbers_N, example_ids_BL, fold_in(keys_B, Site.LAYERS)
+    return numbers_N, example_ids_BL, fold_in(keys_B, DropoutSite.LAYERS)
 
   def _finish(self, x_BLD):
     if self.options.norm_placement == "pre":

@@ -4,16 +4,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import gather
-from bert_jax.model.layers import Dense, Site, activation, dropout
+from bert_jax.model.layers import Dense, DropoutSite, activation, dropout
 from bert_jax.model.norms import Norm
 
 
 class MlmHead(nn.Module):
   """Transform, then the transposed word embeddings as decoder."""
 
-  options: Bert
+  options: BertConfig
 
   @nn.compact
   def __call__(
@@ -52,7 +52,7 @@ class ClassificationHead(nn.Module):
   sequence_output_BLD for a label a token.
   """
 
-  options: Bert
+  options: BertConfig
   classes: int
   dropout_rate: float
 
@@ -65,7 +65,7 @@ class ClassificationHead(nn.Module):
       self, x_BED: jax.Array, keys_B: jax.Array | None = None
   ) -> jax.Array:
     """Float32 logits (B, E, C) of (B, E, D)."""
-    x_BED = dropout(x_BED, self.dropout_rate, keys_B, Site.HEAD)
+    x_BED = dropout(x_BED, self.dropout_rate, keys_B, DropoutSite.HEAD)
     return self.dense(x_BED).astype(jnp.float32)
 
 

@@ -15,7 +15,7 @@ Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
 _LEVELS = 256
 
 
-class Site(enum.IntEnum):
+class DropoutSite(enum.IntEnum):
   """Places that draw from a row's key, each with a stream of its own."""
 
   EMBEDDINGS = 0

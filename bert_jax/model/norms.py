@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 class Norm(nn.Module):
-  """Layer normalisation over the last dimension, in float32."""
+  """Layer normalization over the last dimension, in float32."""
 
   epsilon: float
 
@@ -17,7 +17,7 @@ class Norm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, shape)
     scale, bias = (jnp.expand_dims(p, range(x.ndim - 1)) for p in (scale, bias))
     full = x.astype(jnp.float32)
-    centred = full - full.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt(variance + self.epsilon)
+    centered = full - full.mean(-1, keepdims=True)
+    variance = jnp.square(centered).mean(-1, keepdims=True)
+    normal = centered * jax.lax.rsqrt(variance + self.epsilon)
     return (normal * scale + bias).astype(x.dtype)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
-from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
@@ -25,13 +25,13 @@ class Objective(Choice):
   those of the whole global batch however it is split.
   """
 
-  # What the labels in the data are, as data.labelled names their kinds; None:
+  # What the labels in the data are, as data.labeled names their kinds; None:
   # the text itself is what is learned.
   label_kind: ClassVar[str | None] = None
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
 
-  def complete(self, examples: Labelled) -> "Objective":
+  def complete(self, examples: LabeledSet) -> "Objective":
     """With what the training examples decide, as the names of the labels.
 
     Raises:

@@ -11,7 +11,7 @@ import optax
 
 from bert_jax.config import UserError
 from bert_jax.data.labeled import segments
-from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.classes import Classes
 from bert_jax.data.labeled.multi_label import LabelSets
 from bert_jax.data.labeled.tags import Tags
@@ -22,16 +22,16 @@ from bert_jax.objectives.base import (
     Batch, Objective, Pairs, cross_entropy, hits, pooled_logits, weighted_sum)
 
 
-class OneOf:
+class SoftmaxObjective:
   """Shared by objectives whose `classifier` picks one of several by softmax."""
 
-  def labelled(self, batch: Batch) -> jax.Array:
+  def labeled(self, batch: Batch) -> jax.Array:
     """1.0 where there is a label, in the labels' shape."""
     return batch["example_mask"]
 
   def weighed(self, batch: Batch) -> jax.Array:
     """What each label weighs in the loss."""
-    return self.labelled(batch)
+    return self.labeled(batch)
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"classifier": self.weighed(batch).sum()}
@@ -45,7 +45,7 @@ class OneOf:
   def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
               vocabulary: Vocabulary) -> Pairs:
     right, mask = (hits(logits["classifier"], batch["labels"]),
-                   self.labelled(batch))
+                   self.labeled(batch))
     return {"batch_accuracy": (weighted_sum(right, mask), mask.sum())}
 
   def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
@@ -83,7 +83,7 @@ class MultiLabel(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class MultipleChoice(OneOf, Objective):
+class MultipleChoice(SoftmaxObjective, Objective):
   """One of several texts that follow another (Devlin et al. 2019, 4.4).
 
   Each choice is a segment with a logit; the softmax is over an example's
@@ -101,7 +101,7 @@ class MultipleChoice(OneOf, Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Classes(OneOf, Objective):
+class _Classes(SoftmaxObjective, Objective):
   """
   Attributes:
     labels: the names in the order of their ids; left empty, they are those of
@@ -123,7 +123,7 @@ class _Classes(OneOf, Objective):
           f"objective.class_weights={','.join(map(str, self.class_weights))}: "
           "each at least 0, and one above.")
 
-  def complete(self, examples: Labelled) -> "_Classes":
+  def complete(self, examples: LabeledSet) -> "_Classes":
     weights_C = self.class_weights
     if self.balanced:
       count_C = examples.counts_C()
@@ -139,9 +139,9 @@ class _Classes(OneOf, Objective):
 
   def weighed(self, batch: Batch) -> jax.Array:
     if not self.class_weights:
-      return self.labelled(batch)
+      return self.labeled(batch)
     weights_C = jnp.asarray(self.class_weights, jnp.float32)
-    return self.labelled(batch) * weights_C[jnp.maximum(batch["labels"], 0)]
+    return self.labeled(batch) * weights_C[jnp.maximum(batch["labels"], 0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,5 +170,5 @@ class Tagging(_Classes):
         encoder.options.hidden_dropout_prob, name="classifier")
     return {"classifier": head(sequence_output_BLD, keys_B)}
 
-  def labelled(self, batch: Batch) -> jax.Array:
+  def labeled(self, batch: Batch) -> jax.Array:
     return (batch["labels"] >= 0).astype(jnp.float32)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import UserError
 from bert_jax.data.labeled import segments
-from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.model.encoder import Encoder, gather
 from bert_jax.model.heads import mean_pool
 from bert_jax.objectives.base import (
@@ -75,7 +75,7 @@ class Contrastive(Similarity):
 
   scale: float = 20.0
 
-  def complete(self, examples: Labelled) -> "Contrastive":
+  def complete(self, examples: LabeledSet) -> "Contrastive":
     return self  # Pairs need no labels.
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:

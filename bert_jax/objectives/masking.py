@@ -21,15 +21,16 @@ class Masking(Choice):
   """
 
   rate: float = 0.15
-  mask_share: float = 0.8
-  random_share: float = 0.1
+  mask_fraction: float = 0.8
+  random_fraction: float = 0.1
 
   def __post_init__(self):
     if not 0 < self.rate < 1:
       raise UserError(f"masking.rate={self.rate}: must lie between 0 and 1.")
-    if not 0 <= self.mask_share + self.random_share <= 1:
-      raise UserError("masking.mask_share + masking.random_share = "
-                      f"{self.mask_share + self.random_share}: at most 1.")
+    if not 0 <= self.mask_fraction + self.random_fraction <= 1:
+      raise UserError(
+          "masking.mask_fraction + masking.random_fraction = "
+          f"{self.mask_fraction + self.random_fraction}: at most 1.")
 
   def predictions_per_row(self, length: int) -> int:
     """P: Google's own choices, 20 of 128 and 80 of 512 tokens at 15%."""
@@ -88,9 +89,9 @@ class Masking(Choice):
     random_BP = ordinary[jax.vmap(lambda k: jax.random.randint(
         k, (predicted,), 0, ordinary.size))(draw_B)]
     mask = jnp.asarray(vocabulary.mask_id, labels_BP.dtype)
-    kept_BP = jnp.where(uniform_BP < self.mask_share + self.random_share,
+    kept_BP = jnp.where(uniform_BP < self.mask_fraction + self.random_fraction,
                         random_BP, labels_BP)
-    return jnp.where(uniform_BP < self.mask_share, mask, kept_BP)
+    return jnp.where(uniform_BP < self.mask_fraction, mask, kept_BP)
 
 
 def _fits(unit_BP: jax.Array, size_BP: jax.Array,

@@ -1,4 +1,4 @@
-"""Masked language modelling, alone and with next-sentence prediction."""
+"""Masked language modeling, alone and with next-sentence prediction."""
 
 import dataclasses
 import math

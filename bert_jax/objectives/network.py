@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.objectives.base import Batch, Objective
 
@@ -14,7 +14,7 @@ class Network(nn.Module):
   Without `keys_B` (one key a row) nothing is dropped.
   """
 
-  options: Bert
+  options: BertConfig
   objective: Objective
 
   @nn.compact

@@ -273,7 +273,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   for path, leaf in leaves(work.state.params).items():
     differentiated = path in trained
     whole = {axis: size for axis, size in zip(
-        look_up(rules.LAYOUT, path), leaf.shape)
+        look_up(rules.SHARDING_RULES, path), leaf.shape)
         if axis and size % axes[axis] == 0}
     over = {axis: axes[axis] if axis in whole else 1
             for axis in ("fsdp", "tensor")}

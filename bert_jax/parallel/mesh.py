@@ -18,7 +18,7 @@ def make_mesh(data: int | None = None, fsdp: int = 1, tensor: int = 1,
               devices: Sequence[jax.Device] | None = None) -> Mesh:
   """A mesh of `data x fsdp x tensor` devices; no data: all that are left.
 
-  Neighbours on a mesh axis are neighbours on a TPU's network. Where the
+  Neighbors on a mesh axis are neighbors on a TPU's network. Where the
   devices lie in several slices, the data axis goes over the slow network
   between them, and only that.
 

@@ -10,17 +10,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import UserError
 from bert_jax.model.block import Layer
-from bert_jax.model.embeddings import Embeddings, Table as Lookup
+from bert_jax.model.embeddings import Embed, Embeddings
 from bert_jax.objectives.base import Batch
 from bert_jax.objectives.network import Network
-from bert_jax.training.param_paths import Table, look_up, path_of
+from bert_jax.training.param_paths import Rules, look_up, path_of
 
 # Rows go over the first two axes; `tensor` splits heads, feed-forward and
 # vocabulary (Megatron-LM), `fsdp` the other dimension of the large matrices.
 # Small tables are everywhere: the vectors looked up in a part of a table go
 # over the network, and are more than such a table.
 # The leading axis of what lies below encoder/layers is the layer.
-LAYOUT: Table[P] = (
+SHARDING_RULES: Rules[P] = (
     (r"embeddings/word_embeddings/embedding$", P("tensor", "fsdp")),
     (r"embeddings/(position|token_type)_embeddings/embedding$", P()),
     (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor", None)),
@@ -55,13 +55,13 @@ def shardings(tree: Any, mesh: Mesh) -> Any:
     path = path_of(keys)
     path = path[path.find("encoder/"):] if "encoder/" in path else path
     try:
-      spec = look_up(LAYOUT, path)
+      spec = look_up(SHARDING_RULES, path)
     except ValueError:
       raise UserError(
           f"No rule says how the parameter {path!r} lies on several devices. "
           "Those that a page defines are best made in its objective's "
           "`logits`, outside of the encoder (they are copied to every device "
-          "then); for one inside of it, add a line to LAYOUT in "
+          "then); for one inside of it, add a line to SHARDING_RULES in "
           "bert_jax/parallel/rules.py.") from None
     return NamedSharding(mesh, P(*(
         axis if axis and size % mesh.shape[axis] == 0 else None
@@ -100,7 +100,7 @@ class PlacedNetwork:
     """Runs a method of a module and places what it gives."""
     keep = lambda x: self._constrain(x, ("data", "fsdp"))
     match context.module, context.method_name:
-      case Lookup(), "__call__" if self._split(context.module.path):
+      case Embed(), "__call__" if self._split(context.module.path):
         # Each device looks up its part of the width, for all rows that share
         # the parts; then the parts go to where the rows are. In one step the
         # compiler would copy everything everywhere.
@@ -117,7 +117,7 @@ class PlacedNetwork:
 
   def _split(self, path: Sequence[str]) -> bool:
     """Whether fsdp splits the table there."""
-    return "fsdp" in look_up(LAYOUT, "/".join((*path, "embedding")))
+    return "fsdp" in look_up(SHARDING_RULES, "/".join((*path, "embedding")))
 
   def _constrain(self, x: jax.Array, *axes: Any) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh,

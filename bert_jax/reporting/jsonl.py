@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 
 from bert_jax.config import UserError
-from bert_jax.files import writing, write_text
+from bert_jax.files import write_text, writing
 
 
 class JsonLines:

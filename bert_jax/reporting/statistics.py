@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class SeedStatistics:
   """Of a score over the seeds.
 
   Attributes:
@@ -25,7 +25,7 @@ class Spread:
   high: float
 
   @classmethod
-  def of(cls, values: Sequence[float]) -> "Spread":
+  def of(cls, values: Sequence[float]) -> "SeedStatistics":
     count, nan = len(values), math.nan
     if not count or any(map(math.isnan, values)):
       return cls(count, nan, nan, nan, nan, nan)

@@ -18,7 +18,7 @@ _WEIGHT = 0.02
 _LEFT_OUT = "skipped.json"
 
 
-class NotFinite(UserError):
+class NonFiniteError(UserError):
   """Too many steps in a row were skipped; `first` was the first of them."""
 
   def __init__(self, message: str, first: int):
@@ -36,11 +36,11 @@ class Spike(Exception):
 
 
 @dataclasses.dataclass
-class Watch:
+class AnomalyDetector:
   """Sees the metrics of every step, in order.
 
   Attributes:
-    max_skipped: so many skipped steps in a row are too many.
+    max_nonfinite_steps: so many skipped steps in a row are too many.
     deviations: a loss so many standard deviations above the running mean is a
       spike; 0: none is.
     skipped, in_row: steps that were not finite, in all and until now.
@@ -48,7 +48,7 @@ class Watch:
       the variance around it.
   """
 
-  max_skipped: int
+  max_nonfinite_steps: int
   deviations: float
   skipped: int = 0
   in_row: int = 0
@@ -59,17 +59,19 @@ class Watch:
   def see(self, step: int, pairs: Mapping[str, Any]) -> None:
     """
     Raises:
-      NotFinite: this step was skipped, the last of `max_skipped` in a row.
+      NonFiniteError: this step was skipped, the last of `max_nonfinite_steps`
+        in a row.
       Spike: the loss of this step is one.
     """
     if float(pairs["skipped"][0]):
       self.skipped += 1
       self.in_row += 1
-      if self.in_row >= self.max_skipped:
+      if self.in_row >= self.max_nonfinite_steps:
         first = step - self.in_row + 1
-        raise NotFinite(
+        raise NonFiniteError(
             f"Loss or gradients were not finite in the steps {first} to {step} "
-            f"(max_skipped={self.max_skipped} in a row).", first)
+            f"(max_nonfinite_steps={self.max_nonfinite_steps} in a row).",
+            first)
       return
     self.in_row = 0
     loss = weighted.summarize(pairs)["loss"]
@@ -84,9 +86,9 @@ class Watch:
     self.variance = (1 - weight) * (self.variance + weight * above**2)
 
   def state(self) -> dict[str, float]:
-    """What a later Watch goes on from, as JSON."""
+    """What a later AnomalyDetector goes on from, as JSON."""
     return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
-            if f.name not in ("max_skipped", "deviations")}
+            if f.name not in ("max_nonfinite_steps", "deviations")}
 
   def go_on(self, state: Mapping[str, float]) -> None:
     for name, value in state.items():

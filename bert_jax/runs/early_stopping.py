@@ -8,7 +8,7 @@ from bert_jax.metrics.selection import rank
 
 
 @dataclasses.dataclass
-class Patience:
+class EarlyStopping:
   """Sees the scores of every evaluation, in order.
 
   Attributes:

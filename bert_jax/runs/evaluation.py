@@ -8,11 +8,11 @@ import flax.errors
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax.checkpoints.manager import Saved
+from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.batches.rows import Rows
-from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.experiment import recipe
 from bert_jax.metrics import weighted
 from bert_jax.objectives.base import Batch
@@ -68,12 +68,12 @@ class Evaluator:
             "init_from=WORKDIR.") from None
       yield found
 
-  def evaluate(self, params: Any, rows: Rows, labelled: Labelled | None = None,
+  def evaluate(self, params: Any, rows: Rows, labeled: LabeledSet | None = None,
                batches: int | None = None) -> dict[str, float]:
     """The loss and its parts, and the objective's metrics and scores.
 
     Args:
-      labelled: the examples behind the rows, where they have labels.
+      labeled: the examples behind the rows, where they have labels.
       batches: at most so many; None: the whole set, which scores need.
     """
     counted, predicted = [], []
@@ -81,17 +81,17 @@ class Evaluator:
       counted.append(pairs)
       predicted.append(found)
     means = weighted.summarize(weighted.merge(jax.device_get(counted)))
-    if labelled is None or batches is not None:
+    if labeled is None or batches is not None:
       return means
-    return means | labelled.scores(labelled.collect(jax.device_get(predicted)))
+    return means | labeled.scores(labeled.collect(jax.device_get(predicted)))
 
-  def predict(self, params: Any, rows: Rows, labelled: Labelled) -> Any:
-    """What `labelled.collect` gives of the whole set."""
-    return labelled.collect(jax.device_get([
+  def predict(self, params: Any, rows: Rows, labeled: LabeledSet) -> Any:
+    """What `labeled.collect` gives of the whole set."""
+    return labeled.collect(jax.device_get([
         found for _, *found in self.outputs(params, rows)]))
 
 
-def load(saved: Saved, batch_size: int) -> tuple[Evaluator, Any]:
+def load(saved: Checkpoint, batch_size: int) -> tuple[Evaluator, Any]:
   """An evaluator on all devices, and the parameters there."""
   mesh = make_mesh()
   devices = row_devices(mesh)

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.checkpoints.manager import Saved
+from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
-from bert_jax.experiment import Composition
+from bert_jax.experiment import Run
 from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import Runner
 from bert_jax.training.adapters import ADDED
@@ -17,7 +17,7 @@ from bert_jax.training.param_paths import expand, leaves, path_of
 from bert_jax.training.step import TrainState
 
 
-def first_state(run: Composition, runner: Runner, source: Saved | None,
+def first_state(run: Run, runner: Runner, source: Checkpoint | None,
                 say: Callable[[str], None] = lambda text: None) -> TrainState:
   """The state before the first step, over a mesh.
 
@@ -32,14 +32,14 @@ def first_state(run: Composition, runner: Runner, source: Saved | None,
     return state
   params, new = start_from(
       source, mesh.collect(state.params, runner.mesh),
-      experiment.transfer.drawn_anew(experiment.model.num_hidden_layers))
+      experiment.finetuning.reinitialized(experiment.model.num_hidden_layers))
   say(f"Starts from step {source.step} of {experiment.init_from}; "
       f"drawn anew: {_told(new)}.")
   return state.replace(params=mesh.place(
       params, runner.shardings.params))
 
 
-def start_from(saved: Saved, params: Any, drawn_anew: str = "(?!)"
+def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)"
                ) -> tuple[Any, list[str]]:
   """`params` with every parameter that `saved` holds under the same path.
 
@@ -48,7 +48,7 @@ def start_from(saved: Saved, params: Any, drawn_anew: str = "(?!)"
   Args:
     saved: a checkpoint; it may lack the pooler, or any head.
     params: freshly drawn, on the host.
-    drawn_anew: a pattern over expanded paths, of what stays as in `params`.
+    reinitialized: a pattern over expanded paths, of what stays as in `params`.
 
   Returns:
     The parameters, on the host, and the expanded paths of those that `saved`
@@ -63,7 +63,9 @@ def start_from(saved: Saved, params: Any, drawn_anew: str = "(?!)"
     path = path_of(keys)
     parts = expand(path, old)
     if path in found and found[path].shape == old.shape:
-      anew = [n for n, part in enumerate(parts) if re.search(drawn_anew, part)]
+      anew = [
+          n for n, part in enumerate(parts) if re.search(reinitialized, part)
+      ]
       new.extend(parts[n] for n in anew)
       if len(parts) == 1:
         return old if anew else found[path]

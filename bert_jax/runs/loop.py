@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bert_jax import distributed
-from bert_jax.checkpoints.manager import Checkpoints, Saved
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manager import Checkpoint, CheckpointManager
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.data.batches import loader
-from bert_jax.experiment import Composition
+from bert_jax.experiment import Run
 from bert_jax.runs import anomalies
-from bert_jax.runs.anomalies import NotFinite, Watch
+from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError
 from bert_jax.runs.clock import Clock
-from bert_jax.runs.early_stopping import Patience
+from bert_jax.runs.early_stopping import EarlyStopping
 from bert_jax.runs.evaluation import Evaluator
 from bert_jax.runs.initialize import first_state
 from bert_jax.runs.signals import stop_requests
-from bert_jax.runs.step_log import Log
+from bert_jax.runs.step_log import StepLog
 from bert_jax.training.step import TrainState
 
 
@@ -27,7 +27,7 @@ class Result:
 
   scores: dict[str, float]
   params: Any
-  run: Composition
+  run: Run
 
 
 class Stopped(Exception):
@@ -37,19 +37,21 @@ class Stopped(Exception):
 class Leg:
   """A run from its latest checkpoint to its end, or to what stops it."""
 
-  def __init__(self, workdir: pathlib.Path, run: Composition, facts: Facts,
-               source: Saved | None, checkpoints: Checkpoints, clock: Clock):
+  def __init__(self, workdir: pathlib.Path, run: Run, facts: Manifest,
+               source: Checkpoint | None, checkpoints: CheckpointManager,
+               clock: Clock):
     self._run, self._experiment = run, run.experiment
     self._workdir, self._facts, self._source = workdir, facts, source
     self._checkpoints, self._clock = checkpoints, clock
-    self._left_out = distributed.from_first(sorted(anomalies.left_out(workdir)))
-    self._watch = Watch(self._experiment.max_skipped,
+    self._left_out = distributed.broadcast(sorted(anomalies.left_out(workdir)))
+    self._watch = AnomalyDetector(self._experiment.max_nonfinite_steps,
                         self._experiment.spike_deviations)
-    self._patience = Patience(self._experiment.best, self._experiment.patience)
+    self._patience = EarlyStopping(self._experiment.best,
+                                   self._experiment.patience)
     self.runner = self._experiment.layout.build(
         run.recipe, run.shape(), self._experiment.batch_size, run.row())
     # It may have been chosen by what is free on each host.
-    distributed.agree({"mesh": str(dict(self.runner.mesh.shape))})
+    distributed.assert_equal({"mesh": str(dict(self.runner.mesh.shape))})
     self._evaluator = Evaluator(
         self.runner.recipe, self._experiment.batch_size, self.runner.mesh)
 
@@ -63,7 +65,7 @@ class Leg:
     experiment, runner, clock = self._experiment, self.runner, self._clock
     whole, progress = self._begin(news.append)
     step, scores = int(whole.step), {}
-    log = Log(self._workdir, experiment, step, self._watch,
+    log = StepLog(self._workdir, experiment, step, self._watch,
                progress["window"])
     with log:
       for message in news:
@@ -76,7 +78,7 @@ class Leg:
       state = runner.spread(whole)
       for batch in () if self._patience.over() else self.batches(step):
         # Asked before the step, so that the answer is there during it.
-        wishes = distributed.any_of([stop_requested(),
+        wishes = distributed.any_host([stop_requested(),
                                      distributed.first() and clock.save_due(),
                                      distributed.first() and clock.over()])
         state, pairs = self.step(state, step + 1, batch)
@@ -92,7 +94,7 @@ class Leg:
           if not (evaluates or saves):
             continue
           log.flush()
-        except NotFinite as error:
+        except NonFiniteError as error:
           self._give_up(runner.gather(state), log, error)
         whole = runner.gather(state)
         scores = self.evaluate(whole) if evaluates else {}
@@ -150,9 +152,9 @@ class Leg:
   def evaluate(self, state: TrainState) -> dict[str, float]:
     return self._evaluator.evaluate(
         state.params, self._run.prepared.evaluation,
-        self._run.prepared.labelled, self._experiment.evaluation_batches)
+        self._run.prepared.labeled, self._experiment.evaluation_batches)
 
-  def _save(self, state: TrainState, log: Log, scores: dict[str, float],
+  def _save(self, state: TrainState, log: StepLog, scores: dict[str, float],
             again: bool = False) -> None:
     self._checkpoints.save(state, self._facts, scores, {
         "seconds": self._clock.used(), "evaluated": bool(scores),
@@ -161,16 +163,17 @@ class Leg:
         again)
     self._clock.saved()
 
-  def _give_up(self, state: TrainState, log: Log, error: NotFinite) -> None:
+  def _give_up(self, state: TrainState, log: StepLog,
+               error: NonFiniteError) -> None:
     """Saves the last good parameters.
 
     Raises:
-      NotFinite: always; says what is there and what to do.
+      NonFiniteError: always; says what is there and what to do.
     """
     self._watch.in_row = 0  # The next start may try as many again.
     self._save(state, log, {})
     self._checkpoints.wait()
-    raise NotFinite(
+    raise NonFiniteError(
         f"{error} The parameters from before them are saved as step "
         f"{int(state.step)}, and the same command goes on behind them. "
         f"`bert-jax replay {self._workdir} --step {error.first}` shows the "

@@ -11,10 +11,10 @@ from bert_jax import distributed
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
 from bert_jax.reporting import writers
-from bert_jax.runs.anomalies import Watch
+from bert_jax.runs.anomalies import AnomalyDetector
 
 
-class Log:
+class StepLog:
   """Means over windows of steps, held-out scores, and the time left.
 
   Args:
@@ -26,7 +26,7 @@ class Log:
   """
 
   def __init__(self, workdir: pathlib.Path, experiment: Experiment, step: int,
-               watcher: Watch, window: Mapping[str, Any]):
+               watcher: AnomalyDetector, window: Mapping[str, Any]):
     self._every, self._steps = experiment.log_every, experiment.steps
     self._out = (writers.Writers(workdir, experiment.steps, step)
                  if distributed.first() else writers.Silent())
@@ -34,7 +34,7 @@ class Log:
     self._held, self._window, self._tokens = None, dict(window), 0.0
     self._since = time.monotonic()
 
-  def __enter__(self) -> "Log":
+  def __enter__(self) -> "StepLog":
     return self
 
   def __exit__(self, *_: Any) -> None:
@@ -59,7 +59,7 @@ class Log:
     """Fetches what is held; at the end of a window writes its means.
 
     Raises:
-      NotFinite, Spike: as the Watch.
+      NonFiniteError, Spike: as the AnomalyDetector.
     """
     if self._held is None:
       return

@@ -9,9 +9,9 @@ import time
 import numpy as np
 
 from bert_jax import distributed
-from bert_jax.checkpoints.manager import Checkpoints
-from bert_jax.checkpoints.manifest import Facts
-from bert_jax.experiment import Composition
+from bert_jax.checkpoints.manager import CheckpointManager
+from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.experiment import Run
 from bert_jax.files import write_text
 from bert_jax.runs.clock import Clock
 from bert_jax.runs.initialize import first_state
@@ -23,20 +23,20 @@ _SHARE_OF_TIME = 0.97
 _MEASURED_SECONDS = 3.0
 
 
-def within_budget(run: Composition, workdir: pathlib.Path,
-                   clock: Clock) -> Composition:
+def within_budget(run: Run, workdir: pathlib.Path,
+                   clock: Clock) -> Run:
   """The run with as many steps as its budget of time is enough for.
 
   They are measured once and written down, so that the schedule is the same
   after an interruption.
   """
   path, budget = workdir / "budget.json", Budget.parse(run.experiment.budget)
-  plan = distributed.from_first(
+  plan = distributed.broadcast(
       json.loads(path.read_text()) if path.exists() else {"budget": ""})
   if plan["budget"] != run.experiment.budget:
     costs = _measure(run, workdir / "measured")
     # Every process measures; what process 0 found holds.
-    step, before, end = distributed.from_first([
+    step, before, end = distributed.broadcast([
         costs.step, clock.used() + costs.start + costs.end, costs.end])
     plan = {"budget": run.experiment.budget, "end": end,
             "steps": budget.enough(step / _SHARE_OF_TIME, before)}
@@ -55,11 +55,11 @@ class _Costs:
   end: float  # the last evaluation and save
 
 
-def _measure(run: Composition, folder: pathlib.Path) -> _Costs:
+def _measure(run: Run, folder: pathlib.Path) -> _Costs:
   """Some steps, an evaluation and a save, all thrown away."""
   experiment, times, now = run.experiment, [], time.monotonic
-  facts = Facts(experiment, "", run.prepared.tokenizer, "")
-  with Checkpoints(folder) as checkpoints:
+  facts = Manifest(experiment, "", run.prepared.tokenizer, "")
+  with CheckpointManager(folder) as checkpoints:
     leg = Leg(folder, run, facts, None, checkpoints, Clock())
     state = leg.runner.spread(first_state(run, leg.runner, None))
     for batch in leg.batches(0):
@@ -68,7 +68,7 @@ def _measure(run: Composition, folder: pathlib.Path) -> _Costs:
       pairs()
       times.append(now() - start)
       enough = len(times) > 2 and sum(times[1:]) > _MEASURED_SECONDS
-      if distributed.any_of([enough])()[0]:
+      if distributed.any_host([enough])()[0]:
         break
     whole, start = leg.runner.gather(state), now()
     leg.evaluate(whole)

@@ -3,15 +3,15 @@
 import pathlib
 
 from bert_jax import config, distributed
-from bert_jax.checkpoints.manager import Checkpoints, read
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manager import CheckpointManager, read
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, compose
 from bert_jax.reporting import plots
 from bert_jax.runs import anomalies
-from bert_jax.runs.anomalies import NotFinite, Spike
+from bert_jax.runs.anomalies import NonFiniteError, Spike
 from bert_jax.runs.clock import Clock
-from bert_jax.runs.loop import Result, Leg
+from bert_jax.runs.loop import Leg, Result
 from bert_jax.runs.time_budget import within_budget
 from bert_jax.training.budget import Budget
 
@@ -36,17 +36,18 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
               else None)
     run = compose(experiment, source and source.facts.tokenizer)
   except UserError as error:
-    distributed.agree({}, str(error))
+    distributed.assert_equal({}, str(error))
     raise
-  distributed.agree({**config.options(run.experiment),
-                     **distributed.code_facts(),
+  distributed.assert_equal({**config.options(run.experiment),
+                     **distributed.code_versions(),
                      "data": run.prepared.fingerprint,
                      "left out": str(sorted(anomalies.left_out(workdir)))})
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
     run = within_budget(run, workdir, clock)
-  facts = Facts(run.experiment, page, run.prepared.tokenizer,
+  facts = Manifest(run.experiment, page, run.prepared.tokenizer,
                 run.prepared.fingerprint)
-  with Checkpoints(workdir, experiment.keep, experiment.best) as checkpoints:
+  with CheckpointManager(workdir, experiment.keep_checkpoints,
+                         experiment.best) as checkpoints:
     news = []
     while True:
       try:
@@ -54,7 +55,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
                       ).run(news)
         break
       except Spike as spike:
-        _roll_back(workdir, checkpoints, spike, experiment.max_skipped)
+        _roll_back(workdir, checkpoints, spike, experiment.max_nonfinite_steps)
         news = [f"Rolled back: {spike}. That batch is left out."]
   if experiment.best:
     saved = read(workdir)
@@ -79,20 +80,21 @@ def _make(workdir: pathlib.Path) -> None:
                     f"{error.strerror}.") from error
 
 
-def _roll_back(workdir: pathlib.Path, checkpoints: Checkpoints, spike: Spike,
-               at_most: int) -> None:
+def _roll_back(workdir: pathlib.Path, checkpoints: CheckpointManager,
+               spike: Spike, at_most: int) -> None:
   """Has the batch of a spike left out from now on.
 
   Raises:
-    NotFinite: that was done `at_most` times since the last checkpoint.
+    NonFiniteError: that was done `at_most` times since the last checkpoint.
   """
   since = [s for s in anomalies.left_out(workdir)
            if s > (checkpoints.latest() or 0)]
   if len(since) >= at_most:
-    raise NotFinite(
+    raise NonFiniteError(
         f"A {spike}; {len(since)} batches since step "
-        f"{checkpoints.latest() or 0} were left out already (max_skipped="
-        f"{at_most}): {', '.join(map(str, sorted(since)))}.", spike.step)
+        f"{checkpoints.latest() or 0} were left out already "
+        f"(max_nonfinite_steps={at_most}): "
+        f"{', '.join(map(str, sorted(since)))}.", spike.step)
   if distributed.first():
     anomalies.leave_out(workdir, spike.step)
-  distributed.any_of([True])()  # Nobody reads before it is written.
+  distributed.any_host([True])()  # Nobody reads before it is written.

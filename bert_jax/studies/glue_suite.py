@@ -12,20 +12,20 @@ from bert_jax import files
 from bert_jax.checkpoints.manager import read
 from bert_jax.config import UserError
 from bert_jax.data.labeled import glue
-from bert_jax.data.labeled.base import Labelled
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.glue import Task, task_facts
 from bert_jax.data.records import tables
 from bert_jax.data.sources import GlueData
-from bert_jax.experiment import Composition, Experiment
+from bert_jax.experiment import Experiment, Run
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.regression import Regression
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import make_mesh, place, row_devices
 from bert_jax.reporting import markdown, plots
-from bert_jax.reporting.statistics import Spread
+from bert_jax.reporting.statistics import SeedStatistics
 from bert_jax.runs.evaluation import Evaluator
 from bert_jax.studies import outcomes, sweep
-from bert_jax.studies.outcomes import Outcome
+from bert_jax.studies.outcomes import MemberResult
 from bert_jax.studies.sweep import Sweep
 
 # What is trained as another task, whose members it scores.
@@ -154,12 +154,12 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   ends = found.train(folder, lambda scores: _value(scores, task.metrics[0]),
                      suite.page, _mismatched(suite, name, found.run))
   _submit(suite, name, found.run, read(folder / "best").params)
-  labelled = found.run.prepared.labelled
+  labeled = found.run.prepared.labeled
   result = how | {
       "metrics": task.metrics,
       "outcomes": [
           {"seed": o.member.seed, "learning_rate": o.member.learning_rate,
-           "scores": o.scores, "degenerate": _degenerate(labelled, o.scores),
+           "scores": o.scores, "degenerate": _degenerate(labeled, o.scores),
            "seconds": round(o.seconds)} for o in ends]}
   files.write_text(path, outcomes.to_json(result))
   return json.loads(path.read_text())
@@ -181,26 +181,26 @@ def _say(name: str, found: Sweep) -> None:
 
 
 def _mismatched(suite: Suite, name: str,
-                run: Composition) -> Callable[[Outcome], Mapping[str, float]]:
+                run: Run) -> Callable[[MemberResult], Mapping[str, float]]:
   """The scores on what else is told of a task, where there is something."""
   if name not in _SCORED_BY:
     return lambda outcome: {}
   data = suite.experiment.data
-  other = glue.read(data.folder, _SCORED_BY[name], "dev", data.dirty)
+  other = glue.read(data.folder, _SCORED_BY[name], "dev", data.bad_records)
   predict = _predictor(run, other)
   return lambda outcome: {
       f"mismatched_{metric}": score for metric, score in other.scores(
           predict(outcome.params)).items()}
 
 
-def _degenerate(labelled: Labelled, scores: Mapping[str, float]) -> bool:
-  if labelled.kind == "number":
+def _degenerate(labeled: LabeledSet, scores: Mapping[str, float]) -> bool:
+  if labeled.kind == "number":
     return not scores["pearson"] > 0
-  most = labelled.counts_C().max() / len(labelled)
+  most = labeled.counts_C().max() / len(labeled)
   return not scores["accuracy"] > most
 
 
-def _submit(suite: Suite, name: str, run: Composition, params: Any) -> None:
+def _submit(suite: Suite, name: str, run: Run, params: Any) -> None:
   """Writes what GLUE's server wants, where its questions are there."""
   folder = suite.experiment.data.folder
   asked = [name, *([_SCORED_BY[name], "AX"] if name in _SCORED_BY else [])]
@@ -213,17 +213,17 @@ def _submit(suite: Suite, name: str, run: Composition, params: Any) -> None:
                          records)
 
 
-def _predictor(run: Composition,
-               labelled: Labelled) -> Callable[[Any], Any]:
+def _predictor(run: Run,
+               labeled: LabeledSet) -> Callable[[Any], Any]:
   """From parameters to predictions of further examples, which are read and
   compiled once."""
   mesh, data = make_mesh(), run.experiment.data
-  rows = labelled.rows(run.prepared.tokenizer, data.length,
+  rows = labeled.rows(run.prepared.tokenizer, data.length,
                        data.examples_per_row, seed=0, shuffle=False)
   evaluator = Evaluator(run.recipe, row_devices(mesh) * 8, mesh)
   return lambda params: evaluator.predict(
       place(params, rules.shardings(params, mesh)), rows,
-      labelled)
+      labeled)
 
 
 def chosen_rate(result: Mapping[str, Any]) -> float:
@@ -241,7 +241,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
   """In hundredths, as GLUE is told; a line for every metric."""
   lines = [line for name, result in results.items()
            for line in _lines(name, result)]
-  medians = [Spread.of(_scores(result, result["metrics"][0])).median
+  medians = [SeedStatistics.of(_scores(result, result["metrics"][0])).median
              for result in results.values()]
   lines.append([f"mean of {len(medians)}", "", "",
                 f"{100 * statistics.fmean(medians):.1f}", *[""] * 5])
@@ -255,7 +255,7 @@ def _lines(name: str, result: Mapping[str, Any]) -> list[list[str]]:
   rate, told = chosen_rate(result), lambda x: f"{100 * x:.1f}"
   here = [o for o in result["outcomes"] if o["learning_rate"] == rate]
   extra = [m for m in here[0]["scores"] if m.startswith("mismatched_acc")]
-  spreads = {metric: Spread.of(_scores(result, metric))
+  spreads = {metric: SeedStatistics.of(_scores(result, metric))
              for metric in [*result["metrics"], *extra]}
   return [[name, metric.replace("_", " "), f"{rate:g}", told(s.median),
            told(s.mean), told(s.deviation), f"{told(s.low)} to {told(s.high)}",

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax import distributed
-from bert_jax.checkpoints.manager import Checkpoints
-from bert_jax.checkpoints.manifest import Facts
+from bert_jax.checkpoints.manager import CheckpointManager
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
-from bert_jax.experiment import Composition, Experiment
+from bert_jax.experiment import Experiment, Run
 from bert_jax.files import write_text
 from bert_jax.reporting import markdown
-from bert_jax.reporting.statistics import Spread
-from bert_jax.runs.early_stopping import Patience
+from bert_jax.reporting.statistics import SeedStatistics
+from bert_jax.runs.early_stopping import EarlyStopping
 from bert_jax.training.step import TrainState
 
 Scores = Mapping[str, float]
@@ -44,7 +44,7 @@ class Member:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Outcome:
+class MemberResult:
   """What became of a member, at the evaluation that counts.
 
   That is the last one or, where the experiment names what is `best`, the best
@@ -65,13 +65,13 @@ class Outcome:
   params: Any = None
 
 
-class Kept:
+class MemberTracker:
   """Keeps the outcome of a member, as its evaluations come in."""
 
   def __init__(self, member: Member, experiment: Experiment):
     self._member, self._picks = member, bool(experiment.best)
-    self._patience = Patience(experiment.best, experiment.patience)
-    self.outcome: Outcome | None = None
+    self._patience = EarlyStopping(experiment.best, experiment.patience)
+    self.outcome: MemberResult | None = None
 
   def see(self, step: int, scores: Scores, params: Callable[[], Any],
           seconds: float, last: bool) -> None:
@@ -79,14 +79,14 @@ class Kept:
     if self.over():
       return
     if self._patience.see(step, scores) or last and not self._picks:
-      self.outcome = Outcome(self._member, step, scores, seconds, params())
+      self.outcome = MemberResult(self._member, step, scores, seconds, params())
 
   def over(self) -> bool:
     """Whether nothing that comes changes the outcome."""
     return self._patience.over()
 
 
-def save(outcome: Outcome, run: Composition, workdir: pathlib.Path,
+def save(outcome: MemberResult, run: Run, workdir: pathlib.Path,
          page: str = "") -> None:
   """Makes a member's work directory, to predict with or to start from.
 
@@ -98,16 +98,16 @@ def save(outcome: Outcome, run: Composition, workdir: pathlib.Path,
   shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
   state = TrainState(np.int32(outcome.step), run.seed(),
                      jax.tree.map(jnp.asarray, outcome.params), ())
-  facts = Facts(run.experiment, page, run.prepared.tokenizer,
+  facts = Manifest(run.experiment, page, run.prepared.tokenizer,
                 run.prepared.fingerprint)
-  with Checkpoints(workdir) as checkpoints:
+  with CheckpointManager(workdir) as checkpoints:
     checkpoints.save(state, facts, dict(outcome.scores), {
         "seconds": outcome.seconds,
         "devices": f"{distributed.devices()}, shared with other members of a "
         "sweep"})
 
 
-def write(path: pathlib.Path, found: Sequence[Outcome],
+def write(path: pathlib.Path, found: Sequence[MemberResult],
           how: Mapping[str, Any]) -> None:
   """Writes outcomes down, without parameters.
 
@@ -119,7 +119,7 @@ def write(path: pathlib.Path, found: Sequence[Outcome],
        "scores": dict(o.scores), "seconds": o.seconds} for o in found]}))
 
 
-def read(path: pathlib.Path, how: Mapping[str, Any]) -> list[Outcome]:
+def read(path: pathlib.Path, how: Mapping[str, Any]) -> list[MemberResult]:
   """What `write` wrote.
 
   Raises:
@@ -130,18 +130,18 @@ def read(path: pathlib.Path, how: Mapping[str, Any]) -> list[Outcome]:
     if kept[name] != value:
       raise UserError(f"{path} is of other {name}; give another workdir.")
   number = lambda x: math.nan if x is None else x
-  return [Outcome(Member(**o["member"]), o["step"],
+  return [MemberResult(Member(**o["member"]), o["step"],
                   {name: number(x) for name, x in o["scores"].items()},
                   o["seconds"]) for o in kept["outcomes"]]
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[MemberResult]) -> str:
   """Of every score, what the seeds of each rate say."""
   lines = []
   for rate in dict.fromkeys(o.member.learning_rate for o in outcomes):
     here = [o.scores for o in outcomes if o.member.learning_rate == rate]
     for name in here[0]:
-      spread = Spread.of([scores[name] for scores in here])
+      spread = SeedStatistics.of([scores[name] for scores in here])
       lines.append([f"{rate:g}", name, *(f"{x:.4g}" for x in (
           spread.median, spread.mean, spread.deviation, spread.low,
           spread.high)), str(spread.count)])

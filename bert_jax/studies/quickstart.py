@@ -88,7 +88,7 @@ def unigram_loss(splits: Splits) -> float:
   counts = lambda tokens_T: np.bincount(
       tokens_T, minlength=splits.train.vocabulary_size)
   frequency_V = counts(splits.train.tokens_T) + 1
-  held_out_V = counts(splits.heldout.tokens_T)
+  held_out_V = counts(splits.held_out.tokens_T)
   nats_V = -np.log(frequency_V / frequency_V.sum())
   return float((held_out_V * nats_V).sum() / held_out_V.sum())
 
@@ -105,10 +105,10 @@ def lexicon(data: CodeWordsData) -> float:
        for words in evaluation.words])[SCORE]
 
 
-def most_frequent_tags(labelled: Tags) -> dict[str, int]:
+def most_frequent_tags(labeled: Tags) -> dict[str, int]:
   """The most frequent tag of each word."""
   counts = collections.defaultdict(collections.Counter)
-  for words, tags in zip(labelled.words, labelled.labels):
+  for words, tags in zip(labeled.words, labeled.labels):
     for word, tag in zip(words, tags.tolist()):
       counts[word][tag] += 1
   return {word: found.most_common(1)[0][0] for word, found in counts.items()}

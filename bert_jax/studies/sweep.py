@@ -22,19 +22,20 @@ from bert_jax import config
 from bert_jax.checkpoints.manager import read
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
-from bert_jax.experiment import Composition, Experiment, compose
+from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.metrics import weighted
 from bert_jax.metrics.selection import rank
 from bert_jax.parallel import cost
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.layouts import memory_limit
 from bert_jax.reporting import plots
-from bert_jax.runs.anomalies import Watch
+from bert_jax.runs.anomalies import AnomalyDetector
 from bert_jax.runs.evaluation import PLACES
 from bert_jax.runs.initialize import start_from
-from bert_jax.runs.step_log import Log
+from bert_jax.runs.step_log import StepLog
 from bert_jax.studies import members as program, outcomes
-from bert_jax.studies.outcomes import Kept, Member, Outcome, Scores
+from bert_jax.studies.outcomes import (
+    Member, MemberResult, MemberTracker, Scores)
 from bert_jax.training.step import TrainState, check_divisible
 
 
@@ -130,15 +131,15 @@ class Sweep:
     alone = cost.price(work, (1, 1, 1))
     return len(devices) * max(1, limit // alone.memory)
 
-  def of(self, member: Member) -> Composition:
+  def of(self, member: Member) -> Run:
     """What the member is by itself."""
     run = self.run.with_seed(member.seed)
     return dataclasses.replace(run, experiment=member.of(run.experiment))
 
   def train(self, workdir: pathlib.Path, value: Callable[[Scores], Any],
             page: str = "",
-            further: Callable[[Outcome], Scores] = lambda outcome: {}
-            ) -> list[Outcome]:
+            further: Callable[[MemberResult], Scores] = lambda outcome: {}
+            ) -> list[MemberResult]:
     """Runs all members, from their beginning to their end.
 
     What an earlier call finished, group by group, is read.
@@ -157,7 +158,7 @@ class Sweep:
     Raises:
       UserError: the workdir is of other options or members.
     """
-    ended: list[Outcome] = []
+    ended: list[MemberResult] = []
     for i in range(0, len(self.members), self._group):
       group = self.members[i:i + self._group]
       folder = workdir / "_to_".join(dict.fromkeys(
@@ -178,15 +179,17 @@ class Sweep:
     return ended
 
   def _train(self, group: Sequence[Member],
-             workdir: pathlib.Path) -> list[Outcome]:
+             workdir: pathlib.Path) -> list[MemberResult]:
     experiment, count = self.run.experiment, len(group)
     begun = time.monotonic()
-    kept, states = [Kept(m, experiment) for m in group], self._first(group)
+    kept = [MemberTracker(m, experiment) for m in group]
+    states = self._first(group)
     peaks = self._spread([np.float32(m.learning_rate) for m in group])
     told = dataclasses.replace(experiment,
                                batch_size=count * experiment.batch_size)
     # A member that diverges is told by its scores; the others go on.
-    with Log(workdir, told, 0, Watch(sys.maxsize, 0.0), {}) as log:
+    detector = AnomalyDetector(sys.maxsize, 0.0)
+    with StepLog(workdir, told, 0, detector, {}) as log:
       for step, batches in enumerate(self._batches(group), 1):
         states, pairs = self._step(states, peaks, self._spread(batches))
         log.flush()  # The metrics of the step before.
@@ -215,8 +218,9 @@ class Sweep:
           init(np.int32(member.seed), self.run.row()).params)
       if self._source is None or experiment.from_scratch:
         return params
-      return start_from(self._source, params, experiment.transfer.drawn_anew(
-          experiment.model.num_hidden_layers))[0]
+      return start_from(
+          self._source, params, experiment.finetuning.reinitialized(
+              experiment.model.num_hidden_layers))[0]
 
     params = self._spread([first(m) for m in group])
     sharding = program.sharding(self._mesh)
@@ -256,11 +260,11 @@ class Sweep:
       predicted.append((places, predictions))
 
     def of(i: int) -> Scores:
-      found = prepared.labelled.collect(
+      found = prepared.labeled.collect(
           [(places, predictions[i]) for places, predictions in predicted])
       pairs = weighted.merge(
           jax.tree.map(lambda x: x[i], pairs) for pairs in counted)
-      return weighted.summarize(pairs) | prepared.labelled.scores(found)
+      return weighted.summarize(pairs) | prepared.labeled.scores(found)
 
     return [of(i) for i in range(count)]
 
@@ -283,7 +287,7 @@ def _check(experiment: Experiment) -> None:
                       f"{name}={no}.")
   if experiment.objective.label_kind is None:
     raise UserError(f"objective={experiment.objective.choice_name} has no "
-                    "labels; sweeps are for labelled tasks.")
+                    "labels; sweeps are for labeled tasks.")
 
 
 def _end_to_end(batches: Sequence[loader.Batch]) -> loader.Batch:

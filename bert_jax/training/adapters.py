@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from bert_jax.config import Choice, UserError
 from bert_jax.objectives.base import Batch
 from bert_jax.objectives.network import Network
-from bert_jax.training.param_paths import Table, leaves, look_up, nested
+from bert_jax.training.param_paths import Rules, leaves, look_up, nested
 
 # Found in the paths of what an adapter adds.
 ADDED = r"/lora_[ab]$"
 # How many of a kernel's dimensions are contracted, behind that of the layers.
-_INPUTS: Table[int] = ((r"attention/output/kernel$", 2),
+_INPUTS: Rules[int] = ((r"attention/output/kernel$", 2),
                        (r"(?<!attention/output)/kernel$", 1))
 
 
@@ -32,7 +32,7 @@ class Adapter(Choice):
     come back as they are."""
     return params
 
-  def tables(self) -> tuple[Table[float], ...]:
+  def tables(self) -> tuple[Rules[float], ...]:
     """What is trained, as in Transfer.tables."""
     return ()
 
@@ -74,7 +74,7 @@ class Lora(Adapter):
   def adapt(self, network: Network) -> "AdaptedNetwork":
     return AdaptedNetwork(network, self)
 
-  def tables(self) -> tuple[Table[float], ...]:
+  def tables(self) -> tuple[Rules[float], ...]:
     trained = rf"^(?!encoder/)|^encoder/pooler/|{ADDED}"
     return (((rf"^(?!.*(?:{trained}))", 0.0), (trained, 1.0)),)
 

@@ -4,11 +4,11 @@ import dataclasses
 import re
 
 from bert_jax.config import UserError
-from bert_jax.training.param_paths import Table
+from bert_jax.training.param_paths import Rules
 
 
 @dataclasses.dataclass(frozen=True)
-class Transfer:
+class Finetuning:
   """Which parameters stay, which learn slowly, which are drawn anew.
 
   Patterns are regular expressions searched in paths that name the layer, as
@@ -19,7 +19,7 @@ class Transfer:
       "embeddings|layers/[0-3]/"; "": nothing. Below the lowest layer that is
       trained no backward pass is computed where `model.scan_unroll` is the
       number of layers.
-    rates: multipliers of the learning rate, pattern=multiplier, as in
+    lr_multipliers: multipliers of the learning rate, pattern=multiplier, as in
       "bias$=2,classifier=10"; the first that is found holds, and elsewhere 1.
     layer_decay: the rate of a layer as part of that of the layer above it,
       discriminative fine-tuning (Howard and Ruder 2018): heads and pooler
@@ -32,27 +32,28 @@ class Transfer:
   """
 
   frozen: str = ""
-  rates: tuple[str, ...] = ()
+  lr_multipliers: tuple[str, ...] = ()
   layer_decay: float = 1.0
   reinitialize_layers: int = 0
   reinitialize_pooler: bool = False
 
   def __post_init__(self):
     if not 0 < self.layer_decay <= 1:
-      raise UserError(f"transfer.layer_decay={self.layer_decay}: expected more "
-                      "than 0, and 1 at most, which is no decay.")
+      raise UserError(
+          f"finetuning.layer_decay={self.layer_decay}: expected more "
+          "than 0, and 1 at most, which is no decay.")
     if self.reinitialize_layers < 0:
-      raise UserError("transfer.reinitialize_layers="
+      raise UserError("finetuning.reinitialize_layers="
                       f"{self.reinitialize_layers}: at least 0.")
     _check_pattern("frozen", self.frozen)
     self._multipliers()
 
-  def tables(self, layers: int) -> tuple[Table[float], ...]:
+  def tables(self, layers: int) -> tuple[Rules[float], ...]:
     """The rates of parameters, of a network of so many layers."""
     found = []
     if self.frozen:
       found.append(((self.frozen, 0.0), (_without(self.frozen), 1.0)))
-    if self.rates:
+    if self.lr_multipliers:
       given = self._multipliers()
       rest = _without("|".join(pattern for pattern, _ in given))
       found.append((*given, (rest, 1.0)))
@@ -60,7 +61,7 @@ class Transfer:
       found.append(layer_rates(layers, self.layer_decay))
     return tuple(found)
 
-  def drawn_anew(self, layers: int) -> str:
+  def reinitialized(self, layers: int) -> str:
     """A pattern over what is not taken from other parameters.
 
     Raises:
@@ -68,17 +69,17 @@ class Transfer:
     """
     if self.reinitialize_layers > layers:
       raise UserError(
-          f"transfer.reinitialize_layers={self.reinitialize_layers}: the "
+          f"finetuning.reinitialize_layers={self.reinitialize_layers}: the "
           f"network has {layers} layers.")
     top = range(layers - self.reinitialize_layers, layers)
     parts = [f"^encoder/layers/{n}/" for n in top]
     parts += ["^encoder/pooler/"] * self.reinitialize_pooler
     return "|".join(parts) or "(?!)"  # found nowhere
 
-  def _multipliers(self) -> Table[float]:
-    """`rates` as a table."""
+  def _multipliers(self) -> Rules[float]:
+    """`lr_multipliers` as a table."""
     found = []
-    for given in self.rates:
+    for given in self.lr_multipliers:
       pattern, equals, number = given.rpartition("=")
       try:
         multiplier = float(number)
@@ -86,14 +87,14 @@ class Transfer:
         multiplier = -1.0
       if not equals or not 0 <= multiplier < float("inf"):
         raise UserError(
-            f"transfer.rates={given}: expected a pattern and a multiplier of "
-            "the learning rate, as in classifier=10.")
-      _check_pattern("rates", pattern)
+            f"finetuning.lr_multipliers={given}: expected a pattern and a "
+            "multiplier of the learning rate, as in classifier=10.")
+      _check_pattern("lr_multipliers", pattern)
       found.append((pattern, multiplier))
     return tuple(found)
 
 
-def layer_rates(layers: int, decay: float) -> Table[float]:
+def layer_rates(layers: int, decay: float) -> Rules[float]:
   """See `Transfer.layer_decay`."""
   return ((r"^encoder/embeddings/", decay ** (layers + 1)),
           *((rf"^encoder/layers/{n}/", decay ** (layers - n))

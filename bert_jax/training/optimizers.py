@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from bert_jax.config import Choice
-from bert_jax.training.param_paths import Table, map_table
+from bert_jax.training.param_paths import Rules, map_table
 
 # Weight decay leaves out norms and biases (google-research/bert
 # optimization.py: exclude_from_weight_decay).
-DECAYED: Table[bool] = (
+DECAYED: Rules[bool] = (
     (r"(^|/)(bias|scale)$", False),
     (r"(^|/)(kernel|embedding|lora_[ab])$", True),
 )

@@ -16,7 +16,7 @@ import flax.traverse_util
 import jax
 
 Value = TypeVar("Value")
-Table = Sequence[tuple[str, Value]]
+Rules = Sequence[tuple[str, Value]]
 
 _STACK = "encoder/layers/"
 
@@ -49,12 +49,12 @@ def expand(path: str, leaf: Any) -> list[str]:
   return [f"{before}{stack}{n}/{behind}" for n in range(leaf.shape[0])]
 
 
-def look_up(table: Table[Value], path: str) -> Value:
+def look_up(table: Rules[Value], path: str) -> Value:
   """The value of the first pattern that is found in `path`."""
   return table[first_match(table, path)][1]
 
 
-def first_match(table: Table[Any], path: str) -> int:
+def first_match(table: Rules[Any], path: str) -> int:
   """The place in the table of the first pattern that is found in `path`."""
   for row, (pattern, _) in enumerate(table):
     if re.search(pattern, path):
@@ -63,7 +63,7 @@ def first_match(table: Table[Any], path: str) -> int:
                    f"{[pattern for pattern, _ in table]}.")
 
 
-def map_table(table: Table[Value], tree: Any) -> Any:
+def map_table(table: Rules[Value], tree: Any) -> Any:
   """A tree like `tree` with each leaf replaced by its value in the table."""
   return jax.tree_util.tree_map_with_path(
       lambda keys, _: look_up(table, path_of(keys)), tree)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bert_jax.config import UserError
 from bert_jax.training.param_paths import (
-    Table, expand, first_match, leaves, nested)
+    Rules, expand, first_match, leaves, nested)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Rates:
   optimizers are only given what `trained` leaves.
   """
 
-  tables: tuple[Table[float], ...] = ()
+  tables: tuple[Rules[float], ...] = ()
 
   def of(self, params: Any) -> dict[str, np.ndarray]:
     """The rates of each leaf by its path: one a layer, or one.

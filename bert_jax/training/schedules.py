@@ -10,15 +10,17 @@ from bert_jax.config import Choice, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Choice):
-  """Linear warm-up over the first `warmup` share of the steps, then a decay."""
+  """Linear warm-up over the first `warmup_fraction` of the steps, then a
+  decay."""
 
   learning_rate: float = 1e-4
-  warmup: float = 0.01
+  warmup_fraction: float = 0.01
 
   def __post_init__(self):
-    if not 0 <= self.warmup <= 1:
-      raise UserError(f"schedule.warmup={self.warmup}: a share of the steps, "
-                      "between 0 and 1.")
+    if not 0 <= self.warmup_fraction <= 1:
+      raise UserError(
+          f"schedule.warmup_fraction={self.warmup_fraction}: a share of the "
+          "steps, between 0 and 1.")
 
   def decay(self, steps: int) -> optax.Schedule:
     """The rate over the steps that follow the warm-up."""
@@ -30,10 +32,10 @@ class Schedule(Choice):
     As in Google's optimization.py, update n of a warm-up of w steps has the
     rate n / w of the peak, so the first update changes nothing but moments.
     """
-    warmup = round(self.warmup * steps)
+    warmup_steps = round(self.warmup_fraction * steps)
     rate = optax.join_schedules(
-        [optax.linear_schedule(0.0, self.learning_rate, warmup),
-         self.decay(max(steps - warmup, 1))], [warmup])
+        [optax.linear_schedule(0.0, self.learning_rate, warmup_steps),
+         self.decay(max(steps - warmup_steps, 1))], [warmup_steps])
     # Optax counts in integers and then multiplies them with floats.
     return lambda update: rate(jnp.asarray(update, jnp.float32))
 

@@ -1,4 +1,4 @@
-"""Does attention need to see beyond its neighbours? A window on each side.
+"""Does attention need to see beyond its neighbors? A window on each side.
 
 As Longformer's local attention (Beltagy et al. 2020) without global tokens,
 but computed densely: it answers what is lost, not what is saved.
@@ -16,13 +16,13 @@ import jax.numpy as jnp
 from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.model.attention import Attention
-from bert_jax.model.layers import Site, dropout
+from bert_jax.model.layers import DropoutSite, dropout
 from bert_jax.model.visibility import visible
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowAttention(Attention):
-  """A token sees itself and `reach` neighbours on each side."""
+  """A token sees itself and `reach` neighbors on each side."""
 
   reach: int = 8
 
@@ -41,7 +41,7 @@ class WindowAttention(Attention):
     weight_BHLM = jax.nn.softmax(jnp.where(
         visible_BLM[:, None], score_BHLM, jnp.finfo(jnp.float32).min))
     weight_BHLM = dropout(weight_BHLM.astype(value_BMHK.dtype), dropout_rate,
-                          keys_B, Site.ATTENTION)
+                          keys_B, DropoutSite.ATTENTION)
     return jnp.einsum("BHLM,BMHK->BLHK", weight_BHLM, value_BMHK)
 
 

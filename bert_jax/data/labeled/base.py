@@ -1,4 +1,4 @@
-"""Labelled sets: what is special about a kind of label lies in one class.
+"""Labeled sets: what is special about a kind of label lies in one class.
 
 A kind says how its labels are read, where they lie in a row, how predictions
 come back in the order of the examples, and what those are worth.
@@ -25,12 +25,12 @@ from bert_jax.data.records.tables import Table
 # Of each batch: its keys of evaluate.PLACES, and the objective's predictions.
 Predicted = Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]]
 Records = tuple[list[str], list[list[Any]]]  # columns, and records
-KINDS: dict[str, type["Labelled"]] = {}
+KINDS: dict[str, type["LabeledSet"]] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Labelled:
-  """A labelled set of X examples; a member for each kind of label.
+class LabeledSet:
+  """A labeled set of X examples; a member for each kind of label.
 
   What holds something for each example is a list or an array, and nothing
   else is.
@@ -57,7 +57,7 @@ class Labelled:
   def __len__(self) -> int:
     return len(self.names)
 
-  def subset(self, chosen: Sequence[int]) -> "Labelled":
+  def subset(self, chosen: Sequence[int]) -> "LabeledSet":
     """These examples, in this order."""
     def pick(value: Any) -> Any:
       if isinstance(value, np.ndarray):
@@ -73,7 +73,7 @@ class Labelled:
 
   @classmethod
   def read(cls, spec: str, columns: Columns,
-           label_names: Sequence[str] = ()) -> "Labelled":
+           label_names: Sequence[str] = ()) -> "LabeledSet":
     """Reads a set (see `tables` for the formats).
 
     Args:
@@ -88,18 +88,18 @@ class Labelled:
 
   @classmethod
   def parse(cls, table: Table, columns: Columns,
-            label_names: tuple[str, ...]) -> "Labelled":
+            label_names: tuple[str, ...]) -> "LabeledSet":
     """The examples of a table."""
     raise NotImplementedError
 
   @classmethod
-  def blank(cls, length: int, examples: int,
+  def empty_keys(cls, length: int, examples: int,
             label_names: Sequence[str]) -> dict[str, np.ndarray]:
     """The batch keys of its own that an empty row has."""
     raise NotImplementedError
 
   @classmethod
-  def told(cls, row: Mapping[str, np.ndarray], example: int,
+  def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
            label_names: Sequence[str]) -> str:
     """The label of an example in a row, in words; "" if nothing can be said."""
     return ""
@@ -119,7 +119,7 @@ class Labelled:
                           shuffle, augmentation)
 
   def classes_X(self) -> np.ndarray:
-    """What `few` draws as many of: classes, or 0 where there are none."""
+    """What `subsample` draws as many of: classes, or 0 where there are none."""
     return np.zeros(len(self), np.int32)
 
   def counts_C(self) -> np.ndarray:
@@ -158,46 +158,46 @@ class Labelled:
                        [[*r, *b] for r, b in zip(records, beside)])
 
 
-def kind_of(name: str) -> type[Labelled]:
+def kind_of(name: str) -> type[LabeledSet]:
   if name not in KINDS:
     raise UserError(f"unknown kind of label {name!r}" + nearest(name, KINDS))
   return KINDS[name]
 
 
-def split(labelled: Labelled, percent: float) -> tuple[Labelled, Labelled]:
+def split(labeled: LabeledSet, percent: float) -> tuple[LabeledSet, LabeledSet]:
   """Training and held-out part, by the hash of the examples' names.
 
   Raises:
     UserError: one of them is empty.
   """
-  out = [held_out(name, percent) for name in labelled.names]
+  out = [held_out(name, percent) for name in labeled.names]
   if len(set(out)) < 2:
     raise UserError(
-        f"data.held_out_percent={percent:g} of {len(labelled)} examples leaves "
+        f"data.held_out_percent={percent:g} of {len(labeled)} examples leaves "
         f"none to {'train' if all(out) else 'evaluate'} on; name a file for "
         "evaluation by data.evaluation, or set another percentage.")
-  return (labelled.subset([i for i, o in enumerate(out) if not o]),
-          labelled.subset([i for i, o in enumerate(out) if o]))
+  return (labeled.subset([i for i, o in enumerate(out) if not o]),
+          labeled.subset([i for i, o in enumerate(out) if o]))
 
 
-def few(labelled: Labelled, shots: int | None, draw: int) -> Labelled:
-  """So many examples of each class (None: all), another sample each `draw`.
+def subsample(labeled: LabeledSet, shots: int | None, seed: int) -> LabeledSet:
+  """So many examples of each class (None: all), another sample for each `seed`.
 
   They are drawn by the hash of their names: more of them keep those of fewer.
   Where examples have no class, so many in all. The order stays.
   """
   if shots is None:
-    return labelled
+    return labeled
   chosen: dict[int, list[int]] = {}
-  by_hash = sorted(range(len(labelled)), key=lambda i: hashlib.blake2b(
-      f"{draw} {labelled.names[i]}".encode(), digest_size=8).digest())
-  class_X = labelled.classes_X().tolist()
+  by_hash = sorted(range(len(labeled)), key=lambda i: hashlib.blake2b(
+      f"{seed} {labeled.names[i]}".encode(), digest_size=8).digest())
+  class_X = labeled.classes_X().tolist()
   for i in by_hash:
     chosen.setdefault(class_X[i], []).append(i)
   for number, examples in chosen.items():
     if not 0 < shots <= len(examples):
-      of = (f"of {labelled.label_names[number]!r}" if len(chosen) > 1
+      of = (f"of {labeled.label_names[number]!r}" if len(chosen) > 1
             else "examples")
       raise UserError(f"data.shots={shots}: there are {len(examples)} {of}.")
-  return labelled.subset(sorted(
+  return labeled.subset(sorted(
       i for examples in chosen.values() for i in examples[:shots]))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bert_jax.data.labeled.base import Labelled, Records, kind_of
+from bert_jax.data.labeled.base import LabeledSet, Records, kind_of
 from bert_jax.data.labeled.encoded import Encoded, encode_texts
 from bert_jax.data.records import columns as fields
 from bert_jax.data.records.columns import Columns, clean
@@ -15,13 +15,13 @@ from bert_jax.metrics.scores import score
 
 
 def read(spec: str, columns: Columns, kind: str,
-         label_names: Sequence[str] = ()) -> Labelled:
-  """Reads a labelled set of a kind, as `Labelled.read`."""
+         label_names: Sequence[str] = ()) -> LabeledSet:
+  """Reads a labeled set of a kind, as `LabeledSet.read`."""
   return kind_of(kind).read(spec, columns, label_names)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Texts(Labelled):
+class Texts(LabeledSet):
   """Texts or pairs of texts with one label each.
 
   Attributes:
@@ -45,7 +45,7 @@ class Texts(Labelled):
       label_names = cls.names_of(table.column(columns.label), columns,
                                  label_names)
       wanted["labels"] = ([columns.label], cls.label(columns, label_names))
-    table, values = clean(table, columns.dirty, wanted)
+    table, values = clean(table, columns.bad_records, wanted)
     if columns.label:
       values["labels"] = np.array(values["labels"], cls.label_type)
     return cls(names=table.names(), table=table, label_names=label_names,
@@ -78,7 +78,7 @@ class Texts(Labelled):
     return np.full(len(self), none, self.label_type)
 
   @classmethod
-  def blank(cls, length: int, examples: int,
+  def empty_keys(cls, length: int, examples: int,
             label_names: Sequence[str]) -> dict[str, np.ndarray]:
     return {"labels": np.zeros(examples, cls.label_type)}
 
@@ -115,7 +115,7 @@ class Classes(Texts):
              for best, p in zip(self.decided(found), found)])
 
   @classmethod
-  def told(cls, row: Mapping[str, np.ndarray], example: int,
+  def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
            label_names: Sequence[str]) -> str:
     label = row["labels"][example]
     return "no label" if label < 0 else label_names[label]
@@ -142,6 +142,6 @@ class Numbers(Texts):
     return ["predicted_value"], [[float(value)] for value in found]
 
   @classmethod
-  def told(cls, row: Mapping[str, np.ndarray], example: int,
+  def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
            label_names: Sequence[str]) -> str:
     return f"{row['labels'][example]:g}"

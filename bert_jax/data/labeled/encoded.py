@@ -1,4 +1,4 @@
-"""A labelled set in tokens, of any kind.
+"""A labeled set in tokens, of any kind.
 
 Dimensions: X examples, E of them in a row of L tokens; T tokens of the set. An
 example may have several segments in its row, each with a [CLS] of its own.
@@ -17,7 +17,7 @@ from bert_jax.data.batches.examples import Examples, truncated
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Encoded:
-  """A labelled set in tokens.
+  """A labeled set in tokens.
 
   Attributes:
     tokens_T: all texts end to end.

@@ -13,8 +13,8 @@ import numpy as np
 
 from bert_jax.config import UserError, nearest
 from bert_jax.data.labeled import classes
-from bert_jax.data.labeled.base import Labelled, Records
-from bert_jax.data.records.bad_records import Dirty
+from bert_jax.data.labeled.base import LabeledSet, Records
+from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
 
 TFDS = "tfds"
@@ -34,7 +34,7 @@ class Task:
     submission: the file that GLUE's server wants.
     labels, tfds_labels: as the files and the server spell them, and as TFDS
       does, in the same order; () there: the same.
-    kind: of the labels, as data.labelled names them.
+    kind: of the labels, as data.labeled names them.
     folder, train, dev, test: the files; without train or dev, "".
     test_text: the column of the text in test, where it is another.
     tfds, tfds_texts, tfds_eval: name, columns, and what follows the names of
@@ -120,7 +120,7 @@ def has_test(folder: str, name: str) -> bool:
 
 
 def read(folder: str, name: str, split: Split,
-         dirty: Dirty = "error") -> Labelled:
+         bad_records: OnBadRecord = "error") -> LabeledSet:
   """A part of a task; that of test without labels, and whole.
 
   Raises:
@@ -131,26 +131,26 @@ def read(folder: str, name: str, split: Split,
     raise UserError(f"data.task={name} has no examples to train on: it is "
                     "there to be predicted by what was trained on MNLI.")
   if folder != TFDS:
-    return read_file(str(_path(folder, task, split)), task, split, dirty)
+    return read_file(str(_path(folder, task, split)), task, split, bad_records)
   ending = task.tfds_eval if split != "train" else ""
   part = {"train": "train", "dev": "validation", "test": "test"}[split]
   text, pair = task.tfds_texts
   label = "" if split == "test" else "label"
   found = classes.read(
       f"tfds:glue/{task.tfds}:{part}{ending}",
-      Columns(text, pair, label, dirty=dirty), task.kind,
+      Columns(text, pair, label, bad_records=bad_records), task.kind,
       task.tfds_labels or task.labels)
   return dataclasses.replace(found, label_names=task.labels)
 
 
 def read_file(path: str, task: Task, split: Split,
-              dirty: Dirty = "error") -> Labelled:
+              bad_records: OnBadRecord = "error") -> LabeledSet:
   """A file with the columns that the task's own file of this part has."""
   text, pair, label = task.columns
   if split == "test":
-    text, label, dirty = task.test_text or text, "", "error"
-  return classes.read(path, Columns(text, pair, label, dirty=dirty), task.kind,
-                      task.labels)
+    text, label, bad_records = task.test_text or text, "", "error"
+  return classes.read(path, Columns(text, pair, label, bad_records=bad_records),
+                      task.kind, task.labels)
 
 
 def _path(folder: str, task: Task, split: Split) -> pathlib.Path:
@@ -163,7 +163,8 @@ def submission(name: str, found: Any) -> tuple[str, *Records]:
 
   Args:
     name: the task.
-    found: what `Labelled.collect` gave: probabilities (X, C), or numbers (X,).
+    found: what `LabeledSet.collect` gave: probabilities (X, C), or numbers
+      (X,).
 
   Returns:
     The name of the file, its columns and its records.

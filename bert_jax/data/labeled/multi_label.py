@@ -53,12 +53,12 @@ class LabelSets(Texts):
     return np.zeros((len(self), len(self.label_names)), np.float32)
 
   @classmethod
-  def blank(cls, length: int, examples: int,
+  def empty_keys(cls, length: int, examples: int,
             label_names: Sequence[str]) -> dict[str, np.ndarray]:
     return {"labels": np.zeros((examples, len(label_names)), np.float32)}
 
   @classmethod
-  def told(cls, row: Mapping[str, np.ndarray], example: int,
+  def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
            label_names: Sequence[str]) -> str:
     return _names(row["labels"][example], label_names) or "no label"
 

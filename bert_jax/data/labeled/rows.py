@@ -1,4 +1,4 @@
-"""Rows of a labelled set of any kind."""
+"""Rows of a labeled set of any kind."""
 
 import hashlib
 from typing import Any
@@ -12,23 +12,23 @@ from bert_jax.data.labeled.encoded import Encoded
 
 
 class TaskRows(Rows):
-  """Rows of a labelled set; every example once in an epoch, packed.
+  """Rows of a labeled set; every example once in an epoch, packed.
 
   Beside the keys of every row: `example_index` (int32 (E,), -1 where none) and
   what the kind's `encode` says.
   """
 
-  def __init__(self, labelled: Any, tokenizer: Any, length: int,
+  def __init__(self, labeled: Any, tokenizer: Any, length: int,
                examples_per_row: int, seed: int, shuffle: bool = True,
                augmentation: Augmentation = NoAugmentation()):
-    if not len(labelled):
-      raise UserError("The labelled set has no examples.")
+    if not len(labeled):
+      raise UserError("The labeled set has no examples.")
     self.vocabulary = tokenizer.vocabulary
-    self.encoded = labelled.encode(tokenizer, length)
+    self.encoded = labeled.encode(tokenizer, length)
     self.augmentation = augmentation
-    augmentation.check(self.encoded, labelled.kind)
+    augmentation.check(self.encoded, labeled.kind)
     content = hashlib.blake2b(
-        repr((labelled.kind, labelled.label_names)).encode())
+        repr((labeled.kind, labeled.label_names)).encode())
     for array in self.encoded.arrays():
       content.update(np.ascontiguousarray(array).tobytes())
     super().__init__(length, examples_per_row, seed, shuffle,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax.config import UserError
-from bert_jax.data.labeled.base import Labelled, Records
+from bert_jax.data.labeled.base import LabeledSet, Records
 from bert_jax.data.labeled.classes import Classes, Numbers
 from bert_jax.data.labeled.encoded import (
     Encoded, encode_texts, flatten, paired, room)
@@ -26,7 +26,7 @@ from bert_jax.metrics.scores import accuracy, score
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class MultipleChoice(Labelled):
+class MultipleChoice(LabeledSet):
   """Which choice goes on from, or answers, a text; found: (X, choices).
 
   Attributes:
@@ -57,7 +57,7 @@ class MultipleChoice(Labelled):
             _choices, text, count, len(begin)))}
     if columns.label:
       wanted["labels"] = ([columns.label], fields.one_of(label_names))
-    table, values = clean(table, columns.dirty, wanted)
+    table, values = clean(table, columns.bad_records, wanted)
     if columns.label:
       values["labels"] = np.array(values["labels"], np.int32)
     return cls(names=table.names(), table=table, label_names=label_names,
@@ -78,12 +78,12 @@ class MultipleChoice(Labelled):
     return Encoded(tokens_T, slices, count, {"labels": labels_X})
 
   @classmethod
-  def blank(cls, length: int, examples: int,
+  def empty_keys(cls, length: int, examples: int,
             label_names: Sequence[str]) -> dict[str, np.ndarray]:
     return {"labels": np.zeros(examples, np.int32),
             "cls_positions": np.zeros(examples * len(label_names), np.int32)}
 
-  told = Classes.told
+  describe_label = Classes.describe_label
 
   def scores(self, found: np.ndarray) -> dict[str, float]:
     if self.labels is None:
@@ -134,13 +134,13 @@ class Vectors(Numbers):
     return Encoded(tokens_T, slices, segments, {"labels": self.labels_X()})
 
   @classmethod
-  def blank(cls, length: int, examples: int,
+  def empty_keys(cls, length: int, examples: int,
             label_names: Sequence[str]) -> dict[str, np.ndarray]:
     return {"labels": np.zeros(examples, np.float32),
             "cls_positions": np.zeros(2 * examples, np.int32)}
 
   @classmethod
-  def told(cls, row: Mapping[str, np.ndarray], example: int,
+  def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
            label_names: Sequence[str]) -> str:
     return f"{row['labels'][example]:g}"
 

@@ -16,7 +16,7 @@ import numpy as np
 from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.labeled import windows
-from bert_jax.data.labeled.base import Labelled, Predicted, Records
+from bert_jax.data.labeled.base import LabeledSet, Predicted, Records
 from bert_jax.data.labeled.windows import EncodedSpans, SpanOptions, SpanRows
 from bert_jax.data.records import tables
 from bert_jax.data.records.columns import Columns
@@ -64,7 +64,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Spans(Labelled):
+class Spans(LabeledSet):
   """Questions whose answers are spans of contexts; found: X times `Found`.
 
   Attributes:
@@ -81,10 +81,10 @@ class Spans(Labelled):
 
   @classmethod
   def of(cls, questions: Iterable[Question], options: SpanOptions,
-         labelled: bool = True) -> "Spans":
+         labeled: bool = True) -> "Spans":
     questions = list(questions)
     return cls(names=[q.article for q in questions], questions=questions,
-               labels=[q.answers for q in questions] if labelled else None,
+               labels=[q.answers for q in questions] if labeled else None,
                options=options)
 
   @classmethod
@@ -94,7 +94,7 @@ class Spans(Labelled):
                     "data=squad.")
 
   @classmethod
-  def blank(cls, length: int, examples: int,
+  def empty_keys(cls, length: int, examples: int,
             label_names: Sequence[str]) -> dict[str, np.ndarray]:
     by_example = ("start_positions", "end_positions", "question_index")
     return {**{key: np.zeros(examples, np.int32) for key in by_example},
@@ -102,7 +102,7 @@ class Spans(Labelled):
                for key in ("answer_starts", "answer_ends")}}
 
   @classmethod
-  def told(cls, row: Mapping[str, np.ndarray], example: int,
+  def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
            label_names: Sequence[str]) -> str:
     first, start, end = (int(row[key][example]) for key in (
         "cls_positions", "start_positions", "end_positions"))

@@ -9,7 +9,7 @@ import numpy as np
 
 from bert_jax import files
 from bert_jax.config import UserError
-from bert_jax.data.labeled.base import Labelled, Predicted, Records
+from bert_jax.data.labeled.base import LabeledSet, Predicted, Records
 from bert_jax.data.labeled.encoded import Encoded, flatten, room, single
 from bert_jax.data.records import columns as fields, tables
 from bert_jax.data.records.bad_records import Fault
@@ -21,7 +21,7 @@ OUTSIDE = "O"  # the tag of words outside of every entity
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Tags(Labelled):
+class Tags(LabeledSet):
   """A tag for every word; found: X times probabilities (words, C).
 
   Attributes:
@@ -59,7 +59,7 @@ class Tags(Labelled):
       numbers = _tags(label_names)
       wanted["labels"] = ([columns.text, columns.label], lambda words, tags:
                           numbers(words, fields.several(tags)))
-    table, values = clean(table, columns.dirty, wanted)
+    table, values = clean(table, columns.bad_records, wanted)
     return cls(names=table.names(), table=table, label_names=label_names,
                **values)
 
@@ -87,7 +87,7 @@ class Tags(Labelled):
                    of_tokens={"labels": label_T, "word_index": word_T})
 
   @classmethod
-  def blank(cls, length: int, examples: int,
+  def empty_keys(cls, length: int, examples: int,
             label_names: Sequence[str]) -> dict[str, np.ndarray]:
     return {"labels": np.zeros(length, np.int32),
             "word_index": np.zeros(length, np.int32)}

@@ -66,7 +66,7 @@ class EncodedSpans(Encoded):
 class SpanRows(TaskRows):
   """Rows of windows; every window once in an epoch, packed.
 
-  Beside the keys of every labelled row: `start_positions`, `end_positions`
+  Beside the keys of every labeled row: `start_positions`, `end_positions`
   (int32 (E,), of the answer's first and last token in the row, or both that of
   the window's [CLS] where it does not hold the whole answer), `question_index`
   (int32 (E,)), and for the way back `answer_starts`, `answer_ends` (int32

@@ -2,9 +2,10 @@
 
   DIRECTORY/corpus.json      what it was built from and what came out
   DIRECTORY/tokenizer.json   trained on the training split only
-  DIRECTORY/{train,heldout}/ tokens.bin           uint16, or uint32 above 65,536
-                             sentence_starts.bin  int64, in tokens, S + 1
-                             document_starts.bin  int64, in sentences, U + 1
+  DIRECTORY/{train,held_out}/
+    tokens.bin               uint16, or uint32 above 65,536
+    sentence_starts.bin      int64, in tokens, S + 1
+    document_starts.bin      int64, in sentences, U + 1
 
 Flat arrays and not ArrayRecord: decoding a record costs 0.2 ms, and a sentence
 of a mapped array costs nothing until it is touched. Which token begins a word
@@ -28,7 +29,7 @@ from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import deserialize
 from bert_jax.data.tokenizers.vocabulary import fingerprint
 
-SPLITS = ("train", "heldout")
+SPLITS = ("train", "held_out")
 _MEND = "Delete the folder {}; it is built again when it is needed."
 
 
@@ -88,7 +89,7 @@ class Splits:
   """A corpus: what is trained on, what never is, and the tokenizer of both."""
 
   train: Corpus
-  heldout: Corpus
+  held_out: Corpus
   tokenizer: LoadedTokenizer
 
   @classmethod

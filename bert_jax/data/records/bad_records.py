@@ -8,7 +8,7 @@ from typing import Literal
 
 from bert_jax.config import UserError
 
-Dirty = Literal["error", "skip"]
+OnBadRecord = Literal["error", "skip"]
 _SHOWN = 5
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Faults:
   def add(self, place: str, fault: Fault) -> None:
     self.found.append((place, fault))
 
-  def settle(self, records: int, dirty: Dirty) -> None:
+  def settle(self, records: int, bad_records: OnBadRecord) -> None:
     """Tells of the faults, if there are any, and goes on or not.
 
     Args:
@@ -56,7 +56,7 @@ class Faults:
         f"{self.source}: {len(self.found)} of {records} records cannot be used "
         f"({', '.join(f'{n} {what}' for what, n in counts.items())}):",
         *lines, *["  ..."] * (len(self.found) > _SHOWN)])
-    if dirty == "error":
+    if bad_records == "error":
       raise UserError(f"{message}\nMend them, or leave them out by "
                       f"{self.option}=skip.")
     _LOG.warning("%s\nThey are left out.", message)

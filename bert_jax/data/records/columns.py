@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bert_jax.config import nearest
-from bert_jax.data.records.bad_records import Dirty, Fault
+from bert_jax.data.records.bad_records import Fault, OnBadRecord
 from bert_jax.data.records.tables import Table
 
 # Columns, and what makes a value of theirs; it raises Fault for a bad one.
@@ -15,7 +15,7 @@ Field = tuple[Sequence[str], Callable[..., Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-  """Which columns of a labelled set to read, by name or number (from 0).
+  """Which columns of a labeled set to read, by name or number (from 0).
 
   Attributes:
     text: the text, or for tags the words.
@@ -40,7 +40,7 @@ class Columns:
   choices: tuple[str, ...] = ()
   separator: str = ","
   header: bool | None = None
-  dirty: Dirty = "error"
+  bad_records: OnBadRecord = "error"
 
   @property
   def has_header(self) -> bool:
@@ -49,7 +49,7 @@ class Columns:
     return not self.text.isdecimal()
 
 
-def clean(table: Table, dirty: Dirty, fields: Mapping[str, Field]
+def clean(table: Table, bad_records: OnBadRecord, fields: Mapping[str, Field]
           ) -> tuple[Table, dict[str, list[Any]]]:
   """The records that can be used, and what each field makes of them.
 
@@ -67,7 +67,7 @@ def clean(table: Table, dirty: Dirty, fields: Mapping[str, Field]
       kept.append(i)
     except Fault as fault:
       table.faults.add(table.place(i), fault)
-  table.faults.settle(len(kept) + len(table.faults.found), dirty)
+  table.faults.settle(len(kept) + len(table.faults.found), bad_records)
   return table.subset(kept), {
       name: [value[f] for value in values] for f, name in enumerate(fields)}
 

@@ -19,7 +19,7 @@ from typing import Any
 from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.records import tables
-from bert_jax.data.records.bad_records import Dirty, Fault, Faults
+from bert_jax.data.records.bad_records import Fault, Faults, OnBadRecord
 from bert_jax.data.records.tfds import tfds_name, tfds_records
 
 _LOG = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Question:
   Attributes:
     place: file, article, paragraph and id, for messages.
     article: the title, or without one the context: what splits go by.
-    answers: all that are right; none: it has none, or is not labelled.
+    answers: all that are right; none: it has none, or is not labeled.
     start, end: where in the context the first answer stands, in characters.
   """
 
@@ -46,8 +46,8 @@ class Question:
   end: int = 0
 
 
-def read(spec: str, dirty: Dirty = "error",
-         labelled: bool = True) -> list[Question]:
+def read(spec: str, bad_records: OnBadRecord = "error",
+         labeled: bool = True) -> list[Question]:
   """The questions of a set, in its order.
 
   An answer that differs from the text at its `answer_start` by white space
@@ -58,7 +58,7 @@ def read(spec: str, dirty: Dirty = "error",
   Args:
     dirty: whether dirty questions are an error or left out; either way they
       are counted, and the first told with their places.
-    labelled: whether answers are read; without them none can be wrong, and
+    labeled: whether answers are read; without them none can be wrong, and
       contexts may be empty.
 
   Raises:
@@ -68,7 +68,7 @@ def read(spec: str, dirty: Dirty = "error",
   found, repaired, ids = [], 0, set()
   for place, record in _records(spec, faults):
     try:
-      question, changed = _question(place, record, labelled)
+      question, changed = _question(place, record, labeled)
       if question.id in ids:
         raise Fault("repeated id", lambda: "this id was there before")
     except Fault as fault:
@@ -81,7 +81,7 @@ def read(spec: str, dirty: Dirty = "error",
     _LOG.warning("%s: %d of %d questions have answers that differ in white "
                  "space from the context; they are taken as they stand there.",
                  spec, repaired, len(found))
-  faults.settle(len(found) + len(faults.found), dirty)
+  faults.settle(len(found) + len(faults.found), bad_records)
   if not found:
     raise UserError(f"{spec}: there is no question in it.")
   return found
@@ -140,7 +140,7 @@ def _members(place: str, parent: Any,
 
 
 def _question(place: str, record: Mapping[str, Any],
-              labelled: bool) -> tuple[Question, bool]:
+              labeled: bool) -> tuple[Question, bool]:
   """The question, and whether its answer differs in white space."""
   fields = {name: _text(record[name]) if name in record else None
             for name in ("id", "question", "context")}
@@ -148,13 +148,13 @@ def _question(place: str, record: Mapping[str, Any],
     fields["id"] = str(record["id"])  # As GermanQuAD and others have them.
   for name, value in fields.items():
     empty = not value or value.isspace()
-    if value is None or empty and (labelled or name != "context"):
+    if value is None or empty and (labeled or name != "context"):
       what = f"{name} {'missing' if value is None else 'empty'}"
       raise Fault(what, lambda: what)
   title = _text(record["title"]) if "title" in record else None
   question = Question(place, title or fields["context"], fields["id"],
                       fields["question"], fields["context"])
-  if not labelled:
+  if not labeled:
     return question, False
   answers = _answers(record)
   impossible = bool(record["is_impossible"]) if (

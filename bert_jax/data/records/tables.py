@@ -1,4 +1,4 @@
-"""Tables of labelled sets: TSV, CSV, JSON lines, CoNLL files, TFDS by name.
+"""Tables of labeled sets: TSV, CSV, JSON lines, CoNLL files, TFDS by name.
 
   train.tsv   as GLUE ships it: a tab between fields, quotes are ordinary text
   train.csv   RFC 4180: a field may be quoted and then hold commas and lines
@@ -71,7 +71,7 @@ class Table:
 
 
 def read_table(spec: str, header: bool) -> Table:
-  """Reads all of it; labelled sets are small.
+  """Reads all of it; labeled sets are small.
 
   Args:
     spec: a path, or tfds:NAME:SPLIT.

@@ -5,7 +5,7 @@ Python's help topics, parsed out of the source files; nothing is imported and
 nothing is downloaded. The text differs a little between versions of Python and
 of the packages, which `versions` tells.
 
-Authors mark code with back-ticks, which makes a labelled task: find the marked
+Authors mark code with back-ticks, which makes a labeled task: find the marked
 words without the marks (`code_paragraphs`). A paragraph is kept once, under the
 first name that has it, so nothing leaks between splits by name.
 """

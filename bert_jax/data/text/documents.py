@@ -5,12 +5,12 @@ A source is written as one string, a *spec*:
   embedded                      docstrings of this installation (docstrings.py)
   text/*.txt.gz                 a path or a glob
   a.txt,b.jsonl.xz              several, separated by commas
-  a.txt?format=prose            with the layout said instead of recognised
+  a.txt?format=prose            with the layout said instead of recognized
   a.jsonl?field=body            JSON lines, the text in another column
   tfds:imdb_reviews:test        a TFDS data set; split `train` unless given
   tfds:glue/sst2?field=sentence
 
-Layouts of a text file (`format=`), recognised from its first 64 KiB:
+Layouts of a text file (`format=`), recognized from its first 64 KiB:
 
   sentences   a sentence a line, a blank line between documents (as
               google-research/bert's create_pretraining_data.py reads)
@@ -161,7 +161,7 @@ def _file_documents(
   else:
     if chosen == "auto":
       head = _head(lines)
-      chosen = recognise(head)
+      chosen = recognize(head)
       lines = itertools.chain(head, lines)
     found = _LAYOUTS[chosen](lines)
   found = _bounded(found, repairs)
@@ -183,7 +183,7 @@ def _head(lines: Iterator[str]) -> list[str]:
   return head
 
 
-def recognise(lines: Sequence[str]) -> str:
+def recognize(lines: Sequence[str]) -> str:
   """The layout of a text file, from its first lines."""
   text = [line for line in lines if line.strip()]
   pairs = [(a.rstrip(), b.lstrip()) for a, b in itertools.pairwise(lines)
@@ -265,7 +265,7 @@ def _record_text(line: str, field: str) -> tuple[str, str]:
 def paragraphs(text: str) -> Iterator[list[str]]:
   """A text's sentences, paragraph by paragraph (broken lines are joined)."""
   lines = text.splitlines()
-  if len(lines) > 1 and recognise(lines) == "wrapped":
+  if len(lines) > 1 and recognize(lines) == "wrapped":
     yield from filter(None, _wrapped(lines))
   else:
     yield from filter(None, map(sentences_lib.split, lines))

@@ -16,7 +16,7 @@ def lines(path: pathlib.Path, limit: int,
           repairs: collections.Counter[str]) -> Iterator[str]:
   """Lines of a text file without their ends, streamed.
 
-  Compression is recognised by content. Lines over `limit` bytes are cut,
+  Compression is recognized by content. Lines over `limit` bytes are cut,
   invalid UTF-8 is replaced; both are counted in `repairs`.
 
   Raises:

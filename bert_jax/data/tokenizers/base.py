@@ -37,7 +37,7 @@ class LoadedTokenizer(abc.ABC):
   _gap = 1
 
   def _split(self, text: str) -> list[str]:
-    """Parts of a text whose ids do not depend on their neighbours."""
+    """Parts of a text whose ids do not depend on their neighbors."""
     return text.split(" ")
 
   @abc.abstractmethod
@@ -81,7 +81,7 @@ class LoadedTokenizer(abc.ABC):
     """(ids of all texts end to end, int32; number of ids of each text).
 
     No piece reaches over a space, so a word's ids do not depend on its
-    neighbours: each word is tokenized once and then looked up, several times
+    neighbors: each word is tokenized once and then looked up, several times
     as fast as whole sentences. (Unigram models round otherwise over a whole
     sentence, so a tie inside a word may fall the other way.)
     """

@@ -90,7 +90,7 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
 
 @dataclasses.dataclass(frozen=True)
 class WordPieceTokenizer(Tokenizer, name="wordpiece"):
-  """BERT's own WordPiece, with its normaliser, by the `tokenizers` library."""
+  """BERT's own WordPiece, with its normalizer, by the `tokenizers` library."""
 
   vocab_size: int = 30522
   lowercase: bool = True
@@ -140,7 +140,7 @@ class DirectoryTokenizer(Tokenizer, name="directory"):
 
 
 def _letters(normalizer: Any, sample: Iterable[str]) -> list[str]:
-  """The most frequent characters of normalised text, sorted."""
+  """The most frequent characters of normalized text, sorted."""
   counts = collections.Counter()
   for sentence in sample:
     counts.update(normalizer.normalize_str(sentence))

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.checkpoints.manager import Saved
+from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import Classification
 from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
-from bert_jax.parallel.rules import LAYOUT
+from bert_jax.parallel.rules import SHARDING_RULES
 from bert_jax.runs import initialize
 from bert_jax.training.adapters import Lora, NoAdapter
-from bert_jax.training.finetuning import Transfer, layer_rates
+from bert_jax.training.finetuning import Finetuning, layer_rates
 from bert_jax.training.optimizers import AdamW, DECAYED, Optimizer, Sgd
 from bert_jax.training.param_paths import expand, leaves, look_up
 from bert_jax.training.param_rates import Rates
@@ -27,17 +27,18 @@ from tests import tiny
 
 LAYERS = tiny.MODEL.num_hidden_layers
 LORA = Lora(rank=2, alpha=6.0, targets="query|value|attention/output")
-MIXED = Transfer(frozen="word_embeddings|layers/0/attention/",
-                 rates=("embeddings/norm/bias$=4", "bias$=2"), layer_decay=0.5)
+MIXED = Finetuning(frozen="word_embeddings|layers/0/attention/",
+                   lr_multipliers=("embeddings/norm/bias$=4", "bias$=2"),
+                   layer_decay=0.5)
 
 
-def recipe(transfer=Transfer(), adapter=NoAdapter(),
+def recipe(finetuning=Finetuning(), adapter=NoAdapter(),
            optimizer: Optimizer = Sgd(clip_norm=0.0)) -> Recipe:
   plain = tiny.recipe(Classification(("a", "b")), optimizer,
                       hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
   return dataclasses.replace(
       plain, network=adapter.adapt(plain.network),
-      rates=Rates(adapter.tables() + transfer.tables(LAYERS)))
+      rates=Rates(adapter.tables() + finetuning.tables(LAYERS)))
 
 
 def batch(step: int = 0):
@@ -84,10 +85,10 @@ def by_layer(tree):
 
 @pytest.mark.parametrize("table", [
     layer_rates(LAYERS, 0.9), *LORA.tables(), *MIXED.tables(LAYERS)[:1],
-    LAYOUT, DECAYED], ids=["decay of layers", "lora", "frozen", "layout",
-                           "weight decay"])
+    SHARDING_RULES, DECAYED],
+    ids=["decay of layers", "lora", "frozen", "layout", "weight decay"])
 def test_tables_match_every_parameter_once(table):
-  stacked = table in (LAYOUT, DECAYED)
+  stacked = table in (SHARDING_RULES, DECAYED)
   for path, leaf in leaves(shape(recipe(adapter=LORA)).params).items():
     for part in [path] if stacked else expand(path, leaf):
       matching = [p for p, _ in table if re.search(p, part)]
@@ -154,9 +155,11 @@ def test_members_may_be_mapped():
 
 
 @pytest.mark.parametrize("transfer, told", [
-    (Transfer(frozen="embedings"), "'embedings' .* no parameter.*layers/0..1/"),
-    (Transfer(rates=("bias=2", "query/bias=1")), "'query/bias' .* no param"),
-    (Transfer(frozen="a|e|i|o"), "nothing is left to train")])
+    (Finetuning(frozen="embedings"),
+     "'embedings' .* no parameter.*layers/0..1/"),
+    (Finetuning(lr_multipliers=("bias=2", "query/bias=1")),
+     "'query/bias' .* no param"),
+    (Finetuning(frozen="a|e|i|o"), "nothing is left to train")])
 def test_patterns_without_effect_are_refused(transfer, told):
   with pytest.raises(UserError, match=re.compile(told, re.DOTALL)):
     shape(recipe(transfer))
@@ -164,13 +167,13 @@ def test_patterns_without_effect_are_refused(transfer, told):
 
 @pytest.mark.parametrize("options, told", [
     ({"frozen": "layers/["}, "frozen: .* no regular expression"),
-    ({"rates": ("bias",)}, "rates=bias: expected a pattern and a multiplier"),
-    ({"rates": ("bias=fast",)}, "rates=bias=fast"),
+    ({"lr_multipliers": ("bias",)}, "lr_multipliers=bias: expected a pattern and a multiplier"),
+    ({"lr_multipliers": ("bias=fast",)}, "lr_multipliers=bias=fast"),
     ({"layer_decay": 1.1}, "layer_decay=1.1"),
     ({"reinitialize_layers": -1}, "at least 0")])
 def test_options_that_say_nothing_are_refused(options, told):
   with pytest.raises(UserError, match=told):
-    Transfer(**options)
+    Finetuning(**options)
 
 
 def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
@@ -179,22 +182,23 @@ def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
   other["classifier"] = {"kernel": np.zeros((16, 3)), "bias": np.zeros(3)}
   del other["encoder"]["pooler"]
   params, new = initialize.start_from(
-      Saved(other, None, 7), fresh,
-      Transfer(reinitialize_layers=1).drawn_anew(LAYERS))
+      Checkpoint(other, None, 7), fresh,
+      Finetuning(reinitialize_layers=1).reinitialized(LAYERS))
   before, after = by_layer(fresh), by_layer(params)
   anew = [path for path in before
           if re.match("encoder/layers/1/|encoder/pooler/|classifier/", path)]
   assert sorted(new) == sorted(anew)
   for path, value in after.items():
     np.testing.assert_array_equal(value, before[path] + (path not in anew))
-  assert Transfer(reinitialize_pooler=True).drawn_anew(2) == "^encoder/pooler/"
+  assert Finetuning(
+      reinitialize_pooler=True).reinitialized(2) == "^encoder/pooler/"
   with pytest.raises(UserError, match="network has 2 layers"):
-    Transfer(reinitialize_layers=3).drawn_anew(2)
+    Finetuning(reinitialize_layers=3).reinitialized(2)
 
 
 def test_heads_that_fit_are_taken():
   """From MNLI to a task with as many classes, or to one with another number."""
-  saved = Saved(jax.tree.map(lambda x: x + 1, drawn()), None, 7)
+  saved = Checkpoint(jax.tree.map(lambda x: x + 1, drawn()), None, 7)
   params, new = initialize.start_from(saved, drawn())
   assert not new
   jax.tree.map(np.testing.assert_array_equal, params, saved.params)
@@ -202,7 +206,7 @@ def test_heads_that_fit_are_taken():
 
 def run(layout, steps: int = 2):
   """LoRA's parameters before and after some steps, some layers frozen."""
-  one = recipe(Transfer(frozen="layers/0/.*query"), LORA, Sgd())
+  one = recipe(Finetuning(frozen="layers/0/.*query"), LORA, Sgd())
   runner = layout.build(one, shape(one), tiny.BATCH, batch())
   params = LORA.grow(drawn(), jax.random.key(0))
   state = TrainState(np.int32(0), np.int32(0), params,
