@@ -13,6 +13,7 @@ from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
 
 # Our parameter path, theirs. The words `N` and `layerN` stand for the layers.
+KEYS = "input_ids", "token_type_ids", "position_ids", "example_ids"
 PATHS = {
     "encoder/embeddings/word_embeddings/embedding":
         "encoder/emb/token_emb/weight",
@@ -47,8 +48,8 @@ PATHS = {
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def encode(options, method, params, *rows):
-  return Encoder(options).apply({"params": params}, *rows, method=method)
+def encode(options, method, params, rows):
+  return Encoder(options).apply({"params": params}, rows, method=method)
 
 
 class Case:
@@ -93,9 +94,9 @@ class Case:
     return self.arrays[key]
 
   def encode(self, ids, types, positions, examples, method="__call__"):
-    return encode(self.options, method, self.params["encoder"],
-                  *(jnp.asarray(x, jnp.int32)
-                    for x in (ids, types, positions, examples)))
+    arrays = ids, types, positions, examples
+    return encode(self.options, method, self.params["encoder"], {
+        key: jnp.asarray(x, jnp.int32) for key, x in zip(KEYS, arrays)})
 
   def rows(self):
     """The encoder's four inputs, each (rows, 20), one example in a row."""

@@ -113,8 +113,7 @@ class Heads(nn.Module):
   @nn.compact
   def __call__(self, batch):
     encoder = Encoder(self.options, name="encoder")
-    sequence = encoder(*(batch[name] for name in (
-        "input_ids", "token_type_ids", "position_ids", "example_ids")))
+    sequence = encoder(batch)
     found = {"sequence": sequence,
              "pooled": encoder.pool(sequence, batch["cls_positions"])[:, 0]}
     for name, objective in self.objectives:

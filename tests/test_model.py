@@ -23,6 +23,7 @@ SMALL = BertConfig(
     intermediate_size=32, max_position_embeddings=24,
     scan_unroll=1)
 B, L, P = 4, 12, 3
+KEYS = "input_ids", "token_type_ids", "position_ids", "example_ids"
 
 
 class Heads(nn.Module):
@@ -31,9 +32,10 @@ class Heads(nn.Module):
   options: BertConfig
 
   @nn.compact
-  def __call__(self, ids, types, positions, examples, keys_B=None):
+  def __call__(self, batch, keys_B=None):
     encoder = Encoder(self.options, name="encoder")
-    x_BLD = encoder(ids, types, positions, examples, keys_B)
+    positions = batch["position_ids"]
+    x_BLD = encoder(batch, keys_B)
     mlm = MlmHead(self.options, name="mlm")(
         x_BLD, positions[:, :P], encoder.word_embeddings())
     pooled_BED = encoder.pool(x_BLD, positions[:, :1])
@@ -47,13 +49,16 @@ def make_rows(rng):
   examples = (np.arange(L) < lengths[:, None]).astype(np.int32)
   positions = np.broadcast_to(np.arange(L, dtype=np.int32), (B, L))
   ids, types = rng.integers([[[0]], [[0]]], [[[50]], [[2]]], (2, B, L))
-  return tuple(jnp.asarray(x, jnp.int32)
-               for x in (ids, types, positions, examples))
+  return as_batch(ids, types, positions, examples)
+
+
+def as_batch(*arrays):
+  return {key: jnp.asarray(x, jnp.int32) for key, x in zip(KEYS, arrays)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(options, params, rows, keys_B=None):
-  return Heads(options).apply({"params": params}, *rows, keys_B)
+  return Heads(options).apply({"params": params}, rows, keys_B)
 
 
 @functools.cache
@@ -61,7 +66,7 @@ def parameters(options):
   """Random parameters, the biases and norms among them."""
   rng = np.random.default_rng(0)
   rows = make_rows(rng)
-  shapes = jax.eval_shape(Heads(options).init, jax.random.key(0), *rows)
+  shapes = jax.eval_shape(Heads(options).init, jax.random.key(0), rows)
   return jax.tree.map(
       lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32),
       shapes["params"])
@@ -70,7 +75,7 @@ def parameters(options):
 def numpy_bert(params, rows, heads):
   """BERT as published, in float64 and without any of our code."""
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-  ids, types, positions, examples = map(np.asarray, rows)
+  ids, types, positions, examples = (np.asarray(rows[key]) for key in KEYS)
   erf = np.vectorize(math.erf)
 
   def norm(x, p):
@@ -133,7 +138,7 @@ def test_packed_rows_equal_rows_of_their_own(attention, norm_placement):
     alone[:, row, :length] = one
     start += length
   run = lambda rows: apply(options, parameters(options),
-                           tuple(jnp.asarray(x) for x in rows))[0]
+                           as_batch(*rows))[0]
   together_LD, apart_BLD = run(packed)[0], run(alone)
   apart_LD = np.concatenate(
       [apart_BLD[row, :length] for row, length in enumerate(lengths)])
@@ -144,8 +149,8 @@ def test_packed_rows_equal_rows_of_their_own(attention, norm_placement):
 @pytest.mark.parametrize("attention", Attention.members().values())
 def test_a_row_of_padding_has_finite_outputs_and_gradients(attention):
   options = dataclasses.replace(SMALL, attention=attention())
-  ids, types, positions, examples = make_rows(np.random.default_rng(3))
-  rows = ids, types, positions, examples.at[0].set(0)
+  rows = make_rows(np.random.default_rng(3))
+  rows["example_ids"] = rows["example_ids"].at[0].set(0)
   loss = lambda params: sum(x.sum() for x in apply(options, params, rows))
   value, gradient = jax.value_and_grad(loss)(parameters(options))
   assert jnp.isfinite(value)
@@ -159,7 +164,7 @@ def test_dropout_of_a_row_does_not_depend_on_the_batch(attention):
   keys_B = jax.random.split(jax.random.key(0), B)
   run = functools.partial(apply, options, parameters(options))
   whole = run(rows, keys_B)
-  halves = [run(tuple(x[part] for x in rows), keys_B[part])
+  halves = [run({key: x[part] for key, x in rows.items()}, keys_B[part])
             for part in (slice(2), slice(2, 4))]
   for x, parts in zip(whole, zip(*halves)):
     np.testing.assert_allclose(x, np.concatenate(parts), rtol=0, atol=2e-6)
@@ -194,7 +199,7 @@ def test_layers_draw_different_masks():
       lambda path, x: jnp.full_like(x, path[-3:] == (
           "layers", "output", "bias")), parameters(options)["encoder"])
   states_NBLD = Encoder(options).apply(
-      {"params": params}, *rows, jax.random.split(jax.random.key(0), B),
+      {"params": params}, rows, jax.random.split(jax.random.key(0), B),
       method="hidden_states")
   first, second = (np.diff(states_NBLD[:3], axis=0) > 0)
   assert 0.2 < np.mean(first & second) < 0.3
@@ -204,7 +209,7 @@ def test_initial_parameters_are_those_of_the_paper():
   options = BertConfig(vocab_size=1000, hidden_size=128, num_hidden_layers=2,
                  num_attention_heads=2, intermediate_size=512)
   rows = make_rows(np.random.default_rng(0))
-  params = jax.jit(Heads(options).init)(jax.random.key(0), *rows)["params"]
+  params = jax.jit(Heads(options).init)(jax.random.key(0), rows)["params"]
   for path, x in flax.traverse_util.flatten_dict(params, sep="/").items():
     if path.endswith("bias"):
       assert not x.any(), path
@@ -246,13 +251,12 @@ def test_each_option_changes_the_function(change):
 
 def test_without_positions_order_does_not_matter():
   options = dataclasses.replace(SMALL, position_embedding_type="none")
-  ids, types, positions, examples = make_rows(np.random.default_rng(7))
-  turn = lambda x: x.at[:, :3].set(x[:, 2::-1])
-  run = lambda ids, types: apply(
-      options, parameters(options), (ids, types, positions, examples))[0]
-  np.testing.assert_allclose(
-      run(turn(ids), turn(types))[:, 2], run(ids, types)[:, 0], rtol=0,
-      atol=2e-6)
+  rows = make_rows(np.random.default_rng(7))
+  turned = {key: rows[key].at[:, :3].set(rows[key][:, 2::-1])
+            for key in ("input_ids", "token_type_ids")}
+  run = lambda rows: apply(options, parameters(options), rows)[0]
+  np.testing.assert_allclose(run(rows | turned)[:, 2], run(rows)[:, 0], rtol=0,
+                             atol=2e-6)
 
 
 def test_bfloat16_is_near_float32():
@@ -269,16 +273,16 @@ def test_hidden_states_are_those_of_each_layer():
   rows = make_rows(np.random.default_rng(9))
   params = parameters(SMALL)["encoder"]
   states_NBLD = Encoder(SMALL).apply(
-      {"params": params}, *rows, method="hidden_states")
+      {"params": params}, rows, method="hidden_states")
   assert states_NBLD.shape == (3, B, L, 16)
-  output_BLD = Encoder(SMALL).apply({"params": params}, *rows)
+  output_BLD = Encoder(SMALL).apply({"params": params}, rows)
   np.testing.assert_array_equal(states_NBLD[2], output_BLD)
   # The same parameters with one layer end where the first layer does.
   one = dataclasses.replace(SMALL, num_hidden_layers=1)
   first = {**params,
            "layers": jax.tree.map(lambda x: x[:1], params["layers"])}
   states_2BLD = Encoder(one).apply(
-      {"params": first}, *rows, method="hidden_states")
+      {"params": first}, rows, method="hidden_states")
   np.testing.assert_allclose(states_NBLD[:2], states_2BLD, rtol=0, atol=2e-6)
 
 
@@ -287,9 +291,9 @@ def test_the_program_does_not_grow_with_depth():
     options = dataclasses.replace(SMALL, num_hidden_layers=layers,
                                   scan_unroll=unroll)
     rows = make_rows(np.random.default_rng(0))
-    params = jax.eval_shape(Heads(options).init, jax.random.key(0), *rows)
+    params = jax.eval_shape(Heads(options).init, jax.random.key(0), rows)
     loss = lambda params: sum(
-        x.sum() for x in Heads(options).apply(params, *rows))
+        x.sum() for x in Heads(options).apply(params, rows))
     return jax.jit(jax.grad(loss)).lower(params).as_text().count("\n")
 
   assert size(12, 1) == size(2, 1) < size(12, 4) == size(24, 4)

@@ -76,8 +76,7 @@ def outputs_of(found, params, batch):
       logits = logits[..., None]
     return {"classifier": logits if kind in ("tags", "span") else logits[:, 0]}
   encoder, variables = Encoder(found.model), {"params": params["encoder"]}
-  sequence = encoder.apply(variables, *(batch[name] for name in (
-      "input_ids", "token_type_ids", "position_ids", "example_ids")))
+  sequence = encoder.apply(variables, batch)
   outputs = {"sequence": sequence}
   if "encoder/pooler" in found.parts:
     outputs["pooled"] = encoder.apply(

@@ -35,9 +35,7 @@ class Embedder(nn.Module):
   @nn.compact
   def __call__(self, batch: Batch) -> jax.Array:
     encoder = Encoder(self.options, name="encoder")
-    hidden_BLD = encoder.hidden_states(
-        batch["input_ids"], batch["token_type_ids"], batch["position_ids"],
-        batch["example_ids"])[self.layer].astype(jnp.float32)
+    hidden_BLD = encoder.hidden_states(batch)[self.layer].astype(jnp.float32)
     match self.pooling:
       case "tokens":
         return hidden_BLD

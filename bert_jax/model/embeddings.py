@@ -23,10 +23,10 @@ class Embeddings(nn.Module):
     self.token_type_embeddings = Embed(o.type_vocab_size, o)
     self.norm = Norm(o.layer_norm_eps)
 
-  def __call__(self, input_ids_BL, token_type_ids_BL, position_ids_BL, keys_B):
-    o = self.options
-    x_BLD = (self.word_embeddings(input_ids_BL)
-             + self.token_type_embeddings.product(token_type_ids_BL))
+  def __call__(self, batch, keys_B):
+    o, position_ids_BL = self.options, batch["position_ids"]
+    x_BLD = (self.word_embeddings(batch["input_ids"])
+             + self.token_type_embeddings.product(batch["token_type_ids"]))
     match o.position_embedding_type:
       case "absolute":
         x_BLD += self.position_embeddings(position_ids_BL)

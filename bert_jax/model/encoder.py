@@ -1,5 +1,7 @@
 """The encoder: token ids in, a vector for every token out."""
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -32,44 +34,29 @@ class Encoder(nn.Module):
       self.final_norm = Norm(o.layer_norm_eps)
     self.pooler = Dense((o.hidden_size,), (o.hidden_size,), o)
 
-  def __call__(
-      self,
-      input_ids_BL: jax.Array,
-      token_type_ids_BL: jax.Array,
-      position_ids_BL: jax.Array,
-      example_ids_BL: jax.Array,
-      keys_B: jax.Array | None = None,
-  ) -> jax.Array:
+  def __call__(self, batch: Mapping[str, jax.Array],
+               keys_B: jax.Array | None = None) -> jax.Array:
     """The last hidden states, (B, L, D).
 
     Args:
-      input_ids_BL: token ids.
-      token_type_ids_BL: sentence A = 0, B = 1.
-      position_ids_BL: positions, which restart in each packed example.
-      example_ids_BL: the packed example of each token; 0 is padding.
+      batch: `input_ids`, `token_type_ids` (sentence A = 0, B = 1),
+        `position_ids` (restart in each packed example) and `example_ids` (the
+        packed example of each token; 0 is padding), each (B, L).
       keys_B: a typed threefry key a row for dropout; None: no dropout.
     """
-    x_BLD = self.embeddings(input_ids_BL, token_type_ids_BL, position_ids_BL,
-                            keys_B)
-    x_BLD, _ = self.layers(x_BLD, *self._per_layer(example_ids_BL, keys_B))
+    x_BLD = self.embeddings(batch, keys_B)
+    x_BLD, _ = self.layers(x_BLD, *self._per_layer(batch, keys_B))
     return self._finish(x_BLD)
 
-  def hidden_states(
-      self,
-      input_ids_BL: jax.Array,
-      token_type_ids_BL: jax.Array,
-      position_ids_BL: jax.Array,
-      example_ids_BL: jax.Array,
-      keys_B: jax.Array | None = None,
-  ) -> jax.Array:
+  def hidden_states(self, batch: Mapping[str, jax.Array],
+                    keys_B: jax.Array | None = None) -> jax.Array:
     """(N + 1, B, L, D): the embeddings' output, then that of each layer.
 
     The last one is what `__call__` returns.
     """
-    first_BLD = self.embeddings(input_ids_BL, token_type_ids_BL,
-                                position_ids_BL, keys_B)
+    first_BLD = self.embeddings(batch, keys_B)
     _, states_NBLD = self.layers.keep(
-        first_BLD, *self._per_layer(example_ids_BL, keys_B))
+        first_BLD, *self._per_layer(batch, keys_B))
     last_BLD = self._finish(states_NBLD[-1])
     return jnp.concatenate(
         [first_BLD[None], states_NBLD[:-1], last_BLD[None]])
@@ -85,9 +72,10 @@ class Encoder(nn.Module):
     """The (V, D) float32 table, which the masked-LM decoder shares."""
     return self.embeddings.word_embeddings.embedding
 
-  def _per_layer(self, example_ids_BL, keys_B):
+  def _per_layer(self, batch, keys_B):
     numbers_N = jnp.arange(self.options.num_hidden_layers)
-    return numbers_N, example_ids_BL, fold_in(keys_B, DropoutSite.LAYERS)
+    return (numbers_N, batch["example_ids"],
+            fold_in(keys_B, DropoutSite.LAYERS))
 
   def _finish(self, x_BLD):
     if self.options.norm_placement == "pre":

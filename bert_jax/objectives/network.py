@@ -21,7 +21,5 @@ class Network(nn.Module):
   def __call__(self, batch: Batch,
                keys_B: jax.Array | None = None) -> dict[str, jax.Array]:
     encoder = Encoder(self.options, name="encoder")
-    sequence_output_BLD = encoder(
-        batch["input_ids"], batch["token_type_ids"], batch["position_ids"],
-        batch["example_ids"], keys_B)
+    sequence_output_BLD = encoder(batch, keys_B)
     return self.objective.logits(encoder, sequence_output_BLD, batch, keys_B)
