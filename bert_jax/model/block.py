@@ -3,6 +3,7 @@
 import flax.linen as nn
 
 from bert_jax.model.bert import BertConfig
+from bert_jax.model.constrain import constrain
 from bert_jax.model.layers import (
     Dense, DropoutSite, activation, dropout, fold_in)
 from bert_jax.model.norms import Norm
@@ -57,10 +58,11 @@ class Layer(nn.Module):
     match self.options.norm_placement:
       case "post":
         x = self.attention_norm(x + attend(x))
-        return self.output_norm(x + feed(x))
+        x = self.output_norm(x + feed(x))
       case "pre":
         x = x + attend(self.attention_norm(x))
-        return x + feed(self.output_norm(x))
+        x = x + feed(self.output_norm(x))
+    return constrain(x, "rows")
 
   def _feed_forward(self, x_BLD, keys_B):
     o = self.options

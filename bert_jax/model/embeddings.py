@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.model.bert import BertConfig
+from bert_jax.model.constrain import constrain
 from bert_jax.model.layers import DropoutSite, dropout, initializer
 from bert_jax.model.norms import Norm
 from bert_jax.model.positions import sinusoids
@@ -25,7 +26,9 @@ class Embeddings(nn.Module):
 
   def __call__(self, batch, keys_B):
     o, position_ids_BL = self.options, batch["position_ids"]
-    x_BLD = (self.word_embeddings(batch["input_ids"])
+    word_BLD = self.word_embeddings(
+        constrain(batch["input_ids"], "looked_up_ids"))
+    x_BLD = (constrain(constrain(word_BLD, "looked_up"), "rows")
              + self.token_type_embeddings.product(batch["token_type_ids"]))
     match o.position_embedding_type:
       case "absolute":
@@ -36,7 +39,7 @@ class Embeddings(nn.Module):
         pass
     x_BLD = dropout(self.norm(x_BLD), o.hidden_dropout_prob, keys_B,
                     DropoutSite.EMBEDDINGS)
-    return x_BLD.astype(o.dtype)
+    return constrain(x_BLD.astype(o.dtype), "rows")
 
 
 class Embed(nn.Module):

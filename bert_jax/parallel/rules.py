@@ -1,16 +1,13 @@
 """From parameter paths to axes of the mesh."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import UserError
-from bert_jax.model.block import Layer
-from bert_jax.model.embeddings import Embed, Embeddings
+from bert_jax.model.constrain import constrained
 from bert_jax.objectives.base import Batch
 from bert_jax.objectives.network import Network
 from bert_jax.training.param_paths import Rules, look_up, path_of
@@ -76,8 +73,8 @@ class PlacedNetwork:
 
   Left alone, the compiler may follow the parameters that fsdp splits instead,
   spread the width of the vectors over the devices and compute all rows on
-  each. The network itself knows no mesh: its modules' results are placed from
-  outside.
+  each. The network itself knows no mesh: it names places (model.constrain),
+  and what happens there is decided here.
   """
 
   network: Network
@@ -92,33 +89,15 @@ class PlacedNetwork:
 
   def apply(self, variables: Any, batch: Batch,
             keys_B: jax.Array | None = None) -> Any:
-    with nn.intercept_methods(self._place):
+    with constrained(self._place):
       return self.network.apply(variables, batch, keys_B)
 
-  def _place(self, method: Any, arguments: Any, options: Any,
-             context: nn.module.InterceptorContext) -> Any:
-    """Runs a method of a module and places what it gives."""
-    keep = lambda x: self._constrain(x, ("data", "fsdp"))
-    match context.module, context.method_name:
-      case Embed(), "__call__" if self._split(context.module.path):
-        # Each device looks up its part of the width, for all rows that share
-        # the parts; then the parts go to where the rows are. In one step the
-        # compiler would copy everything everywhere.
-        ids_BL, = arguments
-        x_BLD = method(self._constrain(ids_BL, "data"))
-        if x_BLD.shape[-1] % self.mesh.shape["fsdp"] == 0:
-          x_BLD = self._constrain(x_BLD, "data", None, "fsdp")
-        return keep(x_BLD)
-      case Embeddings(), "__call__":
-        return keep(method(*arguments, **options))
-      case Layer(), "__call__" | "keep":
-        return jax.tree.map(keep, method(*arguments, **options))
-    return method(*arguments, **options)
-
-  def _split(self, path: Sequence[str]) -> bool:
-    """Whether fsdp splits the table there."""
-    return "fsdp" in look_up(SHARDING_RULES, "/".join((*path, "embedding")))
-
-  def _constrain(self, x: jax.Array, *axes: Any) -> jax.Array:
-    return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh,
-                                                             P(*axes)))
+  def _place(self, x: jax.Array, name: str) -> jax.Array:
+    # A device looks up its part of the width, for all rows that share the
+    # parts; then the parts go to where the rows are. In one step the compiler
+    # would copy everything everywhere.
+    spec = {"rows": P(("data", "fsdp")), "looked_up_ids": P("data"),
+            "looked_up": P("data", None, "fsdp")}[name]
+    if name == "looked_up" and x.shape[-1] % self.mesh.shape["fsdp"]:
+      return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, spec))
