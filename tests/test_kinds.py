@@ -12,6 +12,7 @@ import pytest
 from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
+from bert_jax.data.batches.spec import empty_row
 from bert_jax.data.labeled import classes
 from bert_jax.data.labeled.base import KINDS, LabeledSet
 from bert_jax.data.labeled.classes import Classes, Numbers
@@ -132,16 +133,19 @@ def test_packed_examples_are_as_one_a_row(name):
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_rows_have_the_keys_that_a_kind_says(kind):
+def test_rows_have_the_declared_keys_and_fills(kind):
   labeled = MADE[kind]()
   rows = labeled.rows(Tiny(), 72, 3, 0)
-  blank = KINDS[kind].empty_keys(72, 3, labeled.label_names)
-  row, empty = rows.row(0, 0), rows.empty()
-  assert set(blank) <= set(row)
-  for key, value in blank.items():
-    for found in (row[key], empty[key]):
-      assert (found.shape, found.dtype) == (value.shape, value.dtype), key
-  assert not empty["example_mask"].any()
+  expected = empty_row(KINDS[kind].keys, {
+      "L": 72, "E": 3, "C": len(labeled.label_names),
+      "S": 3 * KINDS[kind].segments(labeled.label_names)}, Tiny.vocabulary)
+  row = rows.row(0, 0)
+  assert set(row) == set(expected)
+  for key, value in expected.items():
+    assert (row[key].shape, row[key].dtype) == (value.shape, value.dtype), key
+  none = rows._row(rows.examples(0), np.full(3, -1))
+  for empty in (none, rows.empty()):
+    np.testing.assert_equal(empty, expected)
   assert isinstance(KINDS[kind].describe_label(row, 0, labeled.label_names),
                     str)
   few = labeled.subset([3, 1])

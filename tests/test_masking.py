@@ -41,6 +41,10 @@ def test_every_masking_keeps_the_contract(masking):
   weights_BP = out["masked_weights"]
   predicted = masking.predictions_per_row(LENGTH)
   assert weights_BP.shape == (ROWS, predicted) == (ROWS, 20)
+  assert {key: (out[key].shape, out[key].dtype)
+          for key in set(out) - set(batch)} == {
+              key: ((ROWS, predicted), spec.dtype)
+              for key, spec in masking.keys.items()}
   for b in range(ROWS):
     chosen = out["masked_positions"][b][weights_BP[b] > 0]
     assert len(set(chosen)) == len(chosen)

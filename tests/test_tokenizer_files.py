@@ -10,6 +10,7 @@ import pytest
 from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples
 from bert_jax.data.batches.rows import assemble
+from bert_jax.data.batches.spec import KEYS, empty_row
 from bert_jax.data.pretraining.formats import PairsFormat
 from bert_jax.data.pretraining.rows import PretrainingRows
 from bert_jax.data.tokenizers import choices, hf_directory
@@ -237,7 +238,8 @@ def test_pairs_of_roberta_have_two_separators():
   pairs = Examples(np.array([0]), np.array([2]), np.array([2]), np.array([1]),
                    separators=2)
   assert pairs.lengths_X.tolist() == [7]
-  row = assemble(np.array([10, 11, 12]), vocabulary, pairs, np.array([0]), 8)
+  row = empty_row(KEYS, {"L": 8, "E": 1, "S": 1}, vocabulary)
+  assemble(np.array([10, 11, 12]), vocabulary, pairs, np.array([0]), row)
   assert row["input_ids"].tolist() == [
       cls, 10, 11, sep, sep, 12, sep, pad]
   assert not row["token_type_ids"].any()

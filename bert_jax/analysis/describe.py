@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from bert_jax import config
+from bert_jax.data.batches import spec
 from bert_jax.data.labeled.base import kind_of
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.experiment import Experiment, recipe
@@ -107,16 +108,15 @@ def workload(experiment: Experiment) -> Workload:
   tables = np.arange(model.vocab_size, dtype=np.int32)
   vocabulary = Vocabulary(model.vocab_size, 0, 0, 0, 0, 0, tables > 0, tables,
                           tables)
-  tokens_BL = np.zeros((1, length), np.int32)
-  slots_BE = np.zeros((1, experiment.data.examples_per_row), np.int32)
-  row = {"input_ids": tokens_BL, "token_type_ids": tokens_BL,
-         "position_ids": tokens_BL, "example_ids": tokens_BL,
-         "cls_positions": slots_BE, "next_sentence_labels": slots_BE,
-         "example_mask": slots_BE.astype(np.float32), "row": slots_BE[:, 0]}
+  keys, examples = spec.PRETRAINING_KEYS, experiment.data.examples_per_row
+  sizes = {"L": length, "E": examples, "S": examples}
   if objective.label_kind:
     kind = kind_of(objective.label_kind)
-    row |= {key: value[None] for key, value in kind.empty_keys(
-        length, slots_BE.shape[1], objective.labels).items()}
+    keys, sizes = kind.keys, sizes | {
+        "S": examples * kind.segments(objective.labels),
+        "C": len(objective.labels)}
+  row = {key: value[None] for key, value in spec.empty_row(
+      keys, sizes, vocabulary).items()} | {"row": np.zeros(1, np.int32)}
   complete = recipe(dataclasses.replace(experiment, model=model,
                                         objective=objective), vocabulary)
   return Workload(complete, jax.eval_shape(complete.init, np.int32(0), row),

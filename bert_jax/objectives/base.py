@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
+from bert_jax.data.batches.spec import Keys
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.model.encoder import Encoder
@@ -30,6 +31,8 @@ class Objective(Choice):
   label_kind: ClassVar[str | None] = None
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
+  # What `corrupt` adds to the keys of a batch.
+  keys: ClassVar[Keys] = {}
 
   def complete(self, examples: LabeledSet) -> "Objective":
     """With what the training examples decide, as the names of the labels.

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
+from bert_jax.data.batches.spec import Key, Keys
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.objectives.base import Batch
 
@@ -21,6 +23,10 @@ class Masking(Choice):
   """
 
   rate: float = 0.15
+  keys: ClassVar[Keys] = {
+      "masked_positions": Key(jnp.int32, "P"),
+      "masked_labels": Key(jnp.int32, "P"),
+      "masked_weights": Key(jnp.float32, "P", weighs=True)}
   mask_fraction: float = 0.8
   random_fraction: float = 0.1
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -21,6 +22,7 @@ class Mlm(Objective):
   """Predict the masked tokens."""
 
   masking: Masking = TokenMasking()
+  keys: ClassVar = Masking.keys
 
   def corrupt(self, batch: Batch, keys_B: jax.Array,
               vocabulary: Vocabulary) -> Batch:

@@ -10,9 +10,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
-from bert_jax.data.batches import loader
+from bert_jax.data.batches import loader, spec
 from bert_jax.data.batches.rows import Rows
-from bert_jax.data.labeled.base import LabeledSet
+from bert_jax.data.labeled.base import LabeledSet, kind_of
 from bert_jax.experiment import recipe
 from bert_jax.metrics import weighted
 from bert_jax.objectives.base import Batch
@@ -20,10 +20,6 @@ from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     local_rows, make_mesh, place, row_devices, share)
 from bert_jax.training.step import Recipe, evaluation_step
-
-# What of a batch says where in the set its predictions belong.
-PLACES = ("example_index", "example_ids", "word_index", "question_index",
-          "answer_starts", "answer_ends")
 
 
 class Evaluator:
@@ -40,9 +36,10 @@ class Evaluator:
 
     def step(params: Any, batch: Batch):
       pairs, logits = evaluation_step(recipe, params, batch)
-      if self._objective.label_kind is None:
+      kind = self._objective.label_kind
+      if kind is None:
         return pairs, None, None
-      places = {key: batch[key] for key in PLACES if key in batch}
+      places = spec.locating(kind_of(kind).keys, batch)
       return pairs, places, self._objective.predictions(logits)
 
     self._step = jax.jit(step, out_shardings=NamedSharding(mesh, P()))

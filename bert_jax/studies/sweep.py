@@ -21,7 +21,7 @@ import numpy as np
 from bert_jax import config
 from bert_jax.checkpoints.manager import read
 from bert_jax.config import UserError
-from bert_jax.data.batches import loader
+from bert_jax.data.batches import loader, spec
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.metrics import weighted
 from bert_jax.metrics.selection import rank
@@ -30,7 +30,6 @@ from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.layouts import memory_limit
 from bert_jax.reporting import plots
 from bert_jax.runs.anomalies import AnomalyDetector
-from bert_jax.runs.evaluation import PLACES
 from bert_jax.runs.initialize import start_from
 from bert_jax.runs.step_log import StepLog
 from bert_jax.studies import members as program, outcomes
@@ -255,7 +254,7 @@ class Sweep:
     for batch in loader.evaluation_batches(
         prepared.evaluation, self.run.experiment.batch_size):
       pairs, predictions = jax.device_get(self._evaluate(states.params, batch))
-      places = {key: batch[key] for key in PLACES if key in batch}
+      places = spec.locating(prepared.labeled.keys, batch)
       counted.append(pairs)
       predicted.append((places, predictions))
 

@@ -17,6 +17,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax.config import UserError
+from bert_jax.data.batches import spec
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.objectives.base import Batch, Pairs
 from bert_jax.objectives.network import Network
@@ -189,10 +190,6 @@ def check_divisible(batch_size: int, microbatches: int, devices: int) -> None:
         f"{(batch_size // share + 1) * share}.")
 
 
-# The weights of a batch's positions and examples, in which losses are linear.
-WEIGHTS = ("masked_weights", "example_mask")
-
-
 def row_losses(recipe: Recipe, state: TrainState, batch: Batch
                ) -> tuple[Batch, Pairs, dict[str, Batch]]:
   """What the next step makes of each row, with the same masks and dropout.
@@ -200,7 +197,7 @@ def row_losses(recipe: Recipe, state: TrainState, batch: Batch
   Returns:
     The corrupted batch; the (totals_B, weights_B) of every part of the loss,
     whose sums are the step's pairs; and by part, each loss by itself: the
-    total's derivatives in the `WEIGHTS` that the batch has, which is the
+    total's derivatives in the batch's keys that weigh losses, which is the
     same for a weighted sum.
   """
   objective = recipe.network.objective
@@ -210,7 +207,7 @@ def row_losses(recipe: Recipe, state: TrainState, batch: Batch
     rows, keys = jax.tree.map(lambda x: x[None], row)
     logits = recipe.network.apply({"params": state.params}, rows, keys)
     totals = lambda weights: objective.losses(logits, {**rows, **weights})
-    given = {key: rows[key] for key in WEIGHTS if key in rows}
+    given = spec.weights(spec.KEYS | objective.keys, rows)
     weights = objective.weights(rows)
     return ({name: (total, weights[name])
              for name, total in totals(given).items()},

@@ -19,6 +19,7 @@ import numpy as np
 from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples
 from bert_jax.data.batches.packing import pack
+from bert_jax.data.batches.spec import Keys, empty_row
 
 
 def generator(*parts: str | int) -> np.random.Generator:
@@ -28,18 +29,14 @@ def generator(*parts: str | int) -> np.random.Generator:
 
 
 def assemble(tokens_T: np.ndarray, vocabulary: Any, examples: Examples,
-             example_E: np.ndarray, length: int) -> dict[str, np.ndarray]:
-  """One row of the examples `example_E` (-1: none), without their labels."""
-  input_ids_L = np.full(length, vocabulary.pad_id, np.int32)
-  token_type_ids_L, position_ids_L, example_ids_L = np.zeros(
-      (3, length), np.int32)
-  cls_positions_E = np.zeros(len(example_E), np.int32)
-  at = 0
+             example_E: np.ndarray, row: dict[str, np.ndarray]) -> None:
+  """Writes the segments `example_E` (-1: none) into an empty row."""
+  input_ids_L, at = row["input_ids"], 0
   for slot, example in enumerate(example_E.tolist()):
     if example < 0:
       break
     begin, at = at, at + 1
-    cls_positions_E[slot] = begin
+    row["cls_positions"][slot] = begin
     input_ids_L[begin] = vocabulary.cls_id
     at = _append(input_ids_L, at, tokens_T, examples.a_start_X[example],
                  examples.a_length_X[example], vocabulary.sep_id)
@@ -50,14 +47,9 @@ def assemble(tokens_T: np.ndarray, vocabulary: Any, examples: Examples,
       b_begin = at
       at = _append(input_ids_L, at, tokens_T, examples.b_start_X[example],
                    examples.b_length_X[example], vocabulary.sep_id)
-      token_type_ids_L[b_begin:at] = vocabulary.pair_token_type
-    position_ids_L[begin:at] = np.arange(at - begin)
-    example_ids_L[begin:at] = slot + 1
-  return dict(
-      input_ids=input_ids_L, token_type_ids=token_type_ids_L,
-      position_ids=position_ids_L, example_ids=example_ids_L,
-      cls_positions=cls_positions_E,
-      example_mask=(example_E >= 0).astype(np.float32))
+      row["token_type_ids"][b_begin:at] = vocabulary.pair_token_type
+    row["position_ids"][begin:at] = np.arange(at - begin)
+    row["example_ids"][begin:at] = slot + 1
 
 
 def _append(input_ids_L, at, tokens_T, start, length, sep_id) -> int:
@@ -72,7 +64,12 @@ class Rows:
 
   An epoch has as many rows as epoch 0: of a later epoch with more (its draws
   differ) the surplus is left out, one with fewer begins again.
+
+  A member sets `keys`, `vocabulary` and what `sizes` has beside L and E.
   """
+
+  keys: Keys
+  vocabulary: Any
 
   def __init__(self, length: int, examples_per_row: int, seed: int,
                shuffle: bool, content: tuple[str, ...], variant: str = ""):
@@ -114,10 +111,15 @@ class Rows:
     examples, row_RE = self.plan(epoch)
     return self._row(examples, row_RE[index % len(row_RE)])
 
+  @property
+  def sizes(self) -> dict[str, int]:
+    """Of the dimensions of a row."""
+    return {"L": self.length, "E": self.examples_per_row,
+            "S": self.examples_per_row}
+
   def empty(self) -> dict[str, np.ndarray]:
     """A row without examples, to fill up a batch."""
-    return self._row(self.plan(0)[0],
-                     np.full(self.examples_per_row, -1, np.int32))
+    return empty_row(self.keys, self.sizes, self.vocabulary)
 
   def _row(self, examples: Examples,
            example_E: np.ndarray) -> dict[str, np.ndarray]:

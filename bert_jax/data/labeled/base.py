@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax.config import UserError, nearest
+from bert_jax.data.batches.spec import KEYS, Key, Keys
 from bert_jax.data.batches.splits import held_out
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.encoded import Encoded
@@ -22,7 +23,7 @@ from bert_jax.data.records import tables
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.records.tables import Table
 
-# Of each batch: its keys of evaluate.PLACES, and the objective's predictions.
+# Of each batch: what locates its predictions, and those of the objective.
 Predicted = Sequence[tuple[Mapping[str, np.ndarray], np.ndarray]]
 Records = tuple[list[str], list[list[Any]]]  # columns, and records
 KINDS: dict[str, type["LabeledSet"]] = {}
@@ -43,6 +44,8 @@ class LabeledSet:
   """
 
   kind: ClassVar[str]
+  keys: ClassVar[Keys] = KEYS | {
+      "example_index": Key(np.int32, "E", fill=-1, locates=True)}
   rows_type: ClassVar[type[TaskRows]] = TaskRows
   names: list[str]
   labels: Any = None
@@ -93,10 +96,9 @@ class LabeledSet:
     raise NotImplementedError
 
   @classmethod
-  def empty_keys(cls, length: int, examples: int,
-            label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The batch keys of its own that an empty row has."""
-    raise NotImplementedError
+  def segments(cls, label_names: Sequence[str]) -> int:
+    """Segments with a [CLS] that an example has at most."""
+    return 1
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from bert_jax.data.batches.spec import Key
 from bert_jax.data.labeled.base import LabeledSet, Records, kind_of
 from bert_jax.data.labeled.encoded import Encoded, encode_texts
 from bert_jax.data.records import columns as fields
@@ -30,7 +31,6 @@ class Texts(LabeledSet):
 
   texts_a: list[str]
   texts_b: list[str] | None = None
-  label_type: ClassVar[Any]
   score_names: ClassVar[tuple[str, ...]]
 
   @classmethod
@@ -47,7 +47,8 @@ class Texts(LabeledSet):
       wanted["labels"] = ([columns.label], cls.label(columns, label_names))
     table, values = clean(table, columns.bad_records, wanted)
     if columns.label:
-      values["labels"] = np.array(values["labels"], cls.label_type)
+      values["labels"] = np.array(values["labels"],
+                                  cls.keys["labels"].dtype)
     return cls(names=table.names(), table=table, label_names=label_names,
                **values)
 
@@ -74,13 +75,8 @@ class Texts(LabeledSet):
     """The labels, or what stands for none."""
     if self.labels is not None:
       return self.labels
-    none = -1 if np.dtype(self.label_type).kind == "i" else 0
-    return np.full(len(self), none, self.label_type)
-
-  @classmethod
-  def empty_keys(cls, length: int, examples: int,
-            label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {"labels": np.zeros(examples, cls.label_type)}
+    key = self.keys["labels"]
+    return np.full(len(self), key.fill, key.dtype)
 
   def scores(self, found: Any) -> dict[str, float]:
     if self.labels is None:
@@ -98,7 +94,7 @@ class Classes(Texts):
   """One class for each text or pair; found: probabilities (X, C)."""
 
   kind: ClassVar = "class"
-  label_type: ClassVar = np.int32
+  keys: ClassVar = LabeledSet.keys | {"labels": Key(np.int32, "E", fill=-1)}
   score_names: ClassVar = ("accuracy", "f1", "precision", "recall",
                            "matthews")
 
@@ -126,7 +122,7 @@ class Numbers(Texts):
   """A number for each text or pair; found: numbers (X,)."""
 
   kind: ClassVar = "number"
-  label_type: ClassVar = np.float32
+  keys: ClassVar = LabeledSet.keys | {"labels": Key(np.float32, "E")}
   score_names: ClassVar = ("pearson", "spearman")
 
   @classmethod

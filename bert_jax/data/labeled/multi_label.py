@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax.config import UserError
-from bert_jax.data.labeled.base import Records
+from bert_jax.data.batches.spec import Key
+from bert_jax.data.labeled.base import LabeledSet, Records
 from bert_jax.data.labeled.classes import Texts
 from bert_jax.data.records import columns as fields
 from bert_jax.data.records.columns import Columns
@@ -24,7 +25,7 @@ class LabelSets(Texts):
   """
 
   kind: ClassVar = "classes"
-  label_type: ClassVar = np.float32
+  keys: ClassVar = LabeledSet.keys | {"labels": Key(np.float32, "EC")}
 
   @classmethod
   def names_of(cls, labels: list[Any], columns: Columns,
@@ -51,11 +52,6 @@ class LabelSets(Texts):
     if self.labels is not None:
       return self.labels.reshape(-1, len(self.label_names))
     return np.zeros((len(self), len(self.label_names)), np.float32)
-
-  @classmethod
-  def empty_keys(cls, length: int, examples: int,
-            label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {"labels": np.zeros((examples, len(label_names)), np.float32)}
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,

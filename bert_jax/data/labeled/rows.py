@@ -14,8 +14,8 @@ from bert_jax.data.labeled.encoded import Encoded
 class TaskRows(Rows):
   """Rows of a labeled set; every example once in an epoch, packed.
 
-  Beside the keys of every row: `example_index` (int32 (E,), -1 where none) and
-  what the kind's `encode` says.
+  Its keys are those of the kind of label; their values are what the kind's
+  `encode` gives.
   """
 
   def __init__(self, labeled: Any, tokenizer: Any, length: int,
@@ -24,6 +24,7 @@ class TaskRows(Rows):
     if not len(labeled):
       raise UserError("The labeled set has no examples.")
     self.vocabulary = tokenizer.vocabulary
+    self.keys, self._classes = labeled.keys, len(labeled.label_names)
     self.encoded = labeled.encode(tokenizer, length)
     self.augmentation = augmentation
     augmentation.check(self.encoded, labeled.kind)
@@ -35,6 +36,11 @@ class TaskRows(Rows):
                      (content.hexdigest(), tokenizer.fingerprint),
                      repr(augmentation))
 
+  @property
+  def sizes(self) -> dict[str, int]:
+    return super().sizes | {
+        "S": self.examples_per_row * self.encoded.segments, "C": self._classes}
+
   def examples(self, epoch: int) -> Encoded:
     return self.augmentation.apply(
         self.encoded, self.vocabulary,
@@ -42,23 +48,20 @@ class TaskRows(Rows):
 
   def _row(self, encoded: Encoded,
            example_E: np.ndarray) -> dict[str, np.ndarray]:
-    none_E, segments = example_E < 0, np.arange(encoded.segments)
-    segment_E = np.where(none_E[:, None], -1, example_E[:, None]
-                         * encoded.segments + segments[None]).ravel()
-    row = assemble(encoded.tokens_T, self.vocabulary, encoded.slices,
-                   segment_E, self.length)
-    row["example_index"] = example_E.astype(np.int32)
-    row["example_mask"] = (~none_E).astype(np.float32)
+    row, segments = self.empty(), np.arange(encoded.segments)
+    real_E = example_E >= 0
+    segment_S = np.where(real_E[:, None], example_E[:, None]
+                         * encoded.segments + segments[None], -1).ravel()
+    assemble(encoded.tokens_T, self.vocabulary, encoded.slices, segment_S, row)
+    row["example_index"][:] = example_E
+    row["example_mask"][:] = real_E
     for key, values in encoded.of_examples.items():
-      row[key] = values[example_E]
-      row[key][none_E] = -1 if values.dtype.kind == "i" else 0
+      row[key][real_E] = values[example_E[real_E]]
     for key, values in encoded.positions.items():
       first_E = row["cls_positions"][::encoded.segments]
-      row[key] = np.where(none_E, -1, first_E + values[example_E]
-                          ).astype(np.int32)
+      row[key][real_E] = first_E[real_E] + values[example_E[real_E]]
     for key, values in encoded.of_tokens.items():
-      row[key] = np.full(self.length, -1, np.int32)
-      for slot, segment in enumerate(segment_E[segment_E >= 0].tolist()):
+      for slot, segment in enumerate(segment_S[segment_S >= 0].tolist()):
         begin = row["cls_positions"][slot] + 1
         start, count = (encoded.slices.a_start_X[segment],
                         encoded.slices.a_length_X[segment])

@@ -38,6 +38,7 @@ class MultipleChoice(LabeledSet):
   """
 
   kind: ClassVar = "choice"
+  keys: ClassVar = Classes.keys
   texts_a: list[str]
   choices: list[list[str]]
 
@@ -78,10 +79,8 @@ class MultipleChoice(LabeledSet):
     return Encoded(tokens_T, slices, count, {"labels": labels_X})
 
   @classmethod
-  def empty_keys(cls, length: int, examples: int,
-            label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {"labels": np.zeros(examples, np.int32),
-            "cls_positions": np.zeros(examples * len(label_names), np.int32)}
+  def segments(cls, label_names: Sequence[str]) -> int:
+    return len(label_names)
 
   describe_label = Classes.describe_label
 
@@ -134,10 +133,8 @@ class Vectors(Numbers):
     return Encoded(tokens_T, slices, segments, {"labels": self.labels_X()})
 
   @classmethod
-  def empty_keys(cls, length: int, examples: int,
-            label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {"labels": np.zeros(examples, np.float32),
-            "cls_positions": np.zeros(2 * examples, np.int32)}
+  def segments(cls, label_names: Sequence[str]) -> int:
+    return 2
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,

@@ -15,6 +15,7 @@ import numpy as np
 
 from bert_jax import files
 from bert_jax.config import UserError
+from bert_jax.data.batches.spec import Key
 from bert_jax.data.labeled import windows
 from bert_jax.data.labeled.base import LabeledSet, Predicted, Records
 from bert_jax.data.labeled.windows import EncodedSpans, SpanOptions, SpanRows
@@ -75,6 +76,16 @@ class Spans(LabeledSet):
   """
 
   kind: ClassVar = "span"
+  keys: ClassVar = LabeledSet.keys | {
+      # The answer's first and last token in the row; both the window's [CLS]
+      # where it does not hold the full answer.
+      "start_positions": Key(np.int32, "E", fill=-1),
+      "end_positions": Key(np.int32, "E", fill=-1),
+      "question_index": Key(np.int32, "E", fill=-1, locates=True),
+      # Where in the context an answer stands that begins or ends with this
+      # token, -1 where none can.
+      "answer_starts": Key(np.int32, "L", fill=-1, locates=True),
+      "answer_ends": Key(np.int32, "L", fill=-1, locates=True)}
   rows_type: ClassVar = SpanRows
   questions: list[Question]
   options: SpanOptions = SpanOptions()
@@ -92,14 +103,6 @@ class Spans(LabeledSet):
            label_names: Sequence[str] = ()) -> "Spans":
     raise UserError(f"{spec}: answers that are spans of contexts are read by "
                     "data=squad.")
-
-  @classmethod
-  def empty_keys(cls, length: int, examples: int,
-            label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    by_example = ("start_positions", "end_positions", "question_index")
-    return {**{key: np.zeros(examples, np.int32) for key in by_example},
-            **{key: np.full(length, -1, np.int32)
-               for key in ("answer_starts", "answer_ends")}}
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,

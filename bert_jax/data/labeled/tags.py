@@ -9,6 +9,7 @@ import numpy as np
 
 from bert_jax import files
 from bert_jax.config import UserError
+from bert_jax.data.batches.spec import Key
 from bert_jax.data.labeled.base import LabeledSet, Predicted, Records
 from bert_jax.data.labeled.encoded import Encoded, flatten, room, single
 from bert_jax.data.records import columns as fields, tables
@@ -27,12 +28,14 @@ class Tags(LabeledSet):
   Attributes:
     words: the words of each example.
     labels: X arrays of int32, one for each word.
-
-  In a row: `labels` (int32 (L,), at the first piece of each word, else -1)
-  and `word_index` (int32 (L,), the word that begins here, else -1).
   """
 
   kind: ClassVar = "tags"
+  keys: ClassVar = LabeledSet.keys | {
+      # At the first piece of each word.
+      "labels": Key(np.int32, "L", fill=-1),
+      # The word that begins here.
+      "word_index": Key(np.int32, "L", fill=-1, locates=True)}
   words: list[list[str]]
 
   @classmethod
@@ -85,12 +88,6 @@ class Tags(LabeledSet):
     slices = single(start_X1, room(tokenizer, length, pairs=False))
     return Encoded(tokens_T, slices,
                    of_tokens={"labels": label_T, "word_index": word_T})
-
-  @classmethod
-  def empty_keys(cls, length: int, examples: int,
-            label_names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {"labels": np.zeros(length, np.int32),
-            "word_index": np.zeros(length, np.int32)}
 
   def collect(self, predicted: Predicted) -> list[np.ndarray]:
     """Words that fell off a row (or have no tokens) are surely `O`, or nothing

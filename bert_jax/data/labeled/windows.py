@@ -66,19 +66,12 @@ class EncodedSpans(Encoded):
 class SpanRows(TaskRows):
   """Rows of windows; every window once in an epoch, packed.
 
-  Beside the keys of every labeled row: `start_positions`, `end_positions`
-  (int32 (E,), of the answer's first and last token in the row, or both that of
-  the window's [CLS] where it does not hold the whole answer), `question_index`
-  (int32 (E,)), and for the way back `answer_starts`, `answer_ends` (int32
-  (L,)): where in the context an answer stands that begins or ends with this
-  token, -1 where none can.
+  `Spans.keys` says what is in them.
   """
 
   def _row(self, encoded: EncodedSpans,
            example_E: np.ndarray) -> dict[str, np.ndarray]:
     row = super()._row(encoded, example_E)
-    row["answer_starts"], row["answer_ends"] = np.full((2, self.length), -1,
-                                                       np.int32)
     slices = encoded.slices
     for slot, window in enumerate(example_E[example_E >= 0].tolist()):
       count, first = slices.b_length_X[window], slices.b_start_X[window]

@@ -8,11 +8,14 @@ import numpy as np
 from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples
 from bert_jax.data.batches.rows import Rows, assemble, generator
+from bert_jax.data.batches.spec import PRETRAINING_KEYS
 from bert_jax.data.pretraining.formats import Format
 
 
 class PretrainingRows(Rows):
   """Rows of a corpus in a format, without masks (the device draws those)."""
+
+  keys = PRETRAINING_KEYS
 
   def __init__(self, corpus: Any, vocabulary: Any, format: Format, length: int,
                examples_per_row: int, seed: int, shuffle: bool = True):
@@ -39,9 +42,10 @@ class PretrainingRows(Rows):
 
   def _row(self, examples: Examples,
            example_E: np.ndarray) -> dict[str, np.ndarray]:
-    row = assemble(self.corpus.tokens_T, self.vocabulary, examples, example_E,
-                   self.length)
-    labels_E = np.zeros(len(example_E), np.int32)
+    row = self.empty()
+    assemble(self.corpus.tokens_T, self.vocabulary, examples, example_E, row)
+    row["example_mask"][:] = example_E >= 0
     if examples.is_random_X is not None:
-      labels_E = np.where(example_E < 0, 0, examples.is_random_X[example_E])
-    return row | dict(next_sentence_labels=labels_E.astype(np.int32))
+      row["next_sentence_labels"][:] = np.where(
+          example_E < 0, 0, examples.is_random_X[example_E])
+    return row
