@@ -2,7 +2,27 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
+# Tests compile much and compute little, and the same things again.
+_COMPILE = "--xla_backend_optimization_level=0"
+# Compiles a training step in 1.4 seconds where it takes 3.8; an XLA that does
+# not know a flag aborts, and newer ones do not know this one.
+_WITHOUT_FUSION_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+
+
+def _starts(flags: str) -> bool:
+  """Whether this machine's XLA starts with these flags."""
+  return not subprocess.run(
+      [sys.executable, "-c", "import jax; jax.devices()"], capture_output=True,
+      env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}).returncode
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # they have what it found
+  os.environ["XLA_FLAGS"] = f"{_COMPILE} {_WITHOUT_FUSION_EMITTERS}"
+  if not _starts(os.environ["XLA_FLAGS"]):
+    os.environ["XLA_FLAGS"] = _COMPILE
 # Before the first import of jax, which reads them once; by the environment, so
 # that processes started by tests are as strict.
 os.environ.update(
@@ -10,8 +30,6 @@ os.environ.update(
     JAX_NUM_CPU_DEVICES="8",
     JAX_NUMPY_RANK_PROMOTION="raise",
     JAX_NUMPY_DTYPE_PROMOTION="strict",
-    # Tests compile much and compute little, and the same things again.
-    XLA_FLAGS="--xla_backend_optimization_level=0",
     JAX_COMPILATION_CACHE_DIR=str(
         pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.2",

@@ -48,11 +48,11 @@ PAGE = '''
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import SentencePieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.model.bert import Bert
+from bert_jax.model.bert import BertConfig
 from bert_jax.training.schedules import LinearSchedule
 
 experiment = Experiment(
-    model=Bert(hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+    model=BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
                intermediate_size=64, max_position_embeddings=32),
     data=TextData(length=32, text={text!r}, held_out_percent=10.0,
                   tokenizer=SentencePieceTokenizer(vocab_size=1000)),
