@@ -1,4 +1,4 @@
-"""Files: one atomic write, one read of what may be compressed."""
+"""Files: one atomic writer, one reader of what may be compressed."""
 
 import contextlib
 import gzip
@@ -6,53 +6,102 @@ import logging
 import lzma
 import os
 import pathlib
+import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from bert_jax.config import UserError
 
-_LOG = logging.getLogger(__name__)
-_COMPRESSED = {".gz": gzip.open, ".xz": lzma.open}
+_log = logging.getLogger(__name__)
+# What a compressed file begins with, and what opens it.
+_MAGIC = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open}
+_COMPRESSION_SUFFIXES = (".gz", ".xz")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """A binary file to write to, which takes its place at `path` when complete.
+
+  A reader finds the old file or all of the new one, even after a power
+  failure.
+
+  Raises:
+    UserError: the disk is full or cannot be written.
+  """
+  part = pathlib.Path(f"{path}.part")
+  with writing(path):
+    try:
+      with open(part, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+      part.replace(path)
+    except BaseException:
+      with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)
+      raise
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+  with replacing(path) as file:
+    file.write(data)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a file, whole or not at all; a UserError where it cannot."""
-  part = pathlib.Path(f"{path}.part")
-  try:
-    part.write_text(text, newline="", encoding="utf-8")
-    part.replace(path)
-  except OSError as error:
-    with contextlib.suppress(OSError):
-      part.unlink(missing_ok=True)
-    raise UserError(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def suffix(spec: str) -> str:
-  """Of a file, without that of the compression."""
-  path = pathlib.Path(spec)
-  return (path.with_suffix("") if path.suffix in _COMPRESSED else path).suffix
-
-
-def read_text(spec: str) -> str:
-  path = pathlib.Path(spec)
-  opened = _COMPRESSED.get(path.suffix, open)
-  try:
-    with opened(path, "rb") as file:
-      text = file.read().decode()
-  except UnicodeDecodeError as error:
-    raise UserError(f"{spec} is not UTF-8: byte {error.start} is "
-                    f"{error.object[error.start]:#x}.") from None
-  except (OSError, EOFError, lzma.LZMAError) as error:
-    reason = getattr(error, "strerror", None) or error
-    raise UserError(f"{spec} cannot be read: {reason}.") from None
-  if text.startswith("\ufeff"):
-    _LOG.warning("%s:1: a byte-order mark is left out.", spec)
-  return text.removeprefix("\ufeff")
+  write_bytes(path, text.encode())
 
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
+  """Turns an OSError inside into a UserError that names the file."""
   try:
     yield
   except OSError as error:
     raise UserError(f"{path} cannot be written: {error.strerror or error}."
                     ) from None
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """A binary file to read, decompressed if its first bytes say so.
+
+  Raises:
+    UserError: it cannot be opened or read, or its compression is damaged.
+  """
+  try:
+    with open(path, "rb") as file:
+      magic = file.read(max(map(len, _MAGIC)))
+    open_ = next((open_ for start, open_ in _MAGIC.items()
+                  if magic.startswith(start)), open)
+    with open_(path, "rb") as file:
+      yield file
+  except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+    raise UserError(f"{path} is damaged or incomplete: {error}.") from None
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror or error}."
+                    ) from None
+
+
+def read_text(path: str | os.PathLike) -> str:
+  """UTF-8 text, without its byte-order mark.
+
+  Raises:
+    UserError: as `reading`, or it is not UTF-8.
+  """
+  with reading(path) as file:
+    data = file.read()
+  try:
+    text = data.decode()
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path} is not UTF-8: byte {error.start} is "
+                    f"{data[error.start]:#x}.") from None
+  if text.startswith("\ufeff"):
+    _log.warning("%s:1: ignoring a byte-order mark.", path)
+  return text.removeprefix("\ufeff")
+
+
+def suffix(path: str | os.PathLike) -> str:
+  """The suffix of a file's name, ignoring that of its compression."""
+  path = pathlib.Path(path)
+  return (path.with_suffix("") if path.suffix in _COMPRESSION_SUFFIXES
+          else path).suffix

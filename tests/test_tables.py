@@ -76,9 +76,10 @@ def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
     ("a.jsonl", b"\n", "is empty"),
     ("a.csv", b'a,b\n"x"y,1\n', "a.csv:2: "),
     ("a.tsv", b"text\nc\xe9\n", "not UTF-8: byte 6 is 0xe9"),
-    ("a.tsv.gz", b"not gzip", "cannot be read"),
-    ("a.tsv.gz", gzip.compress(b"text\n" * 99, mtime=0)[:-9], "cannot be read"),
-    ("a.tsv.xz", b"not xz", "cannot be read"),
+    ("a.tsv.gz", b"\x1f\x8bnot gzip", "damaged or incomplete"),
+    ("a.tsv.gz", gzip.compress(b"text\n" * 99, mtime=0)[:-9],
+     "damaged or incomplete"),
+    ("a.tsv.xz", b"\xfd7zXZ\x00not xz", "damaged or incomplete"),
     ("a.doc", b"x", "not '.doc'")])
 def test_unreadable_files_are_told(tmp_path, name, content, message):
   (tmp_path / name).write_bytes(content)

@@ -114,7 +114,7 @@ def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
       f"  {path}:5: the text is empty",
       "  ...",
       "Mend them, or leave them out by data.columns.dirty=skip."]
-  assert f"{path}:1: a byte-order mark is left out" in caplog.text
+  assert f"{path}:1: ignoring a byte-order mark" in caplog.text
   skip = dataclasses.replace(columns, bad_records="skip")
   found = read(str(path), skip, "class", ("bad", "good"))
   assert found.names == ["dev.tsv:2", "dev.tsv:7"]

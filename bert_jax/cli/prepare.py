@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 
+from bert_jax import files
 from bert_jax.analysis import describe
 from bert_jax.cli import flags
 from bert_jax.config import UserError
@@ -52,7 +53,7 @@ def _tokenizer(options: argparse.Namespace) -> None:
   tokenizer = data.tokenizer.build(
       sentence for document in documents.read(data.text)
       for sentence in document.sentences)
-  pathlib.Path(options.output).write_bytes(tokenizer.file())
+  files.write_bytes(options.output, tokenizer.file())
   print(f"{tokenizer.vocabulary.size} pieces in {options.output}")
 
 

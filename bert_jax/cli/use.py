@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import rich.console
 
+from bert_jax import files
 from bert_jax.analysis import embed, predict, replay
 from bert_jax.checkpoints.manager import read
 from bert_jax.cli import flags
@@ -93,7 +94,8 @@ def _embed(options: argparse.Namespace) -> None:
     return
   arrays = ({f"text_{i}": v for i, v in enumerate(vectors)}
             if options.pooling == "tokens" else {"vectors": np.stack(vectors)})
-  np.savez(options.output, texts=np.array(texts), **arrays)
+  with files.replacing(options.output) as file:
+    np.savez(file, texts=np.array(texts), **arrays)
   print(f"{len(texts)} texts in {options.output}")
 
 

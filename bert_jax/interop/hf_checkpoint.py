@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import UserError
+from bert_jax.files import write_bytes
 from bert_jax.interop import hf_config, parameter_map, torch_pickle
 from bert_jax.interop.hf_config import Architecture
 from bert_jax.model.bert import BertConfig
@@ -136,7 +137,7 @@ def write(directory: pathlib.Path, options: Mapping[str, Any],
       "model.safetensors": safetensors.numpy.save(dict(tensors),
                                                   {"format": "pt"})}
   for name, data in content.items():
-    (directory / name).write_bytes(data)
+    write_bytes(directory / name, data)
 
 
 def written(model: BertConfig, objective: Objective, params: Params,

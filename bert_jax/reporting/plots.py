@@ -1,11 +1,10 @@
 """Pictures of curves and of tables."""
 
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax.files import writing
+from bert_jax.files import replacing
 from bert_jax.reporting.jsonl import read_jsonl
 
 # What is drawn beside the loss: everything on the scale of a share.
@@ -85,7 +84,5 @@ def _figure(panels: int) -> Any:
 
 
 def _save(figure: Any, png: str | pathlib.Path) -> None:
-  part = pathlib.Path(png).with_suffix(".part")
-  with writing(png):
-    figure.savefig(part, format="png")
-    os.replace(part, png)
+  with replacing(png) as file:
+    figure.savefig(file, format="png")

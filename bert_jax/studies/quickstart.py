@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from bert_jax import config
+from bert_jax import config, files
 from bert_jax.checkpoints.manager import resolve
 from bert_jax.data.labeled.tags import Tags
 from bert_jax.data.pretraining.corpus import Splits
@@ -66,7 +66,7 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
       f"model: {unigram:.3f} nats.",
       _table(results),
       f"{(time.monotonic() - begun) / 60:.1f} minutes."])
-  (workdir / "report.md").write_text(report + "\n")
+  files.write_text(workdir / "report.md", report + "\n")
   plots.plot_table(results, workdir / "task.png",
                    "Which words are code? Held-out names", "entity F1")
   print(f"{report}\nPictures: {workdir}/short/curves.png, "

@@ -68,14 +68,6 @@ def place(folder: pathlib.Path, directory: pathlib.Path) -> None:
       raise
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file that is whole also when the power fails."""
-  with open(path, "w") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def remove_rests(directory: pathlib.Path) -> None:
   """Removes what dead builders of `directory` left; leaves living ones."""
   own = _own(directory)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.batches.splits import held_out
 from bert_jax.data.pretraining import build_lock
@@ -271,4 +272,4 @@ def _digest(key: dict[str, Any]) -> str:
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
-  build_lock.write_text(path, json.dumps(content, indent=2) + "\n")
+  files.write_text(path, json.dumps(content, indent=2) + "\n")

@@ -1,12 +1,10 @@
 """Lines of text files, whatever is wrong with them."""
 
 import collections
-import gzip
-import lzma
 import pathlib
-import zlib
 from collections.abc import Iterator
 
+from bert_jax import files
 from bert_jax.config import UserError
 
 _CHUNK_BYTES = 1 << 20
@@ -58,24 +56,12 @@ def _line_blocks(path: pathlib.Path, limit: int,
 
 
 def _chunks(path: pathlib.Path) -> Iterator[bytes]:
-  """A file's bytes, decompressed by what it is rather than by its name."""
-  try:
-    with open(path, "rb") as file:
-      magic = file.read(6)
-    opened = (gzip.open if magic.startswith(b"\x1f\x8b") else
-              lzma.open if magic == b"\xfd7zXZ\x00" else open)
-    with opened(path, "rb") as file:
-      first = True
-      while chunk := file.read(_CHUNK_BYTES):
-        if first:
-          chunk = _without_mark(path, chunk)
-        first = False
-        yield chunk
-  except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-    raise UserError(f"{path} is damaged or incomplete: {error}.") from None
-  except OSError as error:
-    raise UserError(f"{path} cannot be read: {error.strerror or error}."
-                    ) from None
+  """A file's decompressed bytes, without a byte-order mark."""
+  with files.reading(path) as file:
+    first = True
+    while chunk := file.read(_CHUNK_BYTES):
+      yield _without_mark(path, chunk) if first else chunk
+      first = False
 
 
 def _without_mark(path: pathlib.Path, chunk: bytes) -> bytes:
