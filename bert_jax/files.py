@@ -24,26 +24,23 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
   A reader finds the old file or all of the new one, even after a power
   failure.
-
-  Raises:
-    UserError: the disk is full or cannot be written.
   """
   part = pathlib.Path(f"{path}.part")
-  with writing(path):
-    try:
-      with open(part, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-      part.replace(path)
-    except BaseException:
-      with contextlib.suppress(OSError):
-        part.unlink(missing_ok=True)
-      raise
+  try:
+    with open(part, "wb") as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    part.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      part.unlink(missing_ok=True)
+    raise
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-  with replacing(path) as file:
+  """Replaces a file; a UserError where it cannot be written."""
+  with writing(path), replacing(path) as file:
     file.write(data)
 
 

@@ -37,9 +37,8 @@ own also splits words of 101 to 200 characters, which are [UNK] to the others.
 import argparse
 import collections
 import glob
-import gzip
+import io
 import json
-import lzma
 import pathlib
 import subprocess
 import sys
@@ -195,8 +194,9 @@ def characters():
 
 def texts_of(path):
   """Every line of a file, and what stands between its tabs."""
-  opened = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
-  with opened(path, "rt", encoding="utf-8", newline="\n") as lines:
+  from bert_jax import files
+  with files.reading(path) as file:
+    lines = io.TextIOWrapper(file, "utf-8", newline="\n")
     if path.suffix == ".json":
       yield from strings_of(json.load(lines))
       return

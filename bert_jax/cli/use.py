@@ -94,7 +94,8 @@ def _embed(options: argparse.Namespace) -> None:
     return
   arrays = ({f"text_{i}": v for i, v in enumerate(vectors)}
             if options.pooling == "tokens" else {"vectors": np.stack(vectors)})
-  with files.replacing(options.output) as file:
+  with (files.writing(options.output),
+        files.replacing(options.output) as file):
     np.savez(file, texts=np.array(texts), **arrays)
   print(f"{len(texts)} texts in {options.output}")
 

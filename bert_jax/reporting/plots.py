@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bert_jax.files import replacing
+from bert_jax.files import replacing, writing
 from bert_jax.reporting.jsonl import read_jsonl
 
 # What is drawn beside the loss: everything on the scale of a share.
@@ -84,5 +84,5 @@ def _figure(panels: int) -> Any:
 
 
 def _save(figure: Any, png: str | pathlib.Path) -> None:
-  with replacing(png) as file:
+  with writing(png), replacing(png) as file:
     figure.savefig(file, format="png")

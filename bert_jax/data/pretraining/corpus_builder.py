@@ -272,4 +272,5 @@ def _digest(key: dict[str, Any]) -> str:
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
-  files.write_text(path, json.dumps(content, indent=2) + "\n")
+  with files.replacing(path) as file:
+    file.write(json.dumps(content, indent=2).encode() + b"\n")
