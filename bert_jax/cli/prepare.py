@@ -8,7 +8,6 @@ from bert_jax.analysis import describe
 from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
-from bert_jax.data.text import documents
 from bert_jax.reporting import markdown
 from bert_jax.studies import quickstart
 
@@ -49,10 +48,7 @@ def _text(options: argparse.Namespace) -> TextData:
 
 
 def _tokenizer(options: argparse.Namespace) -> None:
-  data = _text(options)
-  tokenizer = data.tokenizer.build(
-      sentence for document in documents.read(data.text)
-      for sentence in document.sentences)
+  tokenizer = _text(options).train_tokenizer()
   files.write_bytes(options.output, tokenizer.file())
   print(f"{tokenizer.vocabulary.size} pieces in {options.output}")
 

@@ -19,7 +19,7 @@ from bert_jax.data.pretraining.rows import PretrainingRows
 from bert_jax.data.records import squad
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
-from bert_jax.data.text import docstrings
+from bert_jax.data.text import docstrings, documents
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import SentencePieceTokenizer, Tokenizer
 
@@ -105,6 +105,12 @@ class TextData(Data):
 
     return Datasets(rows(splits.train, True), rows(splits.held_out, False),
                     splits.tokenizer, corpus=splits)
+
+  def train_tokenizer(self) -> LoadedTokenizer:
+    """The tokenizer of all sentences, held-out ones included."""
+    return self.tokenizer.build(
+        sentence for document in documents.read(self.text)
+        for sentence in document.sentences)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,6 @@ from bert_jax.config import UserError
 from bert_jax.data.labeled import glue
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.glue import Task, task_facts
-from bert_jax.data.records import tables
 from bert_jax.data.sources import GlueData
 from bert_jax.experiment import Experiment, Run
 from bert_jax.objectives.classification import Classification
@@ -207,10 +206,7 @@ def _submit(suite: Suite, name: str, run: Run, params: Any) -> None:
   for other in asked:
     if glue.has_test(folder, other):
       found = _predictor(run, glue.read(folder, other, "test"))(params)
-      path, columns, records = glue.submission(other, found)
-      (suite.workdir / "submission").mkdir(exist_ok=True)
-      tables.write_table(str(suite.workdir / "submission" / path), columns,
-                         records)
+      glue.write_submission(suite.workdir / "submission", other, found)
 
 
 def _predictor(run: Run,

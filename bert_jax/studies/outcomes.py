@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import distributed
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
@@ -103,8 +102,8 @@ def save(outcome: MemberResult, run: Run, workdir: pathlib.Path,
   with CheckpointManager(workdir) as checkpoints:
     checkpoints.save(state, facts, dict(outcome.scores), {
         "seconds": outcome.seconds,
-        "devices": f"{distributed.devices()}, shared with other members of a "
-        "sweep"})
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
+        "shared with other members of a sweep"})
 
 
 def write(path: pathlib.Path, found: Sequence[MemberResult],

@@ -14,6 +14,7 @@ import numpy as np
 from bert_jax.config import UserError, nearest
 from bert_jax.data.labeled import classes
 from bert_jax.data.labeled.base import LabeledSet, Records
+from bert_jax.data.records import tables
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
 
@@ -176,3 +177,10 @@ def submission(name: str, found: Any) -> tuple[str, *Records]:
     told = [task.labels[best] for best in np.argmax(found, -1).tolist()]
   return (task.submission, ["index", "prediction"],
           [[str(i), value] for i, value in enumerate(told)])
+
+
+def write_submission(folder: pathlib.Path, name: str, found: Any) -> None:
+  """Writes a task's predictions as GLUE's server reads them."""
+  file, columns, records = submission(name, found)
+  folder.mkdir(exist_ok=True)
+  tables.write_table(str(folder / file), columns, records)
