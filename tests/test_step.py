@@ -66,6 +66,18 @@ def test_a_step_changes_all_parameters():
   assert int(new.step) == 1
 
 
+def test_step_compiled_as_users_do_is_the_same():
+  """All other tests compile with few optimizations."""
+  recipe, batch = tiny.recipe(), tiny.batch()
+  state = jax.jit(recipe.init)(np.int32(0), batch)
+  step = jax.jit(functools.partial(train_step, recipe))
+  usual = step.lower(state, batch).compile(
+      {"xla_backend_optimization_level": 3})
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-6,
+                                 atol=1e-6), step(state, batch),
+               usual(state, batch))
+
+
 def test_what_is_drawn_depends_on_seed_step_and_row():
   recipe = tiny.recipe()
   batch = tiny.batch()
