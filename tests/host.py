@@ -25,7 +25,7 @@ from bert_jax.experiment import Experiment
 from bert_jax.objectives.classification import Classification
 from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.parallel.mesh import AXES, collect, local_rows, share
-from bert_jax.runs import loop, step_log, train
+from bert_jax.runs import loop, train
 from bert_jax.training.optimizers import Sgd
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.schedules import ConstantSchedule
@@ -58,7 +58,7 @@ def arrays(params: Any) -> dict[str, Any]:
           for path, x in leaves(collect(params, mesh)).items()}
 
 
-def found(result: loop.Result) -> dict[str, Any]:
+def found(result: train.Result) -> dict[str, Any]:
   return {"scores": result.scores, "params": arrays(result.params)}
 
 
@@ -74,21 +74,16 @@ def finetune(folder: pathlib.Path) -> Any:
 
 def go_on(folder: pathlib.Path) -> str:
   """From where one process stopped, until another process is asked to."""
-  hold = step_log.StepLog.hold
 
-  def ask(self, step: int, *arguments) -> None:
+  def on_step(step: int) -> None:
     if step == 3 and not distributed.first():
       os.kill(os.getpid(), signal.SIGTERM)
-    hold(self, step, *arguments)
 
-  step_log.StepLog.hold = ask
   try:
     train.train(plain(folder, save_every=100, layout=MeshLayout(1, 4, 1)),
-                folder / "legs")
+                folder / "legs", on_step=on_step)
   except loop.Stopped as stopped:
     return str(stopped)
-  finally:
-    step_log.StepLog.hold = hold
   return "went on to the end"
 
 

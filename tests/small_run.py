@@ -1,5 +1,6 @@
 """A run so small that it takes seconds, and the text and tables it reads."""
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -14,6 +15,7 @@ from bert_jax.experiment import Experiment, Run
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.reporting import jsonl
+from bert_jax.runs import train
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import TrainState
@@ -51,6 +53,23 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
                         held_out_percent=20.0), optimizer=BertAdam(),
           schedule=ConstantSchedule(1e-2, 0.0), steps=4, batch_size=8,
           evaluate_every=2, save_every=2, log_every=1), **options)
+
+
+class Pulled(Exception):
+  """The plug."""
+
+
+def pull_the_plug(experiment: Experiment, workdir: pathlib.Path, at: int,
+                  page: str = "") -> None:
+  """Runs, and ends without a word when step `at` was dispatched."""
+
+  def on_step(step: int) -> None:
+    if step == at:
+      raise Pulled
+
+  with contextlib.suppress(Pulled):
+    train.train(experiment, workdir, page, on_step)
+    raise AssertionError(f"The run ended before step {at}.")
 
 
 def curve(workdir: pathlib.Path) -> list[dict[str, float]]:

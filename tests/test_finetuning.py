@@ -211,11 +211,10 @@ def run(layout, steps: int = 2):
   params = LORA.grow(drawn(), jax.random.key(0))
   state = TrainState(np.int32(0), np.int32(0), params,
                      one.optimizer.init(one.rates.trained(params)))
-  state = runner.spread(mesh.place(jax.device_get(state),
-                                   runner.shardings))
+  state = mesh.place(jax.device_get(state), runner.shardings)
   for step in range(steps):
-    state, _ = runner.step(state, runner.feed(batch(step)))
-  return jax.device_get((params, runner.gather(state).params))
+    state, _ = runner.step(state, runner.put(batch(step)))
+  return jax.device_get((params, state.params))
 
 
 @functools.cache

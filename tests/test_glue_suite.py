@@ -19,7 +19,7 @@ from tests import small_run, tiny
 def result(rate_scores: dict[float, list[float | None]],
            loss: float | None = 0.5) -> dict:
   """As glue keeps it, of MRPC."""
-  return {"metrics": ["f1", "accuracy"], "outcomes": [
+  return {"metrics": ["f1", "accuracy"], "results": [
       {"seed": seed, "learning_rate": rate, "degenerate": score is None,
        "scores": {"f1": score, "accuracy": score, "loss": loss}}
       for rate, scores in rate_scores.items()
@@ -42,7 +42,7 @@ def test_of_several_rates_the_best_median_is_told():
 def test_what_diverged_is_not_chosen():
   """Its constant prediction may score as well as that of others."""
   found, lost = result({1e-4: [0.6]}), result({1e-3: [0.6]}, loss=None)
-  found["outcomes"] = lost["outcomes"] + found["outcomes"]
+  found["results"] = lost["results"] + found["results"]
   assert glue_suite.chosen_rate(found) == 1e-4
 
 
@@ -86,14 +86,14 @@ def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
   workdir = tmp_path.parent.joinpath(suite[2])
   kept, = json.loads((workdir / "results.json").read_text()).values()
   assert kept["protocol"]["version"] == 1
-  assert [o["seed"] for o in kept["outcomes"]] == [0, 1]
+  assert [o["seed"] for o in kept["results"]] == [0, 1]
   in_step, examples, in_epoch = map(int, re.search(
       r"steps of (\d+) rows; (\d+) examples in (\d+) rows", told).groups())
   assert examples == 40
   assert abs(in_step * examples / in_epoch - 32) < examples / in_epoch
   assert "| mismatched accuracy |" in re.sub(" +", " ", told)
   assert {"accuracy", "mismatched_accuracy"} <= (
-      kept["outcomes"][0]["scores"].keys())
+      kept["results"][0]["scores"].keys())
   lines = (workdir / "submission" / "MNLI-m.tsv").read_text().splitlines()
   assert lines[0] == "index\tprediction" and len(lines) == 6
   # What is finished is not done again, and nothing else is passed for it.

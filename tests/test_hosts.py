@@ -17,7 +17,7 @@ import pytest
 
 from bert_jax import distributed
 from bert_jax.config import UserError
-from bert_jax.runs import loop, step_log, train
+from bert_jax.runs import loop, train
 from tests import host
 from tests.small_run import curve
 
@@ -77,16 +77,10 @@ def one(folder) -> dict:
 
 @pytest.fixture(scope="module")
 def two(folder, one) -> list[dict]:
-  hold = step_log.StepLog.hold
-
-  def ask(self, step, *arguments):
-    if step == 1:
-      os.kill(os.getpid(), signal.SIGTERM)
-    hold(self, step, *arguments)
-
-  with pytest.MonkeyPatch.context() as patch, pytest.raises(loop.Stopped):
-    patch.setattr(step_log.StepLog, "hold", ask)
-    train.train(host.plain(folder, save_every=100), folder / "legs")
+  ask = lambda step: step == 1 and os.kill(os.getpid(), signal.SIGTERM)
+  with pytest.raises(loop.Stopped):
+    train.train(host.plain(folder, save_every=100), folder / "legs",
+                on_step=ask)
   return group(folder, 2, "finetune", "go_on", "rows", "flags", "disagree")
 
 

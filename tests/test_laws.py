@@ -34,7 +34,6 @@ LONG = {
     "analysis/replay.py": "a step as numbers and as text",
     "data/text/documents.py": "layouts of text files",
     "checkpoints/manager.py": "all that Orbax is asked",
-    "studies/sweep.py": "a training loop of its own",
     "parallel/cost.py": "the traffic of each kind of axis",
     "distributed.py": "four ways in which processes find each other",
 }

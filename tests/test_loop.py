@@ -18,13 +18,14 @@ from bert_jax.experiment import Experiment
 from bert_jax.metrics import selection
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
-from bert_jax.parallel.layouts import MeshLayout, PmapLayout
-from bert_jax.runs import initialize, loop, train
-from bert_jax.runs.step_log import StepLog
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
+from bert_jax.runs import initialize, train
+from bert_jax.runs.evaluation import Evaluator
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
 from bert_jax.training.step import TrainState
-from tests.small_run import WORDS, curve, pretraining, stored
+from tests.small_run import (
+    WORDS, curve, pretraining, pull_the_plug, stored)
 
 
 @pytest.fixture(scope="module")
@@ -46,27 +47,16 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
       evaluate_every=1000, save_every=1000, log_every=1), **options)
 
 
-@pytest.mark.parametrize("layout", [MeshLayout(), PmapLayout()],
-                         ids=["mesh", "pmap"])
-def test_four_steps_are_two_and_resume_and_two(folder, tmp_path, layout,
+@pytest.mark.parametrize("layout", [
+    MeshLayout(), ShardMapLayout(), PmapLayout()],
+    ids=["mesh", "shard_map", "pmap"])
+def test_run_resumes_bit_for_bit(folder, tmp_path, layout,
                                                pretrained):
   """Bit for bit: parameters, optimizer and curve."""
   four = pretraining(folder, layout=layout, schedule=LinearSchedule(1e-2))
   whole = train.train(four, tmp_path / "whole")
 
-  class Stopped(Exception):
-    pass
-
-  hold = StepLog.hold
-
-  def stop(self, step, *arguments):
-    if step == 3:
-      raise Stopped
-    hold(self, step, *arguments)
-
-  with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
-    patch.setattr(StepLog, "hold", stop)
-    train.train(four, tmp_path / "parts")
+  pull_the_plug(four, tmp_path / "parts", 3)
   parts = train.train(four, tmp_path / "parts")
   jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
   assert parts.scores == whole.scores
@@ -101,7 +91,7 @@ def test_held_out_scores_do_not_depend_on_the_batch_size(pretrained):
     assert second[name] == pytest.approx(value, rel=1e-5), name
 
 
-@pytest.mark.parametrize("objective, label, score, least, options, anew", [
+@pytest.mark.parametrize("objective, label, score, least, options, new", [
     (Classification(), "label", "accuracy", 0.9, [], "classifier"),
     (Regression(), "score", "pearson", 0.8,
      ["finetuning.reinitialize_pooler=true", "finetuning.layer_decay=.9"],
@@ -112,13 +102,13 @@ def test_held_out_scores_do_not_depend_on_the_batch_size(pretrained):
      "classifier, the adapter")], ids=["classes", "numbers", "LoRA"])
 def test_finetuning_learns_and_predicts(
     folder, tmp_path, pretrained, capsys, objective, label, score, least,
-    options, anew):
+    options, new):
   experiment = table(folder, pretrained, objective, epochs=12.0)
   experiment = config.override(
       experiment, [f"data.columns.label={label}", *options])
   result = train.train(experiment, tmp_path / "run")
-  told = " ".join(capsys.readouterr().err.split())
-  assert f"of {pretrained}; drawn anew: {anew}." in told.replace("- ", "-")
+  note = " ".join(capsys.readouterr().err.split()).replace("- ", "-")
+  assert f"of {pretrained}; newly initialized: {new}." in note
   assert result.scores[score] > least
   assert predict.of_workdir(str(tmp_path / "run")) == pytest.approx(
       result.scores)
@@ -188,21 +178,21 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
                                                  monkeypatch):
   """What was seen behind the last checkpoint is seen again, and counts once."""
   seen = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9, 0.9]
-  monkeypatch.setattr(loop.Leg, "evaluate", lambda self, state: {
-      "accuracy": seen[int(state.step) - 1]})
+  now = [0]
+  monkeypatch.setattr(Evaluator, "evaluate", lambda *_: {
+      "accuracy": seen[now[0] - 1]})
+
+  def on_step(step):
+    now[0] = step
+    if step == 5 and not (tmp_path / "killed").exists():
+      (tmp_path / "killed").touch()
+      raise KeyboardInterrupt
+
   run = pretraining(folder, steps=8, evaluate_every=1, save_every=3,
                     best="accuracy", patience=3)
-  hold = StepLog.hold
-
-  def kill(self, step, *arguments):
-    if step == 5:
-      raise KeyboardInterrupt
-    hold(self, step, *arguments)
-
-  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-    patch.setattr(StepLog, "hold", kill)
-    train.train(run, tmp_path)
-  assert train.train(run, tmp_path).scores == {"accuracy": 0.5}
+  with pytest.raises(KeyboardInterrupt):
+    train.train(run, tmp_path, on_step=on_step)
+  assert train.train(run, tmp_path, on_step=on_step).scores == {"accuracy": 0.5}
   assert checkpoints.read(tmp_path).step == 2
   lines = curve(tmp_path)
   assert [line["step"] for line in lines

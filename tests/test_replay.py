@@ -125,7 +125,7 @@ def test_a_step_left_out_only_counts(folder, tmp_path):
   _, pairs, _ = jax.jit(functools.partial(row_losses, found.run.recipe))(
       state.replace(step=np.int32(1)), found.batch)
   np.testing.assert_allclose(found.pairs["mlm"][0], pairs["mlm"][0], rtol=1e-5)
-  assert "left its batch out" in str(replay.text(found, 1))
+  assert "skipped its batch" in str(replay.text(found, 1))
 
 
 def test_the_text_hides_nothing(folder, capsys):
@@ -195,7 +195,7 @@ def test_every_objective_has_a_text(folder, objective, columns, pattern):
                 dataclasses.replace(pretraining(folder), objective=objective))
   runner = OneDevice().build(run.recipe, run.shape(), 8, run.row())
   text = str(replay.text(replay.look(
-      run, runner, first_state(run, runner, None), 1), 8))
+      run, runner, first_state(run, runner.shardings, None), 1), 8))
   assert re.search(pattern, text), text
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bert_jax.config import UserError
 from bert_jax.metrics import weighted
-from bert_jax.parallel.layouts import MeshLayout, PmapLayout
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.step import evaluation_step, train_step
 from tests import tiny
@@ -20,12 +20,12 @@ def run(layout, microbatches: int = 1, steps: int = 2):
   batch = tiny.batch()
   shape = jax.eval_shape(recipe.init, np.int32(3), batch)
   runner = layout.build(recipe, shape, tiny.BATCH, batch)
-  state = runner.spread(jax.jit(
-      recipe.init, out_shardings=runner.shardings)(np.int32(3), batch))
+  state = jax.jit(recipe.init, out_shardings=runner.shardings)(
+      np.int32(3), batch)
   for step in range(steps):
-    state, pairs = runner.step(state, runner.feed(tiny.batch(step)))
-  return (jax.device_get(runner.gather(state).params),
-          weighted.summarize(weighted.merge([runner.fetch(pairs)])))
+    state, pairs = runner.step(state, runner.put(tiny.batch(step)))
+  return (jax.device_get(state.params),
+          weighted.summarize(weighted.merge([jax.device_get(pairs)])))
 
 
 class OneDevice(MeshLayout):
@@ -41,10 +41,11 @@ def one_device():
 
 @pytest.mark.parametrize("layout, microbatches", [
     (OneDevice(), 4), (MeshLayout(1, 8, 1), 1), (MeshLayout(2, 2, 2), 2),
-    (PmapLayout(), 2)],
+    (PmapLayout(), 2), (ShardMapLayout(), 2)],
     ids=["accumulation 4", "fsdp 8", "2 x 2 x 2, accumulation 2",
-         "pmap 8, accumulation 2"])
-def test_every_layout_makes_the_same_step(layout, microbatches):
+         "pmap 8, accumulation 2",
+         "shard_map 8, accumulation 2"])
+def test_step_is_the_same_on_every_layout(layout, microbatches):
   """Gradients: with plain SGD the parameters show them, all of them."""
   params, means = one_device()
   other_params, other_means = run(layout, microbatches)

@@ -19,8 +19,9 @@ from bert_jax.interop import exporter, model_card
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import train as train_lib
-from bert_jax.studies import sweep
-from bert_jax.studies.outcomes import Member, MemberResult, MemberTracker
+from bert_jax.studies import members, sweep
+from bert_jax.studies.member_results import Member, MemberResult
+from bert_jax.studies.members import MemberProgram
 from bert_jax.studies.sweep import Sweep
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
@@ -53,14 +54,15 @@ def ended(eight, folder) -> list[MemberResult]:
   """With their parameters, which only `further` is shown."""
   found = []
   eight.train(folder / "sweep", LEAST_LOSS,
-              further=lambda outcome: found.append(outcome) or {})
+              score_further=lambda result: found.append(result) or {})
   return found
 
 
 def test_each_member_is_the_run_by_itself(eight, ended, folder):
   outcome = ended[6]
   assert outcome.member == Member(2, 1e-3)
-  solo = train_lib.train(eight.of(outcome.member).experiment, folder / "alone")
+  solo = train_lib.train(eight.run_alone(outcome.member).experiment,
+                         folder / "alone")
   assert outcome.step == 4
   assert outcome.scores == pytest.approx(solo.scores, rel=1e-5)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
@@ -72,7 +74,7 @@ def test_the_best_can_be_used(ended, folder):
   workdir = folder / "sweep" / "best"
   saved = read(workdir)
   jax.tree.map(np.testing.assert_array_equal, saved.params, best.params)
-  assert best.member.of(saved.facts.experiment) == saved.facts.experiment
+  assert best.member.configure(saved.facts.experiment) == saved.facts.experiment
   exporter.export(workdir, folder / "exported", model_card.CardDetails())
   card = (folder / "exported" / "README.md").read_text()
   assert "shared with other members of a sweep" in card
@@ -84,14 +86,14 @@ def test_members_differ(ended):
 
 
 def test_eight_members_on_eight_devices_do_not_talk(eight):
-  states = eight._first(eight.members)
+  states = eight.first_states(eight.members)
   kernel = states.params["classifier"]["kernel"]
   assert [shard.data.shape[0] for shard in kernel.addressable_shards] == [1] * 8
   assert len({shard.device for shard in kernel.addressable_shards}) == 8
-  batches = next(eight._batches(eight.members))
-  text = eight._step.lower(
-      states, eight._spread([np.float32(1e-3)] * 8), eight._spread(batches)
-  ).compile().as_text()
+  seeds = [member.seed for member in eight.members]
+  runner = eight.program.runner(eight.run, [1e-3] * 8)
+  batch = runner.put(next(members.batches(eight.run, seeds, 0)))
+  text = jax.jit(runner.step).lower(states, batch).compile().as_text()
   talk = r"(all-(reduce|gather|to-all)|reduce-scatter|collective|send|recv)"
   assert not re.search(rf"\b{talk}[a-z-]*\(", text)
   assert "fusion" in text
@@ -102,16 +104,16 @@ def test_what_became_of_all_is_told(eight, ended, tmp_path, monkeypatch):
   lost = dataclasses.replace(ended[0], scores={
       name: float("nan") for name in ended[0].scores})
   better = dataclasses.replace(ended[1], scores=ended[1].scores | {"loss": 0.1})
-  monkeypatch.setattr(eight, "_train", lambda *_: [lost, better, ended[2]])
+  monkeypatch.setattr(eight, "train_group", lambda *_: [lost, better, ended[2]])
   monkeypatch.setattr(sweep, "Sweep", lambda *_: eight)
   told = sweep.run(eight.run.experiment, tmp_path, 2, page="experiment = 1")
   assert f"Best by loss: {better.member}." in told and "nan" in told
-  kept = json.loads((tmp_path / "outcomes.json").read_text(),
-                    parse_constant=pytest.fail)["outcomes"]
+  kept = json.loads((tmp_path / "results.json").read_text(),
+                    parse_constant=pytest.fail)["results"]
   assert [o["scores"]["loss"] for o in kept][:2] == [None, 0.1]
   assert read(tmp_path / "best").facts.page == "experiment = 1"
   # What is finished is told again, and not done again.
-  monkeypatch.setattr(eight, "_train", pytest.fail)
+  monkeypatch.setattr(eight, "train_group", pytest.fail)
   assert sweep.run(eight.run.experiment, tmp_path, 2) == told
 
 
@@ -130,7 +132,7 @@ def test_a_killed_sweep_goes_on_with_the_group_it_was_in(experiment, ended,
       return {}
 
     Sweep(dataclasses.replace(experiment, **options), four, 2).train(
-        tmp_path, LEAST_LOSS, further=further)
+        tmp_path, LEAST_LOSS, score_further=further)
     return done
 
   with pytest.raises(KeyboardInterrupt):
@@ -146,25 +148,26 @@ def test_a_killed_sweep_goes_on_with_the_group_it_was_in(experiment, ended,
     train(4, evaluate_every=4)
 
 
-def test_the_best_until_patience_is_over_counts(experiment):
-  member = Member(0, 1e-3)
-  seen = [0.5, 0.7, 0.7, 0.6, 0.9]
-
-  def outcome(**options) -> MemberResult:
-    kept = MemberTracker(member, dataclasses.replace(experiment, **options))
-    for step, accuracy in enumerate(seen, 1):
-      kept.see(step, {"accuracy": accuracy}, lambda: step, 1.0,
-               last=step == len(seen))
-    return kept.outcome
-
-  assert outcome().step == outcome(best="accuracy").step == 5
-  found = outcome(best="accuracy", patience=2)
-  assert (found.step, found.params) == (2, 2)
+@pytest.mark.parametrize("options, counts", [
+    ({}, [5, 5]), ({"best": "accuracy"}, [5, 2]),
+    ({"best": "accuracy", "patience": 2}, [2, 2])],
+    ids=["last", "best", "best until patience ends"])
+def test_member_stops_by_its_own_patience(experiment, tmp_path, monkeypatch,
+                                          options, counts):
+  """A member that has stopped stays as it was; others continue."""
+  seen = zip([0.5, 0.7, 0.7, 0.6, 0.9], [0.1, 0.9, 0.8, 0.8, 0.8])
+  monkeypatch.setattr(MemberProgram, "evaluate", lambda *_: [
+      {"accuracy": accuracy} for accuracy in next(seen)])
+  two = Sweep(dataclasses.replace(experiment, steps=5, evaluate_every=1,
+                                  **options),
+              sweep.grid(experiment, 2, (1e-3,)), 2)
+  results = two.train_group(two.members, tmp_path)
+  assert [result.step for result in results] == counts
 
 
 @pytest.mark.parametrize("options, told", [
     ({"microbatches": 3}, "batch_size=8 cannot be split into 3"),
-    ({"evaluation_batches": 1}, "evaluates on the whole set"),
+    ({"evaluation_batches": 1}, "evaluates on the full set"),
     ({"spike_deviations": 3.0}, "set spike_deviations=0.0"),
     ({"budget": "1min"}, "a sweep has no budget"),
     ({"objective": Mlm()}, "sweeps are for labeled tasks")])

@@ -31,11 +31,10 @@ from bert_jax.objectives.mlm import Mlm
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import anomalies, train
 from bert_jax.runs.clock import Clock
-from bert_jax.runs.step_log import StepLog
 from bert_jax.training.flops import flops_per_token
 from bert_jax.training.optimizers import BertAdam, Sgd
 from tests import small_disk, small_run, tiny
-from tests.small_run import curve, pretraining
+from tests.small_run import curve, pretraining, pull_the_plug
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -75,25 +74,6 @@ def equal(a, b) -> None:
   jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, (a, b)))
 
 
-class Pulled(Exception):
-  """The plug."""
-
-
-def pull_the_plug(experiment, workdir: pathlib.Path, at: int,
-                  page: str = "") -> None:
-  """Runs, and ends without a word when step `at` was dispatched."""
-  hold = StepLog.hold
-
-  def stop(log, step, *arguments):
-    if step == at:
-      raise Pulled
-    hold(log, step, *arguments)
-
-  with pytest.MonkeyPatch.context() as patch, pytest.raises(Pulled):
-    patch.setattr(StepLog, "hold", stop)
-    train.train(experiment, workdir, page)
-
-
 # Steps that are not finite, and spikes.
 
 
@@ -111,18 +91,18 @@ def test_a_step_that_is_not_finite_changes_nothing(layout, microbatches):
   first = jax.jit(recipe.init, out_shardings=runner.shardings)(
       np.int32(0), batch)
   before = jax.device_get(first)
-  state, pairs = runner.step(runner.spread(first), runner.feed(batch))
-  after, pairs = jax.device_get(runner.gather(state)), runner.fetch(pairs)
+  state, pairs = runner.step(first, runner.put(batch))
+  after, pairs = jax.device_get(state), jax.device_get(pairs)
   equal((after.params, after.opt_state), (before.params, before.opt_state))
   assert int(after.step) == 1 and float(pairs["skipped"][0]) == 1
   assert not any(np.any(x) for name, pair in pairs.items()
                  if name != "skipped" for x in pair)
   well = {**batch, "input_ids": batch["input_ids"].copy()}
   well["input_ids"][alone, 1] += 1
-  state, pairs = runner.step(state, runner.feed(well))
-  assert float(runner.fetch(pairs)["skipped"][0]) == 0
+  state, pairs = runner.step(state, runner.put(well))
+  assert float(jax.device_get(pairs)["skipped"][0]) == 0
   moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params,
-                       jax.device_get(runner.gather(state).params))
+                       jax.device_get(state.params))
   assert all(jax.tree.leaves(moved)), moved
 
 
@@ -134,7 +114,7 @@ def test_steps_that_are_not_finite_are_left_out(folder, tmp_path):
   skipping = train.train(run, tmp_path / "skipping")
   (tmp_path / "other").mkdir()
   for step in ill:
-    anomalies.leave_out(tmp_path / "other", step)
+    anomalies.skip_step(tmp_path / "other", step)
   equal(skipping.params, train.train(run, tmp_path / "other").params)
   lines = {line["step"]: line for line in curve(tmp_path / "skipping")
            if "train/learning_rate" in line}
@@ -168,11 +148,11 @@ def test_a_spike_rolls_back_and_leaves_the_batch_out(folder, tmp_path, capsys):
   # What was seen before a stop counts.
   pull_the_plug(run, tmp_path / "rolled", 61)
   rolled = train.train(run, tmp_path / "rolled")
-  assert anomalies.left_out(tmp_path / "rolled") == set(ill)
+  assert anomalies.skipped_steps(tmp_path / "rolled") == set(ill)
   assert f"at step {ill[0]}" in capsys.readouterr().err
   (tmp_path / "other").mkdir()
   for step in ill:
-    anomalies.leave_out(tmp_path / "other", step)
+    anomalies.skip_step(tmp_path / "other", step)
   equal(rolled.params, train.train(run, tmp_path / "other").params)
   assert curve(tmp_path / "rolled") == curve(tmp_path / "other")
 
@@ -181,13 +161,13 @@ def test_spikes_without_end_stop_the_run(tmp_path):
   seen = anomalies.AnomalyDetector(max_nonfinite_steps=10, deviations=5.0)
   pairs = lambda loss: {"mlm_loss": (loss, 1.0), "skipped": (0.0, 1.0)}
   for step in range(1, 100):
-    seen.see(step, pairs(1.0 + step % 2))
+    seen.update(step, pairs(1.0 + step % 2))
   with pytest.raises(anomalies.Spike, match="loss 9 at step 100"):
-    seen.see(100, pairs(9.0))
+    seen.update(100, pairs(9.0))
   with CheckpointManager(tmp_path) as checkpoints:
     train._roll_back(tmp_path, checkpoints, anomalies.Spike(100, 9.0, 1.5), 1)
     with pytest.raises(anomalies.NonFiniteError,
-                       match="step 101.* left out already"):
+                       match="step 101.* skipped already"):
       train._roll_back(tmp_path, checkpoints, anomalies.Spike(101, 9.0, 1.5), 1)
 
 
@@ -232,7 +212,7 @@ def test_a_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
   damage(tmp_path / "run" / "checkpoints" / "4")
   equal(train.train(run, tmp_path / "run").params, params)
   told = capsys.readouterr().err
-  assert "damaged/4; going on from step 2" in told
+  assert "damaged/4; resuming from step 2" in told
   assert (tmp_path / "run" / "damaged" / "4").is_dir()
   for step in (4, 6):
     found = small_run.stored(tmp_path / "run", compose(run), step)
@@ -254,7 +234,7 @@ def test_what_reads_other_than_it_was_written_is_damaged(cut_off, tmp_path,
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(files_lib, "checksums", sums_of_other_bits)
     equal(train.train(run, tmp_path / "run").params, params)
-  assert "damaged/4; going on from step 2" in capsys.readouterr().err
+  assert "damaged/4; resuming from step 2" in capsys.readouterr().err
 
 
 def test_what_reads_a_run_passes_a_damaged_checkpoint_over(cut_off, tmp_path):
@@ -476,13 +456,14 @@ def test_budgets_that_are_none(folder, options, told):
 def test_a_clock_counts_what_was_used_before():
   now = [100.0]
   clock = Clock(save_minutes=1.0, now=lambda: now[0])
-  clock.go_on(50.0)
-  clock.go_on(70.0)  # A roll back, to a checkpoint of this process.
+  clock.load_state(50.0)
+  clock.load_state(70.0)  # A roll back, to a checkpoint of this process.
   clock.limit(150.0)
   now[0] += 59.0
-  assert clock.used() == 109.0 and not clock.save_due() and not clock.over()
+  assert clock.used() == 109.0
+  assert not clock.save_due() and not clock.should_stop()
   now[0] += 41.0
-  assert clock.over() and clock.save_due()
+  assert clock.should_stop() and clock.save_due()
   clock.saved()
   assert not clock.save_due()
 
@@ -495,7 +476,8 @@ def test_a_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
   assert used > 0
   with pytest.MonkeyPatch.context() as patch:
     # Whether there is time left is the clock's matter, see above.
-    patch.setattr(Clock, "over", lambda clock: clock.used() > used + 1e-3)
+    patch.setattr(Clock, "should_stop",
+                  lambda clock: clock.used() > used + 1e-3)
     result = train.train(run, tmp_path)
   assert json.loads((tmp_path / "budget.json").read_text()) == plan
   assert result.run.experiment.steps == plan["steps"] > 7

@@ -116,10 +116,9 @@ def worker(name: str, folder: pathlib.Path, coordinator: str,
         params = {path: reference[f"params:{path}"].astype(np.float64)
                   for path in params}
       state = _with_params(recipe, state, params)
-    state, pairs = runner.step(runner.spread(state), runner.feed(batch))
-    means = weighted.summarize(weighted.merge([runner.fetch(pairs)]))
-    gradients = leaves(collect(runner.gather(state).opt_state,
-                               runner.mesh))
+    state, pairs = runner.step(state, runner.put(batch))
+    means = weighted.summarize(weighted.merge([jax.device_get(pairs)]))
+    gradients = leaves(collect(state.opt_state, runner.mesh))
     hashes = {int(p): _hash(batch, i) for i, p in enumerate(positions)}
     _file(folder, name, task, f".{process}.json").write_text(
         json.dumps(hashes))

@@ -24,7 +24,8 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
       experiment.seed, saved.facts.tokenizer, objective.label_kind,
       objective.labels)
   _agree(saved, experiment, prepared.evaluation)
-  evaluator, params = load(saved, experiment.batch_size)
+  evaluator, params = load(saved, experiment.batch_size,
+                           prepared.evaluation)
   return evaluator.evaluate(params, prepared.evaluation, prepared.labeled,
                             experiment.evaluation_batches)
 
@@ -56,7 +57,7 @@ def predict_file(workdir: str, source: str, output: str,
       saved.facts.tokenizer, experiment.data.length,
       experiment.data.examples_per_row, seed=0, shuffle=False)
   _agree(saved, experiment, rows)
-  evaluator, params = load(saved, experiment.batch_size)
+  evaluator, params = load(saved, experiment.batch_size, rows)
   found = evaluator.predict(params, rows, labeled)
   if distributed.first():
     labeled.write(output, found)

@@ -29,7 +29,8 @@ from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import Runner
 from bert_jax.reporting import jsonl, terminal
 from bert_jax.runs import anomalies
-from bert_jax.runs.initialize import first_state
+from bert_jax.runs.initialize import batches, first_state, lay_out
+from bert_jax.runs.loop import run_steps
 from bert_jax.training.step import TrainState, row_losses
 
 PREDICTED, BOUNDARY, NUMBER = "bold yellow", "bold cyan", "dim"
@@ -48,7 +49,7 @@ class Replay:
     pairs: the (totals_B, weights_B) of every part of the loss.
     each: by part, the losses one by one, as `row_losses` gives them.
     logged: the loss that the run has written of this step alone, if any.
-    left_out: the run rolled back before this step and left its batch out.
+    skipped: the run rolled back before this step and skipped its batch.
   """
 
   run: Run
@@ -59,7 +60,7 @@ class Replay:
   pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]
   each: Mapping[str, Mapping[str, np.ndarray]]
   logged: float | None
-  left_out: bool
+  skipped: bool
 
   def means(self) -> dict[str, float]:
     """`loss` and its parts, over the whole batch."""
@@ -102,19 +103,18 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
         f"The data of the run in {workdir} is not what it was (the "
         "fingerprints differ), so that its batches cannot be had again; bring "
         "the text or the tables back as they were.")
-  runner = experiment.layout.build(run.recipe, run.shape(),
-                                   experiment.batch_size, run.row())
-  left_out = anomalies.left_out(workdir)
+  runner = lay_out(run)
+  skipped_steps = anomalies.skipped_steps(workdir)
   state, origin = _before(workdir, run, runner, step, facts,
-                          sorted(s for s in history if s < step), left_out,
+                          sorted(s for s in history if s < step), skipped_steps,
                           nearest)
   return look(run, runner, state, step, origin, _logged(workdir, run, step),
-              step in left_out)
+              step in skipped_steps)
 
 
 def look(run: Run, runner: Runner, state: TrainState, step: int,
          origin: str = "", logged: float | None = None,
-         left_out: bool = False) -> Replay:
+         skipped: bool = False) -> Replay:
   """What a step makes of its batch, with the parameters of `state`."""
   batch = loader.batch(run.prepared.train, run.experiment.batch_size, step - 1)
   # With its own number even where the parameters are older.
@@ -122,7 +122,7 @@ def look(run: Run, runner: Runner, state: TrainState, step: int,
       np.int32(step - 1), runner.shardings.step))
   return Replay(run, step, origin, batch, *jax.device_get(
       jax.jit(functools.partial(row_losses, run.recipe))(
-          state, mesh.share(runner.mesh, batch))), logged, left_out)
+          state, mesh.share(runner.mesh, batch))), logged, skipped)
 
 
 def _laid_out(experiment: Any, overrides: Sequence[str]) -> Any:
@@ -134,7 +134,8 @@ def _laid_out(experiment: Any, overrides: Sequence[str]) -> Any:
 
 
 def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
-            facts: Manifest, saved: Sequence[int], left_out: frozenset[int],
+            facts: Manifest, saved: Sequence[int],
+            skipped_steps: frozenset[int],
             nearest: bool) -> tuple[TrainState, str]:
   """The state before a step, over a mesh, and words for where it is from."""
   start, state = 0, None
@@ -147,7 +148,7 @@ def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
   if state is None:
     start, origin = 0, "the first ones"
     source = run.experiment.init_from
-    state = first_state(run, runner,
+    state = first_state(run, runner.shardings,
                         read(source) if source else None)
   again = step - 1 - start
   if not again:
@@ -156,16 +157,11 @@ def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
     return state, f"{origin}, where the run had those of step {step - 1}"
   print(f"Running the steps {start + 1} to {step - 1} again.", file=sys.stderr)
   progress = terminal.Progress(step - 1, start)
-  state = runner.spread(state)
-  for number, batch in enumerate(loader.batches(
-      run.prepared.train, run.experiment.batch_size, start, step - 1),
-      start + 1):
-    if number in left_out:
-      state = state.replace(step=state.step + 1)
-    else:
-      state, _ = runner.step(state, runner.feed(batch))
-    progress.advance(number)
-  state = jax.block_until_ready(runner.gather(state))
+  for done in run_steps(runner, state, start,
+                        batches(run, runner, start, step - 1), skipped_steps):
+    state = done.state
+    progress.advance(done.step)
+  state = jax.block_until_ready(state)
   progress.close()
   return state, f"{origin}, run on to step {step - 1}"
 
@@ -205,8 +201,8 @@ def _header(found: Replay, rows: int) -> Text:
       f"{rate:.4g}, loss {means['loss']:.6g} ({parts}){logged}",
       f"Parameters: {found.origin}",
       f"Rows: {rows} of {len(found.batch['row'])}, the largest loss first"]
-  if found.left_out:
-    lines.append("The run rolled back before this step and left its batch out.")
+  if found.skipped:
+    lines.append("The run rolled back before this step and skipped its batch.")
   if "masked_positions" in found.corrupted:
     lines.append("[what it should say -> what the network saw](its loss)")
   return Text("\n".join(lines))

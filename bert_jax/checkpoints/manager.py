@@ -132,7 +132,7 @@ class CheckpointManager:
       if isinstance(found, RestoredState):
         if damaged:
           places = ", ".join(map(self._put_aside, damaged))
-          say(f"Damaged: {places}; going on from step {step}.")
+          say(f"Damaged: {places}; resuming from step {step}.")
         return found
       damaged[step] = found
     if damaged:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print(
         distributed.exit_together(
-            "Stopped; the same command goes on from the last "
+            "Stopped; the same command resumes from the last "
             "checkpoint."), file=sys.stderr)
     return 130
   except Exception:

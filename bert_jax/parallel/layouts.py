@@ -1,12 +1,12 @@
-"""How a run lies on its devices: over a mesh, or a copy a device."""
+"""How a run lies on its devices: over a mesh, or a copy on each device."""
 
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import Choice
@@ -14,29 +14,32 @@ from bert_jax.objectives.base import Batch, Pairs
 from bert_jax.parallel import cost, mesh as mesh_lib, rules
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.mesh import (
-    batch_sharding, local_rows, make_mesh, place, share)
+    AXES, batch_sharding, local_rows, make_mesh, share)
 from bert_jax.training.step import (
-    Recipe, TrainState, check_divisible, on_mesh, on_pmap)
+    Recipe, TrainState, check_divisible, train_step)
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Pairs]]
+AXIS = "device"  # of pmap
 
 
 @dataclasses.dataclass(frozen=True)
 class Runner:
-  """What the loop needs of a layout.
+  """A recipe on its devices, as the loop sees it.
 
-  `shardings` are those of a state as it is saved and evaluated, always over
-  a mesh; `spread` turns it into the state that `step` takes, `gather` back.
-  `feed` puts this process's `rows` of a batch on its devices. `recipe` is the
-  one given, its network placed on the mesh.
+  Attributes:
+    mesh: of the devices.
+    recipe: the one given, its network placed on the mesh.
+    shardings: of a state over the mesh: global arrays, whatever the layout.
+    step: one update; the state given to it is donated.
+    put: this process's `rows` of a batch, onto its devices.
   """
 
   mesh: Mesh
   recipe: Recipe
   shardings: TrainState
-  step: Callable[[TrainState, Batch], tuple[TrainState, Pairs]]
-  spread: Callable[[TrainState], TrainState]
-  gather: Callable[[TrainState], TrainState]
-  feed: Callable[[Mapping[str, np.ndarray]], Batch]
-  fetch: Callable[[Pairs], Mapping[str, Any]]
+  step: Step
+  put: Callable[[Mapping[str, np.ndarray]], Batch]
 
   def rows(self, batch_size: int) -> np.ndarray:
     """Positions in the global batch of the rows that this process reads."""
@@ -81,11 +84,12 @@ class MeshLayout(Layout):
     shardings = rules.shardings(shape, mesh)
     placed = dataclasses.replace(
         recipe, network=rules.PlacedNetwork(recipe.network, mesh))
-    same = lambda x: x
-    return Runner(
-        mesh, placed, shardings,
-        on_mesh(placed, shardings, batch_sharding(mesh)), same, same,
-        functools.partial(share, mesh), jax.device_get)
+    everywhere, rows = NamedSharding(mesh, P()), batch_sharding(mesh)
+    step = jax.jit(functools.partial(train_step, placed),
+                   in_shardings=(shardings, rows),
+                   out_shardings=(shardings, everywhere), donate_argnums=0)
+    return Runner(mesh, placed, shardings, step,
+                  functools.partial(share, mesh))
 
   def devices(self) -> Sequence[jax.Device]:
     return jax.devices()
@@ -100,26 +104,46 @@ def memory_limit(devices: Sequence[jax.Device]) -> int | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class PmapLayout(Layout):
-  """One program a device, each with a copy of the state."""
+class ShardMapLayout(Layout):
+  """One program a device over the data axis, each with a copy of the state."""
 
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:
-    mesh, devices = make_mesh(), jax.local_devices()
+    mesh = make_mesh()
     check_divisible(batch_size, recipe.microbatches, jax.device_count())
-    split = lambda x: x.reshape(len(devices), -1, *x.shape[1:])
-    first = lambda x: np.asarray(x.addressable_shards[0].data[0])
-    one = lambda tree: jax.tree.map(first, tree)
-    return Runner(
-        mesh, recipe, jax.tree.map(lambda _: NamedSharding(mesh, P()), shape),
-        on_pmap(recipe),
-        spread=functools.partial(_copies, len(devices)),
-        gather=lambda state: place(one(state),
-                                   NamedSharding(mesh, P())),
-        feed=lambda batch: jax.tree.map(split, dict(batch)), fetch=one)
+    # Sums over the devices are the same on each, which is not checked.
+    step = jax.jit(jax.shard_map(
+        functools.partial(train_step, recipe, axis="data"), mesh=mesh,
+        in_specs=(P(), P("data")), out_specs=P(), check_vma=False),
+        donate_argnums=0)
+    return Runner(mesh, recipe, _copies(shape, mesh), step,
+                  functools.partial(share, mesh))
 
 
-def _copies(devices: int, state: TrainState) -> TrainState:
-  """The state once for each local device, stacked as pmap wants it."""
-  stack = lambda x: np.broadcast_to(np.asarray(x), (devices, *x.shape))
-  return jax.pmap(lambda x: x)(jax.tree.map(stack, state))
+@dataclasses.dataclass(frozen=True)
+class PmapLayout(Layout):
+  """The same by `jax.pmap`."""
+
+  def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
+            row: Batch) -> Runner:
+    check_divisible(batch_size, recipe.microbatches, jax.device_count())
+    # In the order that pmap has.
+    mesh = Mesh(np.asarray(jax.devices()).reshape(-1, 1, 1), AXES)
+    mapped = jax.pmap(functools.partial(train_step, recipe, axis=AXIS),
+                      axis_name=AXIS, in_axes=(None, 0), out_axes=None,
+                      donate_argnums=0)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Pairs]:
+      new, sums = mapped(state, batch)
+      # What pmap gives is of this process; a state is of all.
+      return multihost_utils.host_local_array_to_global_array(
+          new, mesh, P()), sums
+
+    split = lambda x: x.reshape(jax.local_device_count(), -1, *x.shape[1:])
+    return Runner(mesh, recipe, _copies(shape, mesh), step,
+                  lambda rows: jax.tree.map(split, dict(rows)))
+
+
+def _copies(shape: TrainState, mesh: Mesh) -> TrainState:
+  """Shardings of a state that every device has in full."""
+  return jax.tree.map(lambda _: NamedSharding(mesh, P()), shape)

@@ -1,5 +1,4 @@
-"""What a run watches for: steps that are not finite, spikes of the loss, and
-evaluations that get no better."""
+"""Steps that are not finite, and spikes of the loss."""
 
 import dataclasses
 import json
@@ -12,14 +11,14 @@ from bert_jax.config import UserError
 from bert_jax.files import write_text
 from bert_jax.metrics import weighted
 
-# A step weighs so much in the running mean of the loss; before as many steps
-# as it remembers, nothing is a spike.
+# The weight of a step in the running mean of the loss. Nothing is a spike
+# before 1 / _WEIGHT steps.
 _WEIGHT = 0.02
-_LEFT_OUT = "skipped.json"
+_SKIPPED = "skipped.json"
 
 
 class NonFiniteError(UserError):
-  """Too many steps in a row were skipped; `first` was the first of them."""
+  """Too many consecutive steps were not finite; `first` was the first."""
 
   def __init__(self, message: str, first: int):
     super().__init__(message)
@@ -37,13 +36,13 @@ class Spike(Exception):
 
 @dataclasses.dataclass
 class AnomalyDetector:
-  """Sees the metrics of every step, in order.
+  """Follows the metrics of every step, in order.
 
   Attributes:
-    max_nonfinite_steps: so many skipped steps in a row are too many.
-    deviations: a loss so many standard deviations above the running mean is a
-      spike; 0: none is.
-    skipped, in_row: steps that were not finite, in all and until now.
+    max_nonfinite_steps: stop after this many consecutive non-finite steps.
+    deviations: a loss this many standard deviations above the running mean is
+      a spike; 0: none is.
+    skipped, in_row: non-finite steps, in all and until now.
     count, mean, variance: steps behind the running mean of the loss, it, and
       the variance around it.
   """
@@ -56,52 +55,52 @@ class AnomalyDetector:
   mean: float = 0.0
   variance: float = 0.0
 
-  def see(self, step: int, pairs: Mapping[str, Any]) -> None:
+  def update(self, step: int, sums: Mapping[str, Any]) -> None:
     """
     Raises:
-      NonFiniteError: this step was skipped, the last of `max_nonfinite_steps`
-        in a row.
+      NonFiniteError: this step is the last of `max_nonfinite_steps` in a row;
+        counting starts again.
       Spike: the loss of this step is one.
     """
-    if float(pairs["skipped"][0]):
+    if float(sums["skipped"][0]):
       self.skipped += 1
       self.in_row += 1
       if self.in_row >= self.max_nonfinite_steps:
-        first = step - self.in_row + 1
+        first, self.in_row = step - self.in_row + 1, 0
         raise NonFiniteError(
             f"Loss or gradients were not finite in the steps {first} to {step} "
             f"(max_nonfinite_steps={self.max_nonfinite_steps} in a row).",
             first)
       return
     self.in_row = 0
-    loss = weighted.summarize(pairs)["loss"]
+    loss = weighted.summarize(sums)["loss"]
     above = loss - self.mean
     if self.deviations and self.count * _WEIGHT >= 1 and (
         above > self.deviations * math.sqrt(self.variance)):
       raise Spike(step, loss, self.mean)
     self.count += 1
-    # As long as there are few, all weigh alike.
+    # The first steps all weigh the same.
     weight = max(_WEIGHT, 1 / self.count)
     self.mean += weight * above
     self.variance = (1 - weight) * (self.variance + weight * above**2)
 
   def state(self) -> dict[str, float]:
-    """What a later AnomalyDetector goes on from, as JSON."""
+    """What `load_state` takes, as JSON."""
     return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)
             if f.name not in ("max_nonfinite_steps", "deviations")}
 
-  def go_on(self, state: Mapping[str, float]) -> None:
+  def load_state(self, state: Mapping[str, float]) -> None:
     for name, value in state.items():
       setattr(self, name, value)
 
 
-def left_out(workdir: pathlib.Path) -> frozenset[int]:
-  """Steps whose batches a run leaves out, as it rolled back before them."""
-  path = workdir / _LEFT_OUT
+def skipped_steps(workdir: pathlib.Path) -> frozenset[int]:
+  """Steps whose batches a run skips, as it rolled back before them."""
+  path = workdir / _SKIPPED
   return frozenset(json.loads(path.read_text()) if path.exists() else ())
 
 
-def leave_out(workdir: pathlib.Path, step: int) -> None:
+def skip_step(workdir: pathlib.Path, step: int) -> None:
   """Adds a step to them, on disk, before anything else happens."""
-  write_text(workdir / _LEFT_OUT,
-             json.dumps(sorted(left_out(workdir) | {step})))
+  write_text(workdir / _SKIPPED,
+             json.dumps(sorted(skipped_steps(workdir) | {step})))

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 
 class Clock:
-  """The seconds that a run has used, this process's and those before it.
+  """The seconds that a run has used, in this process and those before it.
 
   Args:
-    save_minutes: between saves; None: time asks for none.
+    save_minutes: between saves; None: saves do not depend on time.
     now: the time in seconds.
   """
 
@@ -19,19 +19,19 @@ class Clock:
     self._last_save = self._start
     self._deadline = float("inf")
 
-  def go_on(self, seconds: float) -> None:
-    """Adds what processes before this one used, the first time it is told."""
+  def load_state(self, seconds: float) -> None:
+    """Adds the seconds of earlier processes; after a roll-back, nothing."""
     if self._before is None:
       self._before = seconds
 
   def limit(self, seconds: float) -> None:
-    """From so many used seconds on, it is `over`."""
+    """It `should_stop` once this many seconds are used."""
     self._deadline = seconds
 
   def used(self) -> float:
     return (self._before or 0.0) + self._now() - self._start
 
-  def over(self) -> bool:
+  def should_stop(self) -> bool:
     return self.used() >= self._deadline
 
   def save_due(self) -> bool:

@@ -1,11 +1,13 @@
-"""Scores, predictions and embeddings of given parameters."""
+"""Scores and predictions of given parameters."""
 
+import dataclasses
+import functools
 import itertools
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-import flax.errors
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.checkpoints.manager import Checkpoint
@@ -13,57 +15,69 @@ from bert_jax.config import UserError
 from bert_jax.data.batches import loader, spec
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled.base import LabeledSet, kind_of
-from bert_jax.experiment import recipe
+from bert_jax.experiment import Run, recipe
 from bert_jax.metrics import weighted
-from bert_jax.objectives.base import Batch
+from bert_jax.objectives.base import Batch, Pairs
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     local_rows, make_mesh, place, row_devices, share)
+from bert_jax.training.adapters import NoAdapter
+from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import Recipe, evaluation_step
+
+
+class Outputs(NamedTuple):
+  """Of a batch; without labels only the sums."""
+
+  sums: Pairs
+  places: Batch | None = None
+  predictions: Any = None
+
+
+def predict_batch(recipe: Recipe, params: Any, batch: Batch) -> Outputs:
+  """What is evaluated of a batch, a pure function."""
+  objective = recipe.network.objective
+  sums, logits = evaluation_step(recipe, params, batch)
+  if objective.label_kind is None:
+    return Outputs(sums)
+  keys = kind_of(objective.label_kind).keys
+  return Outputs(sums, spec.locating(keys, batch),
+                 objective.predictions(logits))
+
+
+def collect(outputs: Sequence[Outputs], labeled: LabeledSet) -> Any:
+  """The predictions of a set, as `labeled.collect` gives them."""
+  return labeled.collect([(o.places, o.predictions) for o in outputs])
+
+
+def scores(outputs: Sequence[Outputs],
+           labeled: LabeledSet | None) -> dict[str, float]:
+  """The loss, its parts, metrics and, of a complete labeled set, scores."""
+  means = weighted.summarize(weighted.merge(o.sums for o in outputs))
+  if labeled is None:
+    return means
+  return means | labeled.scores(collect(outputs, labeled))
 
 
 class Evaluator:
   """Evaluates parameters under one recipe; compiled once.
 
   Every example counts once, masks are fixed, the last batch is filled up with
-  rows that weigh nothing. Every process gets all that is found.
+  rows of zero weight. Every process gets all outputs.
   """
 
   def __init__(self, recipe: Recipe, batch_size: int, mesh: Mesh):
-    self._objective = recipe.network.objective
-    self._batch_size = batch_size
-    self._mesh = mesh
+    self._batch_size, self._mesh = batch_size, mesh
+    self._step = jax.jit(functools.partial(predict_batch, recipe),
+                         out_shardings=NamedSharding(mesh, P()))
 
-    def step(params: Any, batch: Batch):
-      pairs, logits = evaluation_step(recipe, params, batch)
-      kind = self._objective.label_kind
-      if kind is None:
-        return pairs, None, None
-      places = spec.locating(kind_of(kind).keys, batch)
-      return pairs, places, self._objective.predictions(logits)
-
-    self._step = jax.jit(step, out_shardings=NamedSharding(mesh, P()))
-
-  def outputs(self, params: Any, rows: Rows, batches: int | None = None
-              ) -> Iterator[tuple[Any, Any, Any]]:
-    """(pairs, places, predictions) of each batch of the set.
-
-    Raises:
-      UserError: the parameters lack a part that the objective needs.
-    """
+  def outputs(self, params: Any, rows: Rows,
+              batches: int | None = None) -> list[Outputs]:
+    """Of each batch of the set, on the host; `batches` at most."""
     read = loader.evaluation_batches(
-        rows, self._batch_size,
-        local_rows(self._mesh, self._batch_size))
-    for batch in itertools.islice(read, batches):
-      try:
-        found = self._step(params, share(self._mesh, batch))
-      except flax.errors.ScopeParamNotFoundError as error:
-        part = str(error).split('scope "/')[-1].split('"')[0]
-        raise UserError(
-            f"The network has no {part}, which objective="
-            f"{self._objective.choice_name} needs; train one, starting with "
-            "init_from=WORKDIR.") from None
-      yield found
+        rows, self._batch_size, local_rows(self._mesh, self._batch_size))
+    return jax.device_get([self._step(params, share(self._mesh, batch))
+                           for batch in itertools.islice(read, batches)])
 
   def evaluate(self, params: Any, rows: Rows, labeled: LabeledSet | None = None,
                batches: int | None = None) -> dict[str, float]:
@@ -71,29 +85,48 @@ class Evaluator:
 
     Args:
       labeled: the examples behind the rows, where they have labels.
-      batches: at most so many; None: the whole set, which scores need.
+      batches: at most; None: the complete set, which scores need.
     """
-    counted, predicted = [], []
-    for pairs, *found in self.outputs(params, rows, batches):
-      counted.append(pairs)
-      predicted.append(found)
-    means = weighted.summarize(weighted.merge(jax.device_get(counted)))
-    if labeled is None or batches is not None:
-      return means
-    return means | labeled.scores(labeled.collect(jax.device_get(predicted)))
+    return scores(self.outputs(params, rows, batches),
+                  labeled if batches is None else None)
+
+  def evaluate_run(self, params: Any, run: Run) -> dict[str, float]:
+    """On the held-out data of a run, as its experiment asks for."""
+    prepared = run.prepared
+    return self.evaluate(params, prepared.evaluation, prepared.labeled,
+                         run.experiment.evaluation_batches)
 
   def predict(self, params: Any, rows: Rows, labeled: LabeledSet) -> Any:
-    """What `labeled.collect` gives of the whole set."""
-    return labeled.collect(jax.device_get([
-        found for _, *found in self.outputs(params, rows)]))
+    """What `labeled.collect` gives of the complete set."""
+    return collect(self.outputs(params, rows), labeled)
 
 
-def load(saved: Checkpoint, batch_size: int) -> tuple[Evaluator, Any]:
-  """An evaluator on all devices, and the parameters there."""
-  mesh = make_mesh()
+def load(checkpoint: Checkpoint, batch_size: int,
+         rows: Rows) -> tuple[Evaluator, Any]:
+  """An evaluator of `rows` on all devices, and the parameters there.
+
+  Raises:
+    UserError: the parameters lack a part that the objective needs.
+  """
+  mesh, params = make_mesh(), checkpoint.params
+  plain = recipe(dataclasses.replace(checkpoint.facts.experiment,
+                                     adapter=NoAdapter()),
+                 checkpoint.facts.tokenizer.vocabulary)
+  _check_complete(plain, params, rows)
   devices = row_devices(mesh)
-  evaluator = Evaluator(
-      recipe(saved.facts.experiment, saved.facts.tokenizer.vocabulary),
-      -(-batch_size // devices) * devices, mesh)
-  return evaluator, place(
-      saved.params, rules.shardings(saved.params, mesh))
+  return (Evaluator(plain, -(-batch_size // devices) * devices, mesh),
+          place(params, rules.shardings(params, mesh)))
+
+
+def _check_complete(recipe: Recipe, params: Any, rows: Rows) -> None:
+  row = {key: value[None] for key, value in rows.empty().items()}
+  state = jax.eval_shape(recipe.init, np.int32(0),
+                         row | {"row": np.zeros(1, np.int32)})
+  missing = [path for path in leaves(state.params) if path not in
+             leaves(params)]
+  if missing:
+    objective = recipe.network.objective
+    raise UserError(
+        f"The network has no {missing[0].rpartition('/')[0]}, which objective="
+        f"{objective.choice_name} needs; train one, starting with "
+        "init_from=WORKDIR.")

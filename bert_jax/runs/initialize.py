@@ -1,7 +1,7 @@
-"""What a run starts from: parameters drawn anew, or those of another run."""
+"""What a run starts with: its devices, its parameters, its batches."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +9,8 @@ import numpy as np
 
 from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
+from bert_jax import distributed
+from bert_jax.data.batches import loader
 from bert_jax.experiment import Run
 from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import Runner
@@ -17,26 +19,46 @@ from bert_jax.training.param_paths import expand, leaves, path_of
 from bert_jax.training.step import TrainState
 
 
-def first_state(run: Run, runner: Runner, source: Checkpoint | None,
+def lay_out(run: Run) -> Runner:
+  """The run on its devices, alike on all processes."""
+  runner = run.experiment.layout.build(
+      run.recipe, run.shape(), run.experiment.batch_size, run.row())
+  # It may have been chosen by what is free on each host.
+  distributed.assert_equal({"mesh": str(dict(runner.mesh.shape))})
+  return runner
+
+
+def batches(run: Run, runner: Runner, start: int,
+            stop: int) -> Iterator[loader.Batch]:
+  """This process's rows of the steps after `start`, to `stop`."""
+  size = run.experiment.batch_size
+  return loader.batches(run.prepared.train, size, start, stop,
+                        runner.rows(size))
+
+
+def first_state(run: Run, shardings: TrainState, source: Checkpoint | None,
                 say: Callable[[str], None] = lambda text: None) -> TrainState:
-  """The state before the first step, over a mesh.
+  """The state before the first step.
 
   Args:
+    shardings: of a state.
     source: `init_from`.
-    say: is told which parameters are not from there.
+    say: gets a sentence on the parameters that are not from there.
   """
-  state = jax.jit(run.recipe.init, out_shardings=runner.shardings)(
-      run.seed(), run.row())
-  experiment = run.experiment
+  experiment, recipe = run.experiment, run.recipe
+  state = jax.jit(recipe.init, out_shardings=shardings)(run.seed(), run.row())
   if source is None or experiment.from_scratch:
     return state
   params, new = start_from(
-      source, mesh.collect(state.params, runner.mesh),
+      source, mesh.collect(state.params, shardings.step.mesh),
       experiment.finetuning.reinitialized(experiment.model.num_hidden_layers))
   say(f"Starts from step {source.step} of {experiment.init_from}; "
-      f"drawn anew: {_told(new)}.")
-  return state.replace(params=mesh.place(
-      params, runner.shardings.params))
+      f"newly initialized: {_parts(new)}.")
+  params = mesh.place(params, shardings.params)
+  optimizer_state = jax.jit(
+      lambda params: recipe.optimizer.init(recipe.rates.trained(params)),
+      out_shardings=shardings.opt_state)(params)
+  return state.replace(params=params, opt_state=optimizer_state)
 
 
 def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)"
@@ -47,33 +69,32 @@ def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)"
 
   Args:
     saved: a checkpoint; it may lack the pooler, or any head.
-    params: freshly drawn, on the host.
+    params: newly initialized, on the host.
     reinitialized: a pattern over expanded paths, of what stays as in `params`.
 
   Returns:
-    The parameters, on the host, and the expanded paths of those that `saved`
-    does not hold or that are drawn anew.
+    The parameters, on the host, and the expanded paths of those that are newly
+    initialized.
 
   Raises:
     UserError: a parameter of the encoder has another shape.
   """
-  found, new = leaves(saved.params), []
+  given, new = leaves(saved.params), []
 
   def take(keys: Any, old: Any) -> Any:
     path = path_of(keys)
     parts = expand(path, old)
-    if path in found and found[path].shape == old.shape:
-      anew = [
-          n for n, part in enumerate(parts) if re.search(reinitialized, part)
-      ]
-      new.extend(parts[n] for n in anew)
+    if path in given and given[path].shape == old.shape:
+      fresh = [n for n, part in enumerate(parts)
+               if re.search(reinitialized, part)]
+      new.extend(parts[n] for n in fresh)
       if len(parts) == 1:
-        return old if anew else found[path]
-      taken = np.array(found[path])
-      taken[anew] = old[anew]
+        return old if fresh else given[path]
+      taken = np.array(given[path])
+      taken[fresh] = old[fresh]
       return taken
-    if path in found and path.startswith("encoder/"):
-      raise UserError(f"{path} has the shape {found[path].shape} in the "
+    if path in given and path.startswith("encoder/"):
+      raise UserError(f"{path} has the shape {given[path].shape} in the "
                       f"checkpoint, but {old.shape} in this network.")
     new.extend(parts)
     return old
@@ -81,7 +102,7 @@ def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)"
   return jax.tree_util.tree_map_with_path(take, params), new
 
 
-def _told(paths: Sequence[str]) -> str:
+def _parts(paths: Sequence[str]) -> str:
   """The heads, layers and parts of the encoder that parameters belong to."""
   part = re.compile(r"encoder/layers/\d+|encoder/[^/]+|[^/]+")
   parts = ["the adapter" if re.search(ADDED, path) else part.match(path)[0]

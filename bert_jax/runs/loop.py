@@ -1,180 +1,159 @@
-"""The training loop: one story, top to bottom."""
+"""The training loop: one story, top to bottom.
+
+A run and the members of a sweep go through it alike; a run has one member.
+"""
 
 import dataclasses
-import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from bert_jax import distributed
-from bert_jax.checkpoints.manager import Checkpoint, CheckpointManager
-from bert_jax.checkpoints.manifest import Manifest
-from bert_jax.data.batches import loader
-from bert_jax.experiment import Run
-from bert_jax.runs import anomalies
-from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError
+from bert_jax.experiment import Experiment
+from bert_jax.parallel.layouts import Runner
+from bert_jax.runs.anomalies import NonFiniteError
 from bert_jax.runs.clock import Clock
 from bert_jax.runs.early_stopping import EarlyStopping
-from bert_jax.runs.evaluation import Evaluator
-from bert_jax.runs.initialize import first_state
 from bert_jax.runs.signals import stop_requests
 from bert_jax.runs.step_log import StepLog
 from bert_jax.training.step import TrainState
 
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """What a finished run gives: its best checkpoint, or else its last state."""
-
-  scores: dict[str, float]
-  params: Any
-  run: Run
+Scores = Mapping[str, float]
+Rows = Mapping[str, np.ndarray]
 
 
 class Stopped(Exception):
-  """The process was asked to end; all is saved."""
+  """The process was asked to end."""
 
 
-class Leg:
-  """A run from its latest checkpoint to its end, or to what stops it."""
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What the loop runs.
 
-  def __init__(self, workdir: pathlib.Path, run: Run, facts: Manifest,
-               source: Checkpoint | None, checkpoints: CheckpointManager,
-               clock: Clock):
-    self._run, self._experiment = run, run.experiment
-    self._workdir, self._facts, self._source = workdir, facts, source
-    self._checkpoints, self._clock = checkpoints, clock
-    self._left_out = distributed.broadcast(sorted(anomalies.left_out(workdir)))
-    self._watch = AnomalyDetector(self._experiment.max_nonfinite_steps,
-                        self._experiment.spike_deviations)
-    self._patience = EarlyStopping(self._experiment.best,
-                                   self._experiment.patience)
-    self.runner = self._experiment.layout.build(
-        run.recipe, run.shape(), self._experiment.batch_size, run.row())
-    # It may have been chosen by what is free on each host.
-    distributed.assert_equal({"mesh": str(dict(self.runner.mesh.shape))})
-    self._evaluator = Evaluator(
-        self.runner.recipe, self._experiment.batch_size, self.runner.mesh)
+  Attributes:
+    experiment: how many steps, and how often they are evaluated and saved.
+    runner: the step, and where its batches go.
+    batches: from a step on, this process's rows of each batch.
+    evaluate: the scores of each member.
+    save: keeps (step, state, scores of each member, whether each is its best).
+    stopping: of each member.
+    skipped_steps: steps whose batches are skipped, after a roll-back.
+  """
 
-  def run(self, news: list[str]) -> Result:
-    """Runs it; `news` are what to tell at its beginning."""
-    with stop_requests() as stop_requested:
-      return self._go(stop_requested, news)
+  experiment: Experiment
+  runner: Runner
+  batches: Callable[[int], Iterable[Rows]]
+  evaluate: Callable[[TrainState], list[Scores]]
+  save: Callable[[int, TrainState, list[Scores], list[bool]], None]
+  stopping: Sequence[EarlyStopping]
+  clock: Clock
+  skipped_steps: frozenset[int] = frozenset()
 
-  def _go(self, stop_requested: Callable[[], bool],
-          news: list[str]) -> Result:
-    experiment, runner, clock = self._experiment, self.runner, self._clock
-    whole, progress = self._begin(news.append)
-    step, scores = int(whole.step), {}
-    log = StepLog(self._workdir, experiment, step, self._watch,
-               progress["window"])
-    with log:
-      for message in news:
-        log.note(message)
-      if step and not progress["evaluated"] and self._evaluates(step):
-        scores = self.evaluate(whole)
-        log.held_out(step, scores)
-        if self._patience.see(step, scores):
-          self._save(whole, log, scores, again=True)
-      state = runner.spread(whole)
-      for batch in () if self._patience.over() else self.batches(step):
-        # Asked before the step, so that the answer is there during it.
-        wishes = distributed.any_host([stop_requested(),
-                                     distributed.first() and clock.save_due(),
-                                     distributed.first() and clock.over()])
-        state, pairs = self.step(state, step + 1, batch)
-        try:
-          # The metrics of a step are fetched when the next is on its way.
-          log.flush()
-          step += 1
-          log.hold(step, batch, pairs)
-          stops, saves, over = wishes()
-          last = over or step == experiment.steps
-          evaluates = last or self._evaluates(step) and not stops
-          saves |= last or stops or step % experiment.save_every == 0
-          if not (evaluates or saves):
-            continue
-          log.flush()
-        except NonFiniteError as error:
-          self._give_up(runner.gather(state), log, error)
-        whole = runner.gather(state)
-        scores = self.evaluate(whole) if evaluates else {}
-        log.held_out(step, scores)
-        better = evaluates and self._patience.see(step, scores)
-        tired = self._patience.over()
-        if saves or better or tired:
-          self._save(whole, log, scores)
-        if tired and not last:
-          log.note(f"{experiment.best} has not been better since step "
-                   f"{self._patience.step} (patience={experiment.patience}): "
-                   f"the run ends at step {step} of {experiment.steps}.")
-          break
-        if last:
-          if over and step < experiment.steps:
-            log.note(f"The budget ended at step {step} of {experiment.steps}: "
-                     "the machine was slower than measured.")
-          break
-        if stops:
-          self._checkpoints.wait()
-          raise Stopped(f"Asked to end; saved at step {step} of "
-                        f"{experiment.steps}. The same command goes on.")
-    return Result(scores or self.evaluate(whole), whole.params, self._run)
+  def should_stop(self) -> bool:
+    """Whether no member gets better any more."""
+    return all(stopping.should_stop() for stopping in self.stopping)
 
-  def _begin(self, say: Callable[[str], None]
-             ) -> tuple[TrainState, dict[str, Any]]:
-    """The latest state here, or else the first one."""
-    found = self._checkpoints.restore(
-        self._run.shape(), self.runner.shardings, self._facts, say)
-    self._clock.go_on(found.progress["seconds"] if found else 0.0)
-    if found is None:
-      return (first_state(self._run, self.runner, self._source, say),
-              {"window": {}, "evaluated": True})
-    self._watch.go_on(found.progress["watch"])
-    self._patience.go_on(found.progress["patience"])
-    return found.state, found.progress
 
-  def batches(self, start: int) -> Iterator[Mapping[str, Any]]:
-    """This process's rows of the steps that are left."""
-    size = self._experiment.batch_size
-    return loader.batches(self._run.prepared.train, size, start,
-                          self._experiment.steps, self.runner.rows(size))
+class Dispatched(NamedTuple):
+  """A step that the devices have begun."""
 
-  def step(self, state: TrainState, step: int, batch: Mapping[str, Any]
-            ) -> tuple[TrainState, Any]:
-    """The state after it, and its pairs, if its batch is not left out."""
-    if step in self._left_out:
-      return state.replace(step=state.step + 1), None
-    state, pairs = self.runner.step(state, self.runner.feed(batch))
-    return state, lambda: self.runner.fetch(pairs)
+  step: int
+  state: TrainState  # after it
+  batch: Rows
+  sums: Any  # its metrics; None: its batch was skipped
+  answer: Any  # of `ask`, called just before it
 
-  def _evaluates(self, step: int) -> bool:
-    return step % self._experiment.evaluate_every == 0
 
-  def evaluate(self, state: TrainState) -> dict[str, float]:
-    return self._evaluator.evaluate(
-        state.params, self._run.prepared.evaluation,
-        self._run.prepared.labeled, self._experiment.evaluation_batches)
+def run_steps(runner: Runner, state: TrainState, start: int,
+              batches: Iterable[Rows],
+              skipped_steps: frozenset[int] = frozenset(),
+              ask: Callable[[], Any] = lambda: None) -> Iterator[Dispatched]:
+  """Takes a step for each batch, the first of them `start + 1`."""
+  for step, batch in enumerate(batches, start + 1):
+    answer, sums = ask(), None
+    if step in skipped_steps:
+      state = state.replace(step=state.step + 1)
+    else:
+      state, sums = runner.step(state, runner.put(batch))
+    yield Dispatched(step, state, batch, sums, answer)
 
-  def _save(self, state: TrainState, log: StepLog, scores: dict[str, float],
-            again: bool = False) -> None:
-    self._checkpoints.save(state, self._facts, scores, {
-        "seconds": self._clock.used(), "evaluated": bool(scores),
-        "watch": self._watch.state(), "window": log.window(),
-        "patience": self._patience.state(), "devices": distributed.devices()},
-        again)
-    self._clock.saved()
 
-  def _give_up(self, state: TrainState, log: StepLog,
-               error: NonFiniteError) -> None:
-    """Saves the last good parameters.
+def train_loop(job: Job, state: TrainState, start: int, log: StepLog,
+               on_step: Callable[[int], None] = lambda step: None
+               ) -> tuple[TrainState, list[Scores]]:
+  """Trains to the last step, or until no member gets better.
 
-    Raises:
-      NonFiniteError: always; says what is there and what to do.
-    """
-    self._watch.in_row = 0  # The next start may try as many again.
-    self._save(state, log, {})
-    self._checkpoints.wait()
-    raise NonFiniteError(
-        f"{error} The parameters from before them are saved as step "
-        f"{int(state.step)}, and the same command goes on behind them. "
-        f"`bert-jax replay {self._workdir} --step {error.first}` shows the "
-        "first of their batches.", error.first) from error
+  Args:
+    state: after `start` steps.
+    on_step: called when a step was dispatched.
+
+  Returns:
+    The last state, and its scores: none if no step was left.
+
+  Raises:
+    NonFiniteError, Spike: as AnomalyDetector; before the first, the last good
+      parameters are saved.
+    Stopped: after SIGTERM on any process; the state is saved.
+  """
+  experiment, clock, scores = job.experiment, job.clock, []
+  with stop_requests() as stop_requested:
+
+    def ask() -> Callable[[], list[bool]]:
+      # Asked before the step, so that the answer is there during it.
+      return distributed.any_host([
+          stop_requested(), distributed.first() and clock.save_due(),
+          distributed.first() and clock.should_stop()])
+
+    batches = () if job.should_stop() else job.batches(start)
+    for step, state, batch, sums, answer in run_steps(
+        job.runner, state, start, batches, job.skipped_steps, ask):
+      try:
+        # The metrics of a step are fetched when the next is on its way.
+        log.flush()
+        log.hold(step, batch, sums)
+        on_step(step)
+        stop, save, out_of_time = answer()
+        last = out_of_time or step == experiment.steps
+        evaluate = last or step % experiment.evaluate_every == 0 and not stop
+        save |= last or stop or step % experiment.save_every == 0
+        if not (evaluate or save):
+          continue
+        log.flush()
+      except NonFiniteError:
+        job.save(step, state, [], [])
+        raise
+      scores, better = evaluate_step(job, step, state, log) if evaluate else (
+          [], [])
+      if save or any(better) or job.should_stop():
+        job.save(step, state, scores, better)
+      if last or job.should_stop():
+        _note_early_end(job, step, log)
+        break
+      if stop:
+        raise Stopped(f"Asked to end; saved at step {step} of "
+                      f"{experiment.steps}. The same command resumes.")
+  return state, scores
+
+
+def evaluate_step(job: Job, step: int, state: TrainState,
+                  log: StepLog) -> tuple[list[Scores], list[bool]]:
+  """The scores of each member after a step, and whether each is its best."""
+  scores = job.evaluate(state)
+  log.held_out(step, scores)
+  return scores, [stopping.update(step, score)
+                  for stopping, score in zip(job.stopping, scores)]
+
+
+def _note_early_end(job: Job, step: int, log: StepLog) -> None:
+  experiment = job.experiment
+  if step == experiment.steps:
+    return
+  if job.should_stop():
+    log.note(f"{experiment.best} has not improved since step "
+             f"{max(stopping.step for stopping in job.stopping)} "
+             f"(patience={experiment.patience}): the run ends at step {step} "
+             f"of {experiment.steps}.")
+  else:
+    log.note(f"The budget ended at step {step} of {experiment.steps}: the "
+             "machine was slower than measured.")

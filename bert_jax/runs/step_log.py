@@ -1,14 +1,15 @@
-"""What a run tells of its steps: means over windows, held-out scores, notes."""
+"""What a run logs: means over windows of steps, held-out scores, notes."""
 
+import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from bert_jax import distributed
-from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
 from bert_jax.reporting import writers
 from bert_jax.runs.anomalies import AnomalyDetector
@@ -19,18 +20,22 @@ class StepLog:
 
   Args:
     workdir: of the run.
-    experiment: that runs.
-    step: that it goes on from.
-    watcher: sees the metrics of every step.
-    window: the sums since the last line, of a process before this one.
+    steps: the number of steps at the end.
+    every: steps of a window.
+    rows: of the global batch, of all members.
+    detector: gets the metrics of every step.
+    start: the step that the run resumes from.
+    window: the sums since the last line, of an earlier process.
+    members: behind the leading axis of metrics; 0: they have none.
   """
 
-  def __init__(self, workdir: pathlib.Path, experiment: Experiment, step: int,
-               watcher: AnomalyDetector, window: Mapping[str, Any]):
-    self._every, self._steps = experiment.log_every, experiment.steps
-    self._out = (writers.Writers(workdir, experiment.steps, step)
+  def __init__(self, workdir: pathlib.Path, steps: int, every: int, rows: int,
+               detector: AnomalyDetector, start: int = 0,
+               window: Mapping[str, Any] = {}, members: int = 0):
+    self._steps, self._every, self._rows = steps, every, rows
+    self._out = (writers.Writers(workdir, steps, start)
                  if distributed.first() else writers.Silent())
-    self._batch_size, self._watch = experiment.batch_size, watcher
+    self._detector, self._members = detector, members
     self._held, self._window, self._tokens = None, dict(window), 0.0
     self._since = time.monotonic()
 
@@ -48,31 +53,38 @@ class StepLog:
     return self._window
 
   def hold(self, step: int, batch: Mapping[str, np.ndarray],
-           fetch: Callable[[], Any] | None) -> None:
-    """Keeps the metrics of a step that has only been dispatched."""
-    # Each process counts its own rows; they are alike.
-    rows = batch["example_ids"]
-    tokens = np.count_nonzero(rows) * self._batch_size / len(rows)
-    self._held = step, tokens, fetch
+           sums: Any) -> None:
+    """Keeps the metrics of a step that has only been dispatched; None: its
+    batch was skipped."""
+    # Each process counts its own rows; those of the others are alike.
+    ids = batch["example_ids"]
+    tokens = np.count_nonzero(ids) * self._rows / math.prod(ids.shape[:-1])
+    self._held = step, tokens, sums
 
   def flush(self) -> None:
     """Fetches what is held; at the end of a window writes its means.
 
     Raises:
-      NonFiniteError, Spike: as the AnomalyDetector.
+      NonFiniteError, Spike: as AnomalyDetector.
     """
     if self._held is None:
       return
-    step, tokens, fetch = self._held
+    step, tokens, sums = self._held
     self._held = None
-    if fetch is not None:
-      pairs = weighted.merge([fetch()])
-      self._watch.see(step, pairs)
-      self._window = weighted.merge([self._window, pairs])
+    if sums is not None:
+      sums = weighted.merge([self._of_all(jax.device_get(sums))])
+      self._detector.update(step, sums)
+      self._window = weighted.merge([self._window, sums])
     self._tokens += tokens
     self._out.advance(step)
     if step % self._every == 0 or step == self._steps:
       self._write(step)
+
+  def _of_all(self, sums: Any) -> Any:
+    """Over the members; behind them are copies that fill up the devices."""
+    if not self._members:
+      return sums
+    return jax.tree.map(lambda x: x[:self._members].sum(0), sums)
 
   def _write(self, step: int) -> None:
     now, window = time.monotonic(), dict(self._window)
@@ -84,8 +96,19 @@ class StepLog:
         "train/tokens_per_second": self._tokens / (now - self._since)})
     self._window, self._tokens, self._since = {}, 0.0, now
 
-  def held_out(self, step: int, scores: Mapping[str, float]) -> None:
-    """Writes scores; their time is not the steps' time."""
-    if scores:
-      self._out.write(step, {f"held_out/{k}": v for k, v in scores.items()})
+  def held_out(self, step: int,
+               scores: Sequence[Mapping[str, float]]) -> None:
+    """Writes the members' scores; their time is not the steps' time."""
+    self._out.write(step, {f"held_out/{name}": value
+                           for name, value in _mean(scores).items()})
     self._since = time.monotonic()
+
+
+def _mean(scores: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+  """Over the members, of those that have a finite score."""
+  if len(scores) == 1:
+    return scores[0]
+  finite = {name: [s[name] for s in scores if math.isfinite(s[name])]
+            for name in scores[0]}
+  return {name: float(np.mean(values)) if values else math.nan
+          for name, values in finite.items()}

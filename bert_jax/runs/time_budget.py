@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import time
 
+import jax
 import numpy as np
 
 from bert_jax import distributed
@@ -14,8 +15,9 @@ from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.experiment import Run
 from bert_jax.files import write_text
 from bert_jax.runs.clock import Clock
-from bert_jax.runs.initialize import first_state
-from bert_jax.runs.loop import Leg
+from bert_jax.runs.evaluation import Evaluator
+from bert_jax.runs.initialize import batches, first_state, lay_out
+from bert_jax.runs.loop import run_steps
 from bert_jax.training.budget import Budget
 
 # Of a budget of time, what the steps may take: machines are not even.
@@ -23,8 +25,7 @@ _SHARE_OF_TIME = 0.97
 _MEASURED_SECONDS = 3.0
 
 
-def within_budget(run: Run, workdir: pathlib.Path,
-                   clock: Clock) -> Run:
+def within_budget(run: Run, workdir: pathlib.Path, clock: Clock) -> Run:
   """The run with as many steps as its budget of time is enough for.
 
   They are measured once and written down, so that the schedule is the same
@@ -35,7 +36,7 @@ def within_budget(run: Run, workdir: pathlib.Path,
       json.loads(path.read_text()) if path.exists() else {"budget": ""})
   if plan["budget"] != run.experiment.budget:
     costs = _measure(run, workdir / "measured")
-    # Every process measures; what process 0 found holds.
+    # Every process measures; all use the figures of process 0.
     step, before, end = distributed.broadcast([
         costs.step, clock.used() + costs.start + costs.end, costs.end])
     plan = {"budget": run.experiment.budget, "end": end,
@@ -57,29 +58,32 @@ class _Costs:
 
 def _measure(run: Run, folder: pathlib.Path) -> _Costs:
   """Some steps, an evaluation and a save, all thrown away."""
-  experiment, times, now = run.experiment, [], time.monotonic
-  facts = Manifest(experiment, "", run.prepared.tokenizer, "")
+  experiment, runner = run.experiment, lay_out(run)
+  evaluator = Evaluator(runner.recipe, experiment.batch_size, runner.mesh)
+  state, times = first_state(run, runner.shardings, None), []
+  last = time.monotonic()
+  for _, state, _, sums, _ in run_steps(
+      runner, state, 0, batches(run, runner, 0, experiment.steps)):
+    jax.block_until_ready(sums)
+    times.append(time.monotonic() - last)
+    enough = len(times) > 2 and sum(times[1:]) > _MEASURED_SECONDS
+    if distributed.any_host([enough])()[0]:
+      break
+    last = time.monotonic()
+  first, again = (_seconds(lambda: evaluator.evaluate_run(state.params, run))
+                  for _ in range(2))
+  manifest = Manifest(experiment, "", run.prepared.tokenizer, "")
   with CheckpointManager(folder) as checkpoints:
-    leg = Leg(folder, run, facts, None, checkpoints, Clock())
-    state = leg.runner.spread(first_state(run, leg.runner, None))
-    for batch in leg.batches(0):
-      start = now()
-      state, pairs = leg.step(state, 1, batch)
-      pairs()
-      times.append(now() - start)
-      enough = len(times) > 2 and sum(times[1:]) > _MEASURED_SECONDS
-      if distributed.any_host([enough])()[0]:
-        break
-    whole, start = leg.runner.gather(state), now()
-    leg.evaluate(whole)
-    first, again = now() - start, now()
-    leg.evaluate(whole)
-    evaluation, saving = now() - again, now()
-    checkpoints.save(whole, facts, {}, {})
-    checkpoints.wait()
-    saving = now() - saving
+    saving = _seconds(lambda: (checkpoints.save(state, manifest, {}, {}),
+                               checkpoints.wait()))
   if distributed.first():
     shutil.rmtree(folder)
   step = float(np.median(times[1:] or times))
-  return _Costs(times[0] + first, step + evaluation / experiment.evaluate_every,
-                evaluation + saving)
+  return _Costs(times[0] + first, step + again / experiment.evaluate_every,
+                again + saving)
+
+
+def _seconds(function) -> float:
+  start = time.monotonic()
+  function()
+  return time.monotonic() - start

@@ -1,68 +1,101 @@
-"""The training loop: one story, top to bottom."""
+"""A run: from its latest checkpoint to its end, rolled back where needed."""
 
+import dataclasses
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from bert_jax import config, distributed
-from bert_jax.checkpoints.manager import CheckpointManager, read
+from bert_jax.checkpoints.manager import (
+    Checkpoint, CheckpointManager, read)
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
-from bert_jax.experiment import Experiment, compose
+from bert_jax.experiment import Experiment, Run, compose
+from bert_jax.parallel.layouts import Runner
 from bert_jax.reporting import plots
 from bert_jax.runs import anomalies
-from bert_jax.runs.anomalies import NonFiniteError, Spike
+from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError, Spike
 from bert_jax.runs.clock import Clock
-from bert_jax.runs.loop import Leg, Result
+from bert_jax.runs.early_stopping import EarlyStopping
+from bert_jax.runs.evaluation import Evaluator
+from bert_jax.runs.initialize import batches, first_state, lay_out
+from bert_jax.runs.loop import Job, Scores, evaluate_step, train_loop
+from bert_jax.runs.step_log import StepLog
 from bert_jax.runs.time_budget import within_budget
 from bert_jax.training.budget import Budget
+from bert_jax.training.step import TrainState
+
+OnStep = Callable[[int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """Of a finished run: its best checkpoint, or else its last state."""
+
+  scores: Scores
+  params: Any
+  run: Run
 
 
 def train(experiment: Experiment, workdir: str | pathlib.Path,
-          page: str = "") -> Result:
-  """Runs an experiment in its work directory, from wherever it stands there.
+          page: str = "", on_step: OnStep = lambda step: None) -> Result:
+  """Runs an experiment in its work directory, from its latest checkpoint.
 
   Args:
     experiment: what to run.
     workdir: gets checkpoints, metrics and a picture of the curves.
     page: the source of the config page, kept in the checkpoints.
+    on_step: called with the number of every step, once it was dispatched.
 
   Raises:
-    UserError: what is asked for cannot be run, or is not what was begun here.
+    UserError: it cannot be run, or another run was begun here.
     Stopped: after SIGTERM.
   """
   workdir, clock = pathlib.Path(workdir), Clock(experiment.save_minutes)
+  run, source = _compose(experiment, workdir)
+  if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
+    run = within_budget(run, workdir, clock)
+  manifest = Manifest(run.experiment, page, run.prepared.tokenizer,
+                      run.prepared.fingerprint)
+  with CheckpointManager(workdir, experiment.keep_checkpoints,
+                         experiment.best) as checkpoints:
+    attempt = _Attempt(workdir, run, manifest, source, checkpoints, clock)
+    result, notes = None, []
+    while result is None:
+      try:
+        result = attempt.train(notes, on_step)
+      except Spike as spike:
+        _roll_back(workdir, checkpoints, spike, experiment.max_nonfinite_steps)
+        notes = [f"Rolled back: {spike}. That batch is skipped."]
+      except NonFiniteError as error:
+        raise NonFiniteError(
+            f"{error} The parameters from before them are saved as step "
+            f"{checkpoints.latest()}, and the same command resumes after them. "
+            f"`bert-jax replay {workdir} --step {error.first}` shows the first "
+            "of their batches.", error.first) from error
+  if experiment.best:
+    best = read(workdir)
+    result = Result(best.scores, best.params, result.run)
+  if distributed.first():
+    plots.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
+  return result
+
+
+def _compose(experiment: Experiment,
+             workdir: pathlib.Path) -> tuple[Run, Checkpoint | None]:
+  """The run, the same on all processes, and what it starts from."""
   try:
     _make(workdir)
-    source = (read(experiment.init_from) if experiment.init_from
-              else None)
+    source = read(experiment.init_from) if experiment.init_from else None
     run = compose(experiment, source and source.facts.tokenizer)
   except UserError as error:
     distributed.assert_equal({}, str(error))
     raise
-  distributed.assert_equal({**config.options(run.experiment),
-                     **distributed.code_versions(),
-                     "data": run.prepared.fingerprint,
-                     "left out": str(sorted(anomalies.left_out(workdir)))})
-  if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
-    run = within_budget(run, workdir, clock)
-  facts = Manifest(run.experiment, page, run.prepared.tokenizer,
-                run.prepared.fingerprint)
-  with CheckpointManager(workdir, experiment.keep_checkpoints,
-                         experiment.best) as checkpoints:
-    news = []
-    while True:
-      try:
-        result = Leg(workdir, run, facts, source, checkpoints, clock
-                      ).run(news)
-        break
-      except Spike as spike:
-        _roll_back(workdir, checkpoints, spike, experiment.max_nonfinite_steps)
-        news = [f"Rolled back: {spike}. That batch is left out."]
-  if experiment.best:
-    saved = read(workdir)
-    result = Result(saved.scores, saved.params, result.run)
-  if distributed.first():
-    plots.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
-  return result
+  distributed.assert_equal({
+      **config.options(run.experiment), **distributed.code_versions(),
+      "data": run.prepared.fingerprint,
+      "skipped steps": str(sorted(anomalies.skipped_steps(workdir)))})
+  return run, source
 
 
 def _make(workdir: pathlib.Path) -> None:
@@ -80,21 +113,87 @@ def _make(workdir: pathlib.Path) -> None:
                     f"{error.strerror}.") from error
 
 
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+  """What stays the same when a run rolls back."""
+
+  workdir: pathlib.Path
+  run: Run
+  manifest: Manifest
+  source: Checkpoint | None
+  checkpoints: CheckpointManager
+  clock: Clock
+
+  def train(self, notes: Sequence[str], on_step: OnStep) -> Result:
+    """Trains from the latest checkpoint, or else from the beginning."""
+    experiment, notes = self.run.experiment, list(notes)
+    runner = lay_out(self.run)
+    detector = AnomalyDetector(experiment.max_nonfinite_steps,
+                               experiment.spike_deviations)
+    stopping = EarlyStopping(experiment.best, experiment.patience)
+    restored = self.checkpoints.restore(
+        self.run.shape(), runner.shardings, self.manifest, notes.append)
+    progress = restored.progress if restored else {
+        "seconds": 0.0, "evaluated": True, "window": {}, "detector": {},
+        "stopping": {}}
+    self.clock.load_state(progress["seconds"])
+    detector.load_state(progress["detector"])
+    stopping.load_state(progress["stopping"])
+    state = restored.state if restored else first_state(
+        self.run, runner.shardings, self.source, notes.append)
+    start = int(state.step)
+    with StepLog(self.workdir, experiment.steps, experiment.log_every,
+                 experiment.batch_size, detector, start,
+                 progress["window"]) as log:
+      for note in notes:
+        log.note(note)
+
+      def save(step: int, state: TrainState, scores: Sequence[Scores],
+               better: Sequence[bool], again: bool = False) -> None:
+        self.checkpoints.save(
+            state, self.manifest, dict(scores[0]) if scores else {}, {
+                "seconds": self.clock.used(), "evaluated": bool(scores),
+                "detector": detector.state(), "stopping": stopping.state(),
+                "window": log.window(), "devices": distributed.devices()},
+            again)
+        self.clock.saved()
+
+      job = self._job(runner, stopping, save)
+      scores = []
+      if not progress["evaluated"] and start % experiment.evaluate_every == 0:
+        scores, better = evaluate_step(job, start, state, log)
+        if any(better):
+          save(start, state, scores, better, again=True)
+      state, last_scores = train_loop(job, state, start, log, on_step)
+    scores, = last_scores or scores or job.evaluate(state)
+    return Result(scores, state.params, self.run)
+
+  def _job(self, runner: Runner, stopping: EarlyStopping, save: Any) -> Job:
+    run, experiment = self.run, self.run.experiment
+    evaluator = Evaluator(runner.recipe, experiment.batch_size, runner.mesh)
+    return Job(
+        experiment, runner,
+        batches=lambda start: batches(run, runner, start, experiment.steps),
+        evaluate=lambda state: [evaluator.evaluate_run(state.params, run)],
+        save=save, stopping=[stopping], clock=self.clock,
+        skipped_steps=frozenset(distributed.broadcast(
+            sorted(anomalies.skipped_steps(self.workdir)))))
+
+
 def _roll_back(workdir: pathlib.Path, checkpoints: CheckpointManager,
                spike: Spike, at_most: int) -> None:
-  """Has the batch of a spike left out from now on.
+  """Has the batch of a spike skipped from now on.
 
   Raises:
     NonFiniteError: that was done `at_most` times since the last checkpoint.
   """
-  since = [s for s in anomalies.left_out(workdir)
-           if s > (checkpoints.latest() or 0)]
-  if len(since) >= at_most:
+  saved = checkpoints.latest() or 0
+  skipped = [s for s in anomalies.skipped_steps(workdir) if s > saved]
+  if len(skipped) >= at_most:
     raise NonFiniteError(
-        f"A {spike}; {len(since)} batches since step "
-        f"{checkpoints.latest() or 0} were left out already "
-        f"(max_nonfinite_steps={at_most}): "
-        f"{', '.join(map(str, sorted(since)))}.", spike.step)
+        f"A {spike}; {len(skipped)} batches since step {saved} were skipped "
+        f"already (max_nonfinite_steps={at_most}): "
+        f"{', '.join(map(str, sorted(skipped)))}.", spike.step)
   if distributed.first():
-    anomalies.leave_out(workdir, spike.step)
+    anomalies.skip_step(workdir, spike.step)
   distributed.any_host([True])()  # Nobody reads before it is written.

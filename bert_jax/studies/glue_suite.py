@@ -23,8 +23,8 @@ from bert_jax.parallel.mesh import make_mesh, place, row_devices
 from bert_jax.reporting import markdown, plots
 from bert_jax.reporting.statistics import SeedStatistics
 from bert_jax.runs.evaluation import Evaluator
-from bert_jax.studies import outcomes, sweep
-from bert_jax.studies.outcomes import MemberResult
+from bert_jax.studies import member_results, sweep
+from bert_jax.studies.member_results import MemberResult
 from bert_jax.studies.sweep import Sweep
 
 # What is trained as another task, whose members it scores.
@@ -93,7 +93,8 @@ def run(suite: Suite) -> str:
   results = {name: _task(suite, name) for name in _names(suite)}
   told = table(results)
   files.write_text(suite.workdir / "table.md", told + "\n")
-  files.write_text(suite.workdir / "results.json", outcomes.to_json(results))
+  files.write_text(suite.workdir / "results.json",
+                   member_results.to_json(results))
   _draw(results, suite.workdir / "glue.png")
   return told
 
@@ -139,28 +140,29 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   task, folder = task_facts(name), suite.workdir / name
   experiment = _of_task(suite.experiment, task)
   members = sweep.grid(experiment, suite.seeds, suite.rates)
-  how = {"protocol": dataclasses.asdict(Protocol()),
-         **sweep.how(experiment, members)}
+  provenance = {"protocol": dataclasses.asdict(Protocol()),
+                **sweep.provenance(experiment, members)}
   path = folder / "result.json"
   if path.exists():
     result = json.loads(path.read_text())
-    if {key: result[key] for key in how} != how:
+    if {key: result[key] for key in provenance} != provenance:
       raise UserError(f"{path} is of another protocol, other options or other "
                       "members; give another workdir.")
     return result
-  found = Sweep(experiment, members, suite.at_once)
-  _say(name, found)
-  ends = found.train(folder, lambda scores: _value(scores, task.metrics[0]),
-                     suite.page, _mismatched(suite, name, found.run))
-  _submit(suite, name, found.run, read(folder / "best").params)
-  labeled = found.run.prepared.labeled
-  result = how | {
+  task_sweep = Sweep(experiment, members, suite.at_once)
+  _say(name, task_sweep)
+  results = task_sweep.train(
+      folder, lambda scores: _value(scores, task.metrics[0]), suite.page,
+      _mismatched(suite, name, task_sweep.run))
+  _submit(suite, name, task_sweep.run, read(folder / "best").params)
+  labeled = task_sweep.run.prepared.labeled
+  result = provenance | {
       "metrics": task.metrics,
-      "outcomes": [
-          {"seed": o.member.seed, "learning_rate": o.member.learning_rate,
-           "scores": o.scores, "degenerate": _degenerate(labeled, o.scores),
-           "seconds": round(o.seconds)} for o in ends]}
-  files.write_text(path, outcomes.to_json(result))
+      "results": [
+          {"seed": r.member.seed, "learning_rate": r.member.learning_rate,
+           "scores": r.scores, "degenerate": _degenerate(labeled, r.scores),
+           "seconds": round(r.seconds)} for r in results]}
+  files.write_text(path, member_results.to_json(result))
   return json.loads(path.read_text())
 
 
@@ -172,10 +174,11 @@ def _of_task(experiment: Experiment, task: Task) -> Experiment:
       data=dataclasses.replace(experiment.data, task=task.name))
 
 
-def _say(name: str, found: Sweep) -> None:
-  experiment, rows = found.run.experiment, found.run.prepared.train
-  print(f"{name}: {len(found.members)} members of {experiment.steps} steps of "
-        f"{experiment.batch_size} rows; {len(rows.examples(0))} examples in "
+def _say(name: str, task_sweep: Sweep) -> None:
+  experiment = task_sweep.run.experiment
+  rows = task_sweep.run.prepared.train
+  print(f"{name}: {len(task_sweep.members)} members of {experiment.steps} "
+        f"steps of {experiment.batch_size} rows; {len(rows.examples(0))} examples in "
         f"{len(rows)} rows.", flush=True)
 
 
@@ -183,13 +186,13 @@ def _mismatched(suite: Suite, name: str,
                 run: Run) -> Callable[[MemberResult], Mapping[str, float]]:
   """The scores on what else is told of a task, where there is something."""
   if name not in _SCORED_BY:
-    return lambda outcome: {}
+    return lambda result: {}
   data = suite.experiment.data
   other = glue.read(data.folder, _SCORED_BY[name], "dev", data.bad_records)
   predict = _predictor(run, other)
-  return lambda outcome: {
+  return lambda result: {
       f"mismatched_{metric}": score for metric, score in other.scores(
-          predict(outcome.params)).items()}
+          predict(result.params)).items()}
 
 
 def _degenerate(labeled: LabeledSet, scores: Mapping[str, float]) -> bool:
@@ -226,9 +229,9 @@ def chosen_rate(result: Mapping[str, Any]) -> float:
   """The rate of the best median of the metric that decides."""
   decides = result["metrics"][0]
   by_rate: dict[float, list[tuple[float, float]]] = {}
-  for outcome in result["outcomes"]:
-    by_rate.setdefault(outcome["learning_rate"], []).append(
-        _value(outcome["scores"], decides))
+  for member in result["results"]:
+    by_rate.setdefault(member["learning_rate"], []).append(
+        _value(member["scores"], decides))
   return max(by_rate, key=lambda rate: tuple(
       statistics.median(values) for values in zip(*by_rate[rate])))
 
@@ -249,22 +252,22 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _lines(name: str, result: Mapping[str, Any]) -> list[list[str]]:
   rate, told = chosen_rate(result), lambda x: f"{100 * x:.1f}"
-  here = [o for o in result["outcomes"] if o["learning_rate"] == rate]
+  here = [r for r in result["results"] if r["learning_rate"] == rate]
   extra = [m for m in here[0]["scores"] if m.startswith("mismatched_acc")]
   spreads = {metric: SeedStatistics.of(_scores(result, metric))
              for metric in [*result["metrics"], *extra]}
   return [[name, metric.replace("_", " "), f"{rate:g}", told(s.median),
            told(s.mean), told(s.deviation), f"{told(s.low)} to {told(s.high)}",
-           str(s.count), str(sum(o["degenerate"] for o in here))]
+           str(s.count), str(sum(r["degenerate"] for r in here))]
           for metric, s in spreads.items()]
 
 
 def _scores(result: Mapping[str, Any], metric: str) -> list[float]:
   """Of the seeds with the chosen rate."""
   rate = chosen_rate(result)
-  found = [o["scores"][metric] for o in result["outcomes"]
-           if o["learning_rate"] == rate]
-  return [math.nan if score is None else score for score in found]
+  scores = [r["scores"][metric] for r in result["results"]
+            if r["learning_rate"] == rate]
+  return [math.nan if score is None else score for score in scores]
 
 
 def _draw(results: Mapping[str, Mapping[str, Any]],
@@ -277,7 +280,7 @@ def _draw(results: Mapping[str, Mapping[str, Any]],
 
 def _value(scores: Mapping[str, float | None],
            decides: str) -> tuple[float, float]:
-  """What orders outcomes: of equal scores the smaller loss is better, as a
+  """What orders results: of equal scores the smaller loss is better, as a
   network of nan, too, predicts a class."""
   value = lambda x, sign: (-math.inf if x is None or math.isnan(x)
                            else sign * x)

@@ -1,18 +1,21 @@
-"""Many runs of one recipe as one program: states and batches lead with a
-`member` axis, which lies over the devices."""
+"""Members of a sweep as a layout of the training loop: states and batches lead
+with a `member` axis, which lies over the devices."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
+from bert_jax.data.batches import loader
+from bert_jax.experiment import Run
 from bert_jax.objectives.base import Batch, Pairs
-from bert_jax.training.step import (
-    Recipe, TrainState, evaluation_step, train_step)
+from bert_jax.parallel.layouts import Runner
+from bert_jax.runs.evaluation import predict_batch, scores
+from bert_jax.training.step import TrainState, train_step
 
 AXIS = "member"
 
@@ -24,18 +27,23 @@ def make_mesh(members: int,
   return Mesh(np.asarray(devices[:members]), (AXIS,))
 
 
-def sharding(mesh: Mesh) -> NamedSharding:
-  """Members over the devices."""
-  return NamedSharding(mesh, P(AXIS))
+def put(mesh: Mesh, members: Any) -> Any:
+  """Arrays that lead with members, over the devices.
 
-
-def places(members: int, mesh: Mesh) -> np.ndarray:
-  """The member at each place of the leading axis.
-
-  The last one stands several times where the devices do not divide them.
+  The last member is repeated where the devices do not divide them.
   """
-  return np.minimum(np.arange(-(-members // mesh.size) * mesh.size),
-                    members - 1)
+
+  def place(x: np.ndarray) -> jax.Array:
+    places = np.arange(-(-len(x) // mesh.size) * mesh.size)
+    return jax.device_put(x[np.minimum(places, len(x) - 1)],
+                          NamedSharding(mesh, P(AXIS)))
+
+  return jax.tree.map(place, members)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+  """A tree for each member as one, on the host."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def each(function: Callable[[Any, Any], Any],
@@ -56,33 +64,53 @@ def each(function: Callable[[Any, Any], Any],
                        out_specs=P(AXIS), check_vma=False)
 
 
-def on_members(
-    recipe: Recipe, schedule: Callable[[jax.Array], optax.Schedule], mesh: Mesh
-) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Pairs]]:
-  """The step of all members: (states, peak rates, batches) to (states, pairs).
+class MemberProgram:
+  """The step and the evaluation of members that share a recipe; each is
+  compiled once for all groups of a size."""
 
-  Args:
-    recipe: what the members share.
-    schedule: makes the schedule of a peak learning rate, which is an array.
-    mesh: of `make_mesh`.
-  """
+  def __init__(self, run: Run, mesh: Mesh):
+    self._mesh, recipe = mesh, run.recipe
+    schedule, steps = run.experiment.schedule, run.experiment.steps
 
-  def one(member: tuple[TrainState, jax.Array, Batch], _: Any):
-    state, peak, batch = member
-    return train_step(dataclasses.replace(recipe, schedule=schedule(peak)),
-                      state, batch)
+    def step(member: tuple[TrainState, Batch, jax.Array],
+             _: Any) -> tuple[TrainState, Pairs]:
+      state, batch, rate = member
+      own = dataclasses.replace(schedule, learning_rate=rate).build(steps)
+      return train_step(dataclasses.replace(recipe, schedule=own), state,
+                        batch)
 
-  step = each(one, mesh)
-  return jax.jit(lambda states, peaks, batches: step(
-      (states, peaks, batches), ()), donate_argnums=0)
+    self.step = jax.jit(lambda states, batches, rates: each(step, mesh)(
+        (states, batches, rates), ()), donate_argnums=0)
+    self._evaluate = jax.jit(each(functools.partial(predict_batch, recipe),
+                                  mesh))
+
+  def runner(self, run: Run, rates: Sequence[float]) -> Runner:
+    """Of a group, each member with its learning rate."""
+    rates = put(self._mesh, np.asarray(rates, np.float32))
+    return Runner(
+        self._mesh, run.recipe, NamedSharding(self._mesh, P(AXIS)),
+        step=lambda states, batches: self.step(states, batches, rates),
+        put=functools.partial(put, self._mesh))
+
+  def evaluate(self, params: Any, run: Run,
+               members: int) -> list[Mapping[str, float]]:
+    """The scores of each member on the held-out data."""
+    prepared = run.prepared
+    outputs = jax.device_get([
+        self._evaluate(params, batch) for batch in loader.evaluation_batches(
+            prepared.evaluation, run.experiment.batch_size)])
+    return [scores(jax.tree.map(lambda x: x[i], outputs), prepared.labeled)
+            for i in range(members)]
 
 
-def evaluation_on_members(recipe: Recipe, mesh: Mesh) -> Callable[
-    [Any, Batch], tuple[Pairs, jax.Array]]:
-  """Pairs and predictions of every member on one batch: (params, batch)."""
-
-  def one(params: Any, batch: Batch):
-    pairs, logits = evaluation_step(recipe, params, batch)
-    return pairs, recipe.network.objective.predictions(logits)
-
-  return jax.jit(each(one, mesh))
+def batches(run: Run, seeds: Sequence[int],
+            start: int) -> Iterator[Mapping[str, np.ndarray]]:
+  """Of every step after `start` the batch of each seed, stacked."""
+  experiment = run.experiment
+  # Batches depend on the seed alone; members may share it.
+  unique = list(dict.fromkeys(seeds))
+  of_seeds = [loader.batches(
+      run.with_seed(seed).prepared.train, experiment.batch_size, start,
+      experiment.steps) for seed in unique]
+  for step_batches in zip(*of_seeds, strict=True):
+    yield stack([step_batches[unique.index(seed)] for seed in seeds])

@@ -1,4 +1,4 @@
-"""The one training step, and the two ways to run it on several devices.
+"""The one training step, whatever it runs on.
 
 A step is a pure function of (state, batch): the keys of all that is random
 come from (seed, step, row of the global batch), so that neither the number of
@@ -14,7 +14,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax.config import UserError
 from bert_jax.data.batches import spec
@@ -25,7 +24,6 @@ from bert_jax.training.param_rates import Rates
 
 # Streams of random numbers below the key of a row.
 CORRUPTION, DROPOUT = 0, 1
-PMAP_AXIS = "device"
 
 
 @flax.struct.dataclass
@@ -158,22 +156,6 @@ def evaluation_step(recipe: Recipe, params: Any, batch: Batch
   pairs = {f"{name}_loss": (total, weights[name])
            for name, total in objective.losses(logits, batch).items()}
   return pairs | objective.metrics(logits, batch, recipe.vocabulary), logits
-
-
-def on_mesh(recipe: Recipe, state_shardings: Any, batch_sharding: Any
-            ) -> Callable[[TrainState, Batch], tuple[TrainState, Pairs]]:
-  """The step as one program over a mesh: jit with NamedShardings."""
-  everywhere = NamedSharding(batch_sharding.mesh, PartitionSpec())
-  return jax.jit(functools.partial(train_step, recipe),
-                 in_shardings=(state_shardings, batch_sharding),
-                 out_shardings=(state_shardings, everywhere), donate_argnums=0)
-
-
-def on_pmap(recipe: Recipe) -> Callable[[TrainState, Batch],
-                                        tuple[TrainState, Pairs]]:
-  """The step as one program a device: state and batch lead with devices."""
-  return jax.pmap(functools.partial(train_step, recipe, axis=PMAP_AXIS),
-                  axis_name=PMAP_AXIS, donate_argnums=0)
 
 
 def check_divisible(batch_size: int, microbatches: int, devices: int) -> None:

@@ -1,11 +1,11 @@
-"""What became of the members of a sweep."""
+"""Results of the members of a sweep."""
 
 import dataclasses
 import json
 import math
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,6 @@ from bert_jax.experiment import Experiment, Run
 from bert_jax.files import write_text
 from bert_jax.reporting import markdown
 from bert_jax.reporting.statistics import SeedStatistics
-from bert_jax.runs.early_stopping import EarlyStopping
 from bert_jax.training.step import TrainState
 
 Scores = Mapping[str, float]
@@ -35,7 +34,7 @@ class Member:
   def __str__(self) -> str:
     return f"seed{self.seed}_rate{self.learning_rate:g}"
 
-  def of(self, experiment: Experiment) -> Experiment:
+  def configure(self, experiment: Experiment) -> Experiment:
     """The run by itself."""
     schedule = dataclasses.replace(experiment.schedule,
                                    learning_rate=self.learning_rate)
@@ -44,10 +43,10 @@ class Member:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MemberResult:
-  """What became of a member, at the evaluation that counts.
+  """A member at the evaluation that counts.
 
   That is the last one or, where the experiment names what is `best`, the best
-  until its `patience` was over.
+  until its `patience` ended it.
 
   Attributes:
     step: the updates until then.
@@ -64,81 +63,61 @@ class MemberResult:
   params: Any = None
 
 
-class MemberTracker:
-  """Keeps the outcome of a member, as its evaluations come in."""
-
-  def __init__(self, member: Member, experiment: Experiment):
-    self._member, self._picks = member, bool(experiment.best)
-    self._patience = EarlyStopping(experiment.best, experiment.patience)
-    self.outcome: MemberResult | None = None
-
-  def see(self, step: int, scores: Scores, params: Callable[[], Any],
-          seconds: float, last: bool) -> None:
-    """`params` are called for where they are wanted."""
-    if self.over():
-      return
-    if self._patience.see(step, scores) or last and not self._picks:
-      self.outcome = MemberResult(self._member, step, scores, seconds, params())
-
-  def over(self) -> bool:
-    """Whether nothing that comes changes the outcome."""
-    return self._patience.over()
-
-
-def save(outcome: MemberResult, run: Run, workdir: pathlib.Path,
+def save(result: MemberResult, run: Run, workdir: pathlib.Path,
          page: str = "") -> None:
   """Makes a member's work directory, to predict with or to start from.
 
   Args:
-    run: `Sweep.of` the member.
+    run: the member by itself.
     workdir: of checkpoints that are there nothing is left.
     page: the source of the config page; it may define choices.
   """
   shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
-  state = TrainState(np.int32(outcome.step), run.seed(),
-                     jax.tree.map(jnp.asarray, outcome.params), ())
+  state = TrainState(np.int32(result.step), run.seed(),
+                     jax.tree.map(jnp.asarray, result.params), ())
   facts = Manifest(run.experiment, page, run.prepared.tokenizer,
                 run.prepared.fingerprint)
   with CheckpointManager(workdir) as checkpoints:
-    checkpoints.save(state, facts, dict(outcome.scores), {
-        "seconds": outcome.seconds,
+    checkpoints.save(state, facts, dict(result.scores), {
+        "seconds": result.seconds,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
         "shared with other members of a sweep"})
 
 
-def write(path: pathlib.Path, found: Sequence[MemberResult],
-          how: Mapping[str, Any]) -> None:
-  """Writes outcomes down, without parameters.
+def write(path: pathlib.Path, results: Sequence[MemberResult],
+          provenance: Mapping[str, Any]) -> None:
+  """Writes results, without parameters.
 
   Args:
-    how: what they came by, which `read` asks for.
+    provenance: what they come from; `read` checks it.
   """
-  write_text(path, to_json(dict(how) | {"outcomes": [
-      {"member": dataclasses.asdict(o.member), "step": o.step,
-       "scores": dict(o.scores), "seconds": o.seconds} for o in found]}))
+  write_text(path, to_json(dict(provenance) | {"results": [
+      {"member": dataclasses.asdict(r.member), "step": r.step,
+       "scores": dict(r.scores), "seconds": r.seconds} for r in results]}))
 
 
-def read(path: pathlib.Path, how: Mapping[str, Any]) -> list[MemberResult]:
+def read(path: pathlib.Path,
+         provenance: Mapping[str, Any]) -> list[MemberResult]:
   """What `write` wrote.
 
   Raises:
-    UserError: they came about in another way.
+    UserError: they come from something else.
   """
-  kept = json.loads(path.read_text())
-  for name, value in how.items():
-    if kept[name] != value:
+  saved = json.loads(path.read_text())
+  for name, value in provenance.items():
+    if saved[name] != value:
       raise UserError(f"{path} is of other {name}; give another workdir.")
   number = lambda x: math.nan if x is None else x
-  return [MemberResult(Member(**o["member"]), o["step"],
-                  {name: number(x) for name, x in o["scores"].items()},
-                  o["seconds"]) for o in kept["outcomes"]]
+  return [MemberResult(Member(**r["member"]), r["step"],
+                       {name: number(x) for name, x in r["scores"].items()},
+                       r["seconds"]) for r in saved["results"]]
 
 
-def table(outcomes: Sequence[MemberResult]) -> str:
-  """Of every score, what the seeds of each rate say."""
+def table(results: Sequence[MemberResult]) -> str:
+  """The statistics of every score over the seeds of each rate."""
   lines = []
-  for rate in dict.fromkeys(o.member.learning_rate for o in outcomes):
-    here = [o.scores for o in outcomes if o.member.learning_rate == rate]
+  for rate in dict.fromkeys(r.member.learning_rate for r in results):
+    here = [r.scores for r in results if r.member.learning_rate == rate]
     for name in here[0]:
       spread = SeedStatistics.of([scores[name] for scores in here])
       lines.append([f"{rate:g}", name, *(f"{x:.4g}" for x in (
@@ -149,7 +128,7 @@ def table(outcomes: Sequence[MemberResult]) -> str:
 
 
 def to_json(value: Any) -> str:
-  """With null for what is no number, which JSON has no word for."""
+  """With null for what is not finite, which JSON cannot say."""
   def clean(x: Any) -> Any:
     if isinstance(x, Mapping):
       return {key: clean(y) for key, y in x.items()}
