@@ -178,8 +178,8 @@ def _say(name: str, task_sweep: Sweep) -> None:
   experiment = task_sweep.run.experiment
   rows = task_sweep.run.prepared.train
   print(f"{name}: {len(task_sweep.members)} members of {experiment.steps} "
-        f"steps of {experiment.batch_size} rows; {len(rows.examples(0))} examples in "
-        f"{len(rows)} rows.", flush=True)
+        f"steps of {experiment.batch_size} rows; {len(rows.examples(0))} "
+        f"examples in {len(rows)} rows.", flush=True)
 
 
 def _mismatched(suite: Suite, name: str,
