@@ -31,7 +31,6 @@ ROOMS = ("__init__", "__main__", "cli", "studies", "analysis", "runs",
 MOST_ROOMS, MOST_FLOORS, MOST_ARROWS, MEDIAN_LINES = 26, 13, 120, 130
 # Files over 300 lines, each with its reason.
 LONG = {
-    "analysis/replay.py": "a step as numbers and as text",
     "data/text/documents.py": "layouts of text files",
     "checkpoints/manager.py": "all that Orbax is asked",
     "parallel/cost.py": "the traffic of each kind of axis",
