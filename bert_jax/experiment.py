@@ -13,12 +13,12 @@ from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.mlm import MlmNsp
-from bert_jax.objectives.network import Network
+from bert_jax.objectives.network import network
+from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.layouts import Layout, MeshLayout
 from bert_jax.training.adapters import Adapter, NoAdapter
 from bert_jax.training.budget import Budget
 from bert_jax.training.finetuning import Finetuning
-from bert_jax.training.flops import flops_per_token
 from bert_jax.training.optimizers import BertAdam, Optimizer
 from bert_jax.training.param_rates import Rates
 from bert_jax.training.schedules import LinearSchedule, Schedule
@@ -178,12 +178,40 @@ def compose(experiment: Experiment,
 def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
   """The recipe of a complete experiment."""
   schedule = experiment.schedule.build(experiment.steps)
-  network = Network(experiment.model, experiment.objective)
-  rates = Rates(experiment.adapter.tables() + experiment.finetuning.tables(
-      experiment.model.num_hidden_layers))
-  return Recipe(experiment.adapter.adapt(network), vocabulary,
-                experiment.optimizer.build(), schedule,
+  model, objective = experiment.model, experiment.objective
+  layers = layer_counts(experiment)
+  rates = Rates(experiment.adapter.tables(layers)
+                + experiment.finetuning.tables(layers))
+  return Recipe(experiment.adapter.adapt(network(model, objective)), objective,
+                model, vocabulary, experiment.optimizer.build(), schedule,
                 experiment.microbatches, rates)
+
+
+def layer_counts(experiment: Experiment) -> dict[str, int]:
+  """The number of layers of each network by its name."""
+  networks = experiment.objective.networks(experiment.model)
+  return {name: model.num_hidden_layers for name, model in networks.items()}
+
+
+def workload(experiment: Experiment) -> Workload:
+  """What a step of the experiment does, its data unseen."""
+  model = dataclasses.replace(
+      experiment.model, vocab_size=experiment.model.vocab_size
+      or experiment.data.tokenizer.vocab_size)
+  objective = experiment.objective
+  if "labels" in vars(objective) and not objective.labels:
+    # The data will tell; two is the least.
+    objective = dataclasses.replace(objective, labels=("0", "1"))
+  tables = np.arange(model.vocab_size, dtype=np.int32)
+  vocabulary = Vocabulary(model.vocab_size, 0, 0, 0, 0, 0, tables > 0, tables,
+                          tables)
+  row = {key: value[None] for key, value in objective.empty_row(
+      experiment.data.length, experiment.data.examples_per_row,
+      vocabulary).items()} | {"row": np.zeros(1, np.int32)}
+  complete = recipe(dataclasses.replace(experiment, model=model,
+                                        objective=objective), vocabulary)
+  return Workload(complete, jax.eval_shape(complete.init, np.int32(0), row),
+                  row, experiment.batch_size)
 
 
 def _with_vocabulary(model: BertConfig, vocabulary: Vocabulary) -> BertConfig:
@@ -208,6 +236,6 @@ def _steps(experiment: Experiment, rows: Rows) -> int:
   if experiment.budget:
     budget = Budget.parse(experiment.budget)
     if budget.unit != "seconds":
-      return budget.steps(rows, experiment.batch_size,
-                          flops_per_token(experiment))
+      flops = workload(experiment).flops if budget.unit == "flops" else 0
+      return budget.steps(rows, experiment.batch_size, flops)
   return experiment.steps

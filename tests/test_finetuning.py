@@ -13,6 +13,7 @@ from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import Classification
+from bert_jax.objectives.network import Network
 from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.parallel.rules import SHARDING_RULES
@@ -26,6 +27,7 @@ from bert_jax.training.step import Recipe, TrainState, train_step
 from tests import tiny
 
 LAYERS = tiny.MODEL.num_hidden_layers
+COUNTS = {"encoder": LAYERS}
 LORA = Lora(rank=2, alpha=6.0, targets="query|value|attention/output")
 MIXED = Finetuning(frozen="word_embeddings|layers/0/attention/",
                    lr_multipliers=("embeddings/norm/bias$=4", "bias$=2"),
@@ -38,7 +40,7 @@ def recipe(finetuning=Finetuning(), adapter=NoAdapter(),
                       hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
   return dataclasses.replace(
       plain, network=adapter.adapt(plain.network),
-      rates=Rates(adapter.tables() + finetuning.tables(LAYERS)))
+      rates=Rates(adapter.tables() + finetuning.tables(COUNTS)))
 
 
 def batch(step: int = 0):
@@ -61,17 +63,14 @@ def drawn():
 class Square(Objective):
   """Half the square of every parameter, whose gradient is the parameter."""
 
-  def apply(self, variables, batch, keys_B):
-    return {"square": sum(jnp.sum(jnp.square(x)) / 2
-                          for x in jax.tree.leaves(variables))}
+  network = Network(None, lambda params, batch, keys_B: {"square": sum(
+      jnp.sum(jnp.square(x)) / 2 for x in jax.tree.leaves(params))})
 
   def weights(self, batch):
     return {"square": jnp.ones(())}
 
   def losses(self, logits, batch):
     return logits
-
-  objective = property(lambda self: self)
 
 
 def by_layer(tree):
@@ -84,7 +83,7 @@ def by_layer(tree):
 
 
 @pytest.mark.parametrize("table", [
-    layer_rates(LAYERS, 0.9), *LORA.tables(), *MIXED.tables(LAYERS)[:1],
+    layer_rates(COUNTS, 0.9), *LORA.tables(), *MIXED.tables(COUNTS)[:1],
     SHARDING_RULES, DECAYED],
     ids=["decay of layers", "lora", "frozen", "layout", "weight decay"])
 def test_tables_match_every_parameter_once(table):
@@ -97,7 +96,7 @@ def test_tables_match_every_parameter_once(table):
 
 def test_layers_learn_slower_from_the_top_down():
   """One power a layer, and no power lost between the heads and the top."""
-  table = layer_rates(12, 0.9)
+  table = layer_rates({"encoder": 12}, 0.9)
   rate = functools.partial(look_up, table)
   assert rate("classifier/kernel") == rate("encoder/pooler/bias") == 1
   assert rate("encoder/layers/11/output/kernel") == 0.9
@@ -109,10 +108,11 @@ def test_layers_learn_slower_from_the_top_down():
 def test_rates_are_those_of_hand_made_steps():
   """Frozen bytes stay, the rest goes its rate's part of the way; the norm is
   that of what is trained."""
-  one = dataclasses.replace(recipe(MIXED), network=Square())
+  one = dataclasses.replace(recipe(MIXED), network=Square.network,
+                            objective=Square())
   state = TrainState(np.int32(0), np.int32(0), drawn(),
                      one.optimizer.init(one.rates.trained(drawn())))
-  state, pairs = jax.jit(functools.partial(train_step, one))(state, batch())
+  state, means = jax.jit(functools.partial(train_step, one))(state, batch())
   before, after = by_layer(drawn()), by_layer(jax.device_get(state.params))
   squares = 0.0
   for path, old in before.items():
@@ -126,7 +126,7 @@ def test_rates_are_those_of_hand_made_steps():
     np.testing.assert_allclose(after[path], (1 - 0.5 * rate) * old, rtol=1e-6,
                                err_msg=path)
     squares += np.square(old).sum()
-  assert pairs["gradient_norm"][0] == pytest.approx(squares**0.5, rel=1e-5)
+  assert means["gradient_norm"].total == pytest.approx(squares**0.5, rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [m() for m in
@@ -167,7 +167,8 @@ def test_patterns_without_effect_are_refused(transfer, told):
 
 @pytest.mark.parametrize("options, told", [
     ({"frozen": "layers/["}, "frozen: .* no regular expression"),
-    ({"lr_multipliers": ("bias",)}, "lr_multipliers=bias: expected a pattern and a multiplier"),
+    ({"lr_multipliers": ("bias",)},
+     "lr_multipliers=bias: expected a pattern and a multiplier"),
     ({"lr_multipliers": ("bias=fast",)}, "lr_multipliers=bias=fast"),
     ({"layer_decay": 1.1}, "layer_decay=1.1"),
     ({"reinitialize_layers": -1}, "at least 0")])
@@ -183,7 +184,7 @@ def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
   del other["encoder"]["pooler"]
   params, new = initialize.start_from(
       Checkpoint(other, None, 7), fresh,
-      Finetuning(reinitialize_layers=1).reinitialized(LAYERS))
+      Finetuning(reinitialize_layers=1).reinitialized(COUNTS))
   before, after = by_layer(fresh), by_layer(params)
   anew = [path for path in before
           if re.match("encoder/layers/1/|encoder/pooler/|classifier/", path)]
@@ -191,9 +192,9 @@ def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
   for path, value in after.items():
     np.testing.assert_array_equal(value, before[path] + (path not in anew))
   assert Finetuning(
-      reinitialize_pooler=True).reinitialized(2) == "^encoder/pooler/"
-  with pytest.raises(UserError, match="network has 2 layers"):
-    Finetuning(reinitialize_layers=3).reinitialized(2)
+      reinitialize_pooler=True).reinitialized(COUNTS) == "^encoder/pooler/"
+  with pytest.raises(UserError, match="network encoder has 2 layers"):
+    Finetuning(reinitialize_layers=3).reinitialized(COUNTS)
 
 
 def test_heads_that_fit_are_taken():
@@ -236,7 +237,7 @@ def test_lora_starts_as_the_network_and_merges_to_one():
   plain, adapted = recipe().network, recipe(adapter=LORA).network
   before, after = on_a_mesh()
   forward = jax.jit(lambda network, params: network.apply(
-      {"params": params}, batch())["classifier"], static_argnums=0)
+      params, batch())["classifier"], static_argnums=0)
   logits = lambda *arguments: np.asarray(forward(*arguments))
   base = logits(plain, drawn())
   np.testing.assert_array_equal(logits(adapted, before), base)
@@ -260,7 +261,7 @@ def test_lora_is_the_same_on_a_mesh_and_with_pmap():
 
 @pytest.mark.parametrize("options, told", [
     ({"rank": 0}, "adapter.rank=0"), ({"targets": "("}, "no regular express"),
-    ({"targets": "qwery"}, "in no kernel.*layers/attention/query/kernel")])
+    ({"targets": "qwery"}, "matches no kernel.*layers/attention/query/kernel")])
 def test_lora_that_adapts_nothing_is_refused(options, told):
   with pytest.raises(UserError, match=re.compile(told, re.DOTALL)):
     shape(recipe(adapter=Lora(**options)))

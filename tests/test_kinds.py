@@ -112,7 +112,7 @@ def test_packed_examples_are_as_one_a_row(name):
       jax.eval_shape(recipe.init, np.int32(0), single).params)
 
   def loss(params, batch):
-    logits = recipe.network.apply({"params": params}, batch)
+    logits = recipe.network.apply(params, batch)
     totals, weights = objective.losses(logits, batch), objective.weights(batch)
     pairs = objective.metrics(logits, batch, recipe.vocabulary)
     return sum(totals[name] / weights[name] for name in totals), (

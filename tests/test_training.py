@@ -10,7 +10,6 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from bert_jax.checkpoints.checksums import checksums
-from bert_jax.config import UserError
 from bert_jax.objectives.classification import Tagging
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.parallel import mesh, rules
@@ -36,10 +35,13 @@ def test_tables_match_every_parameter_once(table, objective):
     assert len(matching) == 1, (path, matching)
 
 
-def test_a_parameter_without_a_rule_is_named():
-  with pytest.raises(UserError, match="encoder/novel/weight"):
-    rules.shardings({"encoder": {"novel": {"weight": jnp.ones(2)}}},
-                    mesh.make_mesh())
+def test_a_parameter_without_a_rule_is_replicated_and_named():
+  params = {"encoder": {"novel": {"weight": jnp.ones((8, 8))}},
+            "classifier": {"kernel": jnp.ones((8, 8))}}
+  specs = param_paths.leaves(jax.tree.map(
+      lambda x: x.spec, rules.shardings(params, mesh.make_mesh(2, 2, 2))))
+  assert all(not any(spec) for spec in specs.values())
+  assert rules.without_rule(params) == ["encoder/novel/weight"]
 
 
 @pytest.mark.parametrize("optimizer", [m() for m in

@@ -25,13 +25,12 @@ from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.sources import TableData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
-from bert_jax.experiment import compose
+from bert_jax.experiment import compose, workload
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import anomalies, train
 from bert_jax.runs.clock import Clock
-from bert_jax.training.flops import flops_per_token
 from bert_jax.training.optimizers import BertAdam, Sgd
 from tests import small_disk, small_run, tiny
 from tests.small_run import curve, pretraining, pull_the_plug
@@ -440,7 +439,7 @@ def test_budgets_of_tokens_and_flops(folder):
                for step in range(steps))
   assert 0.9 * 2e3 < tokens < 1.1 * 2e3
   run = dataclasses.replace(compose(run).experiment, budget="1e9flops")
-  each = flops_per_token(run) * 4 * 32
+  each = workload(run).flops
   assert compose(run).experiment.steps == int(1e9 / each) > 1
 
 

@@ -11,7 +11,7 @@ from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.mlm import MlmNsp
-from bert_jax.objectives.network import Network
+from bert_jax.objectives.network import network
 from bert_jax.training.optimizers import Optimizer, Sgd
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import Recipe
@@ -47,6 +47,6 @@ def batch(step: int = 0, size: int = BATCH) -> dict[str, np.ndarray]:
 def recipe(objective: Objective = MlmNsp(), optimizer: Optimizer = Sgd(),
            microbatches: int = 1, **options) -> Recipe:
   schedule = ConstantSchedule(learning_rate=0.5, warmup_fraction=0.0).build(10)
-  return Recipe(
-      Network(dataclasses.replace(MODEL, **options), objective), VOCABULARY,
-      optimizer.build(), schedule, microbatches)
+  model = dataclasses.replace(MODEL, **options)
+  return Recipe(network(model, objective), objective, model, VOCABULARY,
+                optimizer.build(), schedule, microbatches)

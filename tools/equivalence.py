@@ -140,7 +140,7 @@ def _problem(task: str, microbatches: int):
   from bert_jax.data.tokenizers.vocabulary import Vocabulary
   from bert_jax.model.bert import BertConfig
   from bert_jax.objectives.mlm import MlmNsp
-  from bert_jax.objectives.network import Network
+  from bert_jax.objectives.network import network
   from bert_jax.objectives.classification import Classification
   from bert_jax.training.step import Recipe
 
@@ -179,7 +179,7 @@ def _problem(task: str, microbatches: int):
                      num_hidden_layers=4, num_attention_heads=4,
                      intermediate_size=512, max_position_embeddings=LENGTH,
                      scan_unroll=1)
-  return Recipe(Network(model, objective), vocabulary, keeper,
+  return Recipe(network(model, objective), objective, model, vocabulary, keeper,
                 optax.constant_schedule(1.0), microbatches), batch_of
 
 

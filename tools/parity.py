@@ -66,11 +66,11 @@ def outputs_of(found, params, batch):
 
   from bert_jax.model.encoder import Encoder
   from bert_jax.model.heads import MlmHead
-  from bert_jax.objectives.network import Network
+  from bert_jax.objectives.network import network
 
   if "classifier" in found.parts:
-    logits = Network(found.model, found.objective).apply(
-        {"params": params}, batch)["classifier"]
+    logits = network(found.model, found.objective).apply(
+        params, batch)["classifier"]
     kind = found.objective.label_kind
     if kind == "number":
       logits = logits[..., None]

@@ -1,21 +1,15 @@
 """What an experiment is, before anything is paid for it."""
 
-import dataclasses
 import math
 
 import jax
-import numpy as np
 
 from bert_jax import config
-from bert_jax.data.batches import spec
-from bert_jax.data.labeled.base import kind_of
-from bert_jax.data.tokenizers.vocabulary import Vocabulary
-from bert_jax.experiment import Experiment, recipe
+from bert_jax.experiment import Experiment, workload
 from bert_jax.parallel import cost, mesh
-from bert_jax.parallel.cost import Plan, Workload
+from bert_jax.parallel.cost import Plan
 from bert_jax.parallel.layouts import MeshLayout, memory_limit
 from bert_jax.reporting import markdown
-from bert_jax.training.flops import flops_per_token, vocabulary_size
 from bert_jax.training.param_paths import leaves
 
 _PLANS = 8  # lines in the table of layouts
@@ -42,8 +36,9 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
       [[part, f"{count:,}"] for part, count in counts.items()]
       + [["all", f"{sum(counts.values()):,}"],
          ["trained", f"{trained_parameters(experiment):,}"]]))
-  parts.append(f"Training takes {flops_per_token(experiment):.3g} FLOPs a "
-               "token (a forward and twice as much for a backward pass).")
+  parts.append(f"Training takes {workload(experiment).flops_per_token:.3g} "
+               "FLOPs a token: the matrix products of a step, the optimizer's "
+               "included.")
   if isinstance(experiment.layout, MeshLayout):
     parts.append(layouts(experiment, devices, memory))
   return "\n\n".join(parts)
@@ -94,33 +89,6 @@ def size(count: float) -> str:
     if count < 999.5 or unit == "TB":
       return f"{count:.3g} {unit}"
     count /= 1000
-
-
-def workload(experiment: Experiment) -> Workload:
-  """What a step of the experiment does, its data unseen."""
-  length = experiment.data.length
-  model = dataclasses.replace(experiment.model,
-                              vocab_size=vocabulary_size(experiment))
-  objective = experiment.objective
-  if "labels" in vars(objective) and not objective.labels:
-    # The data will tell; two is the least.
-    objective = dataclasses.replace(objective, labels=("0", "1"))
-  tables = np.arange(model.vocab_size, dtype=np.int32)
-  vocabulary = Vocabulary(model.vocab_size, 0, 0, 0, 0, 0, tables > 0, tables,
-                          tables)
-  keys, examples = spec.PRETRAINING_KEYS, experiment.data.examples_per_row
-  sizes = {"L": length, "E": examples, "S": examples}
-  if objective.label_kind:
-    kind = kind_of(objective.label_kind)
-    keys, sizes = kind.keys, sizes | {
-        "S": examples * kind.segments(objective.labels),
-        "C": len(objective.labels)}
-  row = {key: value[None] for key, value in spec.empty_row(
-      keys, sizes, vocabulary).items()} | {"row": np.zeros(1, np.int32)}
-  complete = recipe(dataclasses.replace(experiment, model=model,
-                                        objective=objective), vocabulary)
-  return Workload(complete, jax.eval_shape(complete.init, np.int32(0), row),
-                  row, experiment.batch_size)
 
 
 def parameter_counts(experiment: Experiment) -> dict[str, int]:

@@ -15,7 +15,7 @@ from bert_jax.data.labeled.classes import Classes
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import mean_pool
-from bert_jax.objectives.base import Batch
+from bert_jax.objectives.base import Batch, with_order
 
 Pooling = Literal["mean", "cls", "pooled", "tokens"]
 BATCH_SIZE = 16
@@ -69,7 +69,8 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
     UserError: no such layer or pooling, or no pooler was trained.
   """
   experiment, tokenizer = saved.facts.experiment, saved.facts.tokenizer
-  layers = experiment.model.num_hidden_layers
+  model = experiment.objective.networks(experiment.model)["encoder"]
+  layers = model.num_hidden_layers
   if not -layers - 1 <= layer <= layers:
     raise UserError(f"layer {layer}: this network has the layers 0 (the "
                     f"embeddings) to {layers}, or -1 for the last.")
@@ -83,8 +84,9 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
                      texts_a=list(texts), texts_b=list(pairs) or None)
   rows = labeled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
                        shuffle=False)
-  module = Embedder(experiment.model, layer, pooling)
-  apply = jax.jit(lambda params, batch: module.apply({"params": params}, batch))
+  module = Embedder(model, layer, pooling)
+  apply = jax.jit(lambda params, batch: module.apply(
+      {"params": params}, with_order(experiment.objective, batch)))
   encoder = {"encoder": saved.params["encoder"]}
   found: list[Any] = [None] * len(texts)
   for batch in loader.evaluation_batches(rows, BATCH_SIZE):

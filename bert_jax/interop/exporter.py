@@ -30,12 +30,16 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
   """
   workdir, directory = pathlib.Path(workdir), pathlib.Path(directory)
   saved = read(workdir)
-  model, tokenizer = saved.facts.experiment.model, saved.facts.tokenizer
+  experiment, tokenizer = saved.facts.experiment, saved.facts.tokenizer
+  networks = experiment.objective.networks(experiment.model)
+  model = networks.pop("encoder")
   roberta = (tokenizer.vocabulary.pair_separators == 2 if family == "auto"
              else family == "roberta")
   pad = tokenizer.vocabulary.pad_id
   options, tensors = hf_checkpoint.written(
-      model, saved.facts.experiment.objective, leaves(saved.params),
+      model, experiment.objective,
+      {path: x for path, x in leaves(saved.params).items()
+       if path.partition("/")[0] not in networks},
       pad + 1 if roberta else None)
   options["pad_token_id"] = pad
   architecture = options["architectures"][0]

@@ -11,9 +11,8 @@ from typing import Any
 
 from bert_jax import config
 from bert_jax.checkpoints.manager import Checkpoint, history
-from bert_jax.experiment import Experiment
+from bert_jax.experiment import Experiment, workload
 from bert_jax.reporting import markdown
-from bert_jax.training.flops import flops_per_token
 
 UNKNOWN = "not recorded"
 # What Hugging Face calls what a network with such labels is for.
@@ -130,7 +129,7 @@ def _training(saved: Checkpoint, progress: Mapping[str, Any],
                 f"{experiment.data.length} tokens"],
       ["tokens", f"{positions:.4g}, padding counted; how many of them were "
        f"padding: {UNKNOWN}"],
-      ["FLOPs", f"{positions * flops_per_token(experiment):.3g} of matrix "
+      ["FLOPs", f"{saved.step * workload(experiment).flops:.3g} of matrix "
        "products, padding counted"],
       ["devices", progress["devices"]],
       ["hours", f"{progress['seconds'] / 3600:.2f} by the clock"],

@@ -1,32 +1,44 @@
-"""Means as totals and weights."""
+"""Means as totals and weights, which add up where means of means do not."""
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-Pair = tuple[float, float]
+
+class Mean(NamedTuple):
+  """A weighted sum and the sum of its weights; numbers or arrays."""
+
+  total: Any
+  weight: Any
+
+  def value(self) -> float:
+    """The mean, nan where nothing has weight."""
+    return float(self.total / self.weight) if self.weight else math.nan
 
 
-def merge(batches: Iterable[Mapping[str, Pair]]) -> dict[str, Pair]:
+Means = dict[str, Mean]
+
+
+def merge(batches: Iterable[Mapping[str, Mean]]) -> Means:
   """Sums totals and weights by name, in float64."""
-  merged: dict[str, Pair] = {}
+  merged: Means = {}
   for batch in batches:
     for name, (total, weight) in batch.items():
-      old_total, old_weight = merged.get(name, (0.0, 0.0))
-      merged[name] = old_total + float(total), old_weight + float(weight)
+      old = merged.get(name, Mean(0.0, 0.0))
+      merged[name] = Mean(old.total + float(total), old.weight + float(weight))
   return merged
 
 
-def summarize(pairs: Mapping[str, Pair]) -> dict[str, float]:
-  """Means, and `loss`: the sum of the means of its parts, as L = L_MLM + L_NSP.
+def summarize(means: Mapping[str, Mean]) -> dict[str, float]:
+  """Values, and `loss`: the sum of those of its parts, as L = L_MLM + L_NSP.
 
   With `mlm_loss` comes the perplexity.
   """
-  means = {name: total / weight if weight else math.nan
-           for name, (total, weight) in pairs.items()}
-  if "mlm_loss" in means:
-    means["perplexity"] = perplexity(means["mlm_loss"])
-  return {"loss": sum(value for name, value in means.items()
-                      if name.endswith("_loss")), **means}
+  values = {name: Mean(*mean).value() for name, mean in means.items()}
+  if "mlm_loss" in values:
+    values["perplexity"] = perplexity(values["mlm_loss"])
+  return {"loss": sum(value for name, value in values.items()
+                      if name.endswith("_loss")), **values}
 
 
 def perplexity(loss: float) -> float:

@@ -6,16 +6,21 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bert_jax.config import Choice, UserError
-from bert_jax.data.batches.spec import Keys
-from bert_jax.data.labeled.base import LabeledSet
+from bert_jax.data.batches import spec
+from bert_jax.data.labeled.base import LabeledSet, kind_of
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.metrics.weighted import Mean, Means
+from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
 
 Batch = Mapping[str, jax.Array]
-Pairs = dict[str, tuple[jax.Array, jax.Array]]
+# The collection of losses that blocks of the network sow, (B,) each: the sum
+# over a row's tokens. Also their name among the outputs.
+AUXILIARY = "auxiliary"
 
 
 class Objective(Choice):
@@ -23,7 +28,7 @@ class Objective(Choice):
 
   The loss is the sum of the parts, each part its total over its weight. The
   weights are known before the network runs, so that the denominators are
-  those of the whole global batch however it is split.
+  those of the full global batch however it is split.
   """
 
   # What the labels in the data are, as data.labeled names their kinds; None:
@@ -32,7 +37,7 @@ class Objective(Choice):
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
   # What `corrupt` adds to the keys of a batch.
-  keys: ClassVar[Keys] = {}
+  keys: ClassVar[spec.Keys] = {}
 
   def complete(self, examples: LabeledSet) -> "Objective":
     """With what the training examples decide, as the names of the labels.
@@ -47,42 +52,98 @@ class Objective(Choice):
       return self
     return dataclasses.replace(self, labels=examples.label_names)
 
+  def empty_row(self, length: int, examples: int, vocabulary: Vocabulary
+                ) -> dict[str, np.ndarray]:
+    """A row of its data that holds none of at most `examples` examples."""
+    keys, sizes = spec.PRETRAINING_KEYS, {"L": length, "E": examples,
+                                          "S": examples}
+    if self.label_kind:
+      kind = kind_of(self.label_kind)
+      keys, sizes = kind.keys, sizes | {
+          "S": examples * kind.segments(self.labels), "C": len(self.labels)}
+    return spec.empty_row(keys, sizes, vocabulary)
+
+  def networks(self, model: BertConfig) -> dict[str, BertConfig]:
+    """The encoders that are trained, by the name that heads their parameter
+    paths; `model` is the experiment's."""
+    return {"encoder": model}
+
+  def origin(self, path: str) -> str:
+    """The path in a checkpoint of what the parameter `path` starts from; ""
+    for a new one."""
+    return path
+
+  def order(self, batch: Batch) -> jax.Array | None:
+    """(B, L) int32: a token sees those whose order is not later than its own.
+
+    None is all zeros, which is bidirectional; `position_ids` is causal.
+    """
+    return None
+
   def corrupt(self, batch: Batch, keys_B: jax.Array,
               vocabulary: Vocabulary) -> Batch:
     """The batch as the network sees it; `keys_B` holds one key a row."""
     return batch
 
+  def outputs(self, networks: Mapping[str, Encoder], batch: Batch,
+              keys_B: jax.Array | None) -> dict[str, jax.Array]:
+    """Applies the networks and their heads.
+
+    Runs inside a compact module, so Linen modules may be made here. Without
+    `keys_B` the network is deterministic.
+    """
+    encoder, = networks.values()
+    return self.logits(encoder, encoder(batch, keys_B), batch, keys_B)
+
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
-    """Applies the heads; runs inside a compact module, so Linen modules may
-    be made here. `keys_B` is None when the network is deterministic."""
+    """The outputs of heads on a single encoder, as `outputs` gives them."""
     raise NotImplementedError
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     """The weight of each part of the loss, by name."""
     raise NotImplementedError
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
     """The total of each part of the loss, in nats (or squared units)."""
     raise NotImplementedError
 
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
-    """Further (total, weight) pairs to report."""
+  def metrics(self, outputs: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Means:
+    """Further means to report."""
     return {}
 
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+  def predictions(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
     """Where there are labels: probabilities (B, E, C) of classes or (B, L, C)
     of tags, or numbers (B, E)."""
     raise NotImplementedError
 
 
-def cross_entropy(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
-  """Softmax cross entropy in nats, `[..., C]` and `[...]` to `[...]`."""
-  logits_C = logits_C.astype(jnp.float32)
-  picked = jnp.take_along_axis(logits_C, labels[..., None], axis=-1)[..., 0]
-  return jax.nn.logsumexp(logits_C, axis=-1) - picked
+def with_order(objective: Objective, batch: Batch) -> Batch:
+  """The batch as its networks get it: with the objective's order, if any."""
+  order_BL = objective.order(batch)
+  return batch if order_BL is None else {**batch, "order": order_BL}
+
+
+def part_weights(objective: Objective, batch: Batch) -> dict[str, jax.Array]:
+  """The weight of each part of the loss, and that of the auxiliary ones."""
+  tokens = jnp.sum(batch["example_ids"] > 0, dtype=jnp.float32)
+  return {**objective.weights(batch), AUXILIARY: tokens}
+
+
+def part_totals(objective: Objective, outputs: Mapping[str, jax.Array],
+                batch: Batch) -> dict[str, jax.Array]:
+  """The total of each part of the loss, auxiliary ones included."""
+  return objective.losses(outputs, batch) | {
+      name: loss_B.sum() for name, loss_B in outputs.get(AUXILIARY, {}).items()}
+
+
+def with_weights(totals: Mapping[str, jax.Array],
+                 weights: Mapping[str, jax.Array]) -> Means:
+  """The parts of the loss as means, of `part_totals` and `part_weights`."""
+  return {name: Mean(total, weights.get(name, weights[AUXILIARY]))
+          for name, total in totals.items()}
 
 
 def weighted_sum(values: jax.Array, weights: jax.Array) -> jax.Array:

@@ -16,40 +16,41 @@ from bert_jax.data.labeled.classes import Classes
 from bert_jax.data.labeled.multi_label import LabelSets
 from bert_jax.data.labeled.tags import Tags
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
 from bert_jax.objectives.base import (
-    Batch, Objective, Pairs, cross_entropy, hits, pooled_logits, weighted_sum)
+    Batch, Objective, hits, pooled_logits, weighted_sum)
 
 
 class SoftmaxObjective:
   """Shared by objectives whose `classifier` picks one of several by softmax."""
 
-  def labeled(self, batch: Batch) -> jax.Array:
+  def label_mask(self, batch: Batch) -> jax.Array:
     """1.0 where there is a label, in the labels' shape."""
     return batch["example_mask"]
 
-  def weighed(self, batch: Batch) -> jax.Array:
-    """What each label weighs in the loss."""
-    return self.labeled(batch)
+  def label_weights(self, batch: Batch) -> jax.Array:
+    """The weight of each label in the loss."""
+    return self.label_mask(batch)
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
-    return {"classifier": self.weighed(batch).sum()}
+    return {"classifier": self.label_weights(batch).sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    losses = cross_entropy(logits["classifier"],
-                           jnp.maximum(batch["labels"], 0))
-    return {"classifier": weighted_sum(losses, self.weighed(batch))}
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+        outputs["classifier"], jnp.maximum(batch["labels"], 0))
+    return {"classifier": weighted_sum(losses, self.label_weights(batch))}
 
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
-    right, mask = (hits(logits["classifier"], batch["labels"]),
-                   self.labeled(batch))
-    return {"batch_accuracy": (weighted_sum(right, mask), mask.sum())}
+  def metrics(self, outputs: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Means:
+    right, mask = (hits(outputs["classifier"], batch["labels"]),
+                   self.label_mask(batch))
+    return {"batch_accuracy": Mean(weighted_sum(right, mask), mask.sum())}
 
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
-    return jax.nn.softmax(logits["classifier"], axis=-1)
+  def predictions(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.softmax(outputs["classifier"], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +72,15 @@ class MultiLabel(Objective):
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"classifier": batch["example_mask"].sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    loss_BEC = optax.sigmoid_binary_cross_entropy(logits["classifier"],
+    loss_BEC = optax.sigmoid_binary_cross_entropy(outputs["classifier"],
                                                   batch["labels"])
     return {"classifier": weighted_sum(loss_BEC.mean(-1),
                                        batch["example_mask"])}
 
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
-    return jax.nn.sigmoid(logits["classifier"])
+  def predictions(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.nn.sigmoid(outputs["classifier"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,10 +107,10 @@ class _Classes(SoftmaxObjective, Objective):
   Attributes:
     labels: the names in the order of their ids; left empty, they are those of
       the training examples, sorted.
-    class_weights: what an example of each class weighs in the loss, which is
-      divided by the weights' sum, as in torch's CrossEntropyLoss; (): 1.
-    balanced: take as class weights n / (C * the class's examples), of the n
-      examples of the C classes of the training set.
+    class_weights: the weight of an example of each class in the loss, which is
+      divided by the sum of weights, as in torch's CrossEntropyLoss; (): 1.
+    balanced: class weights are n / (C * examples of the class), for the n
+      examples of C classes in the training set.
   """
 
   labels: tuple[str, ...] = ()
@@ -137,11 +138,11 @@ class _Classes(SoftmaxObjective, Objective):
     return dataclasses.replace(super().complete(examples),
                                class_weights=weights_C)
 
-  def weighed(self, batch: Batch) -> jax.Array:
+  def label_weights(self, batch: Batch) -> jax.Array:
     if not self.class_weights:
-      return self.labeled(batch)
+      return self.label_mask(batch)
     weights_C = jnp.asarray(self.class_weights, jnp.float32)
-    return self.labeled(batch) * weights_C[jnp.maximum(batch["labels"], 0)]
+    return self.label_mask(batch) * weights_C[jnp.maximum(batch["labels"], 0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,5 +171,5 @@ class Tagging(_Classes):
         encoder.options.hidden_dropout_prob, name="classifier")
     return {"classifier": head(sequence_output_BLD, keys_B)}
 
-  def labeled(self, batch: Batch) -> jax.Array:
+  def label_mask(self, batch: Batch) -> jax.Array:
     return (batch["labels"] >= 0).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Objectives of several labels a text, and of several segments an example."""
+"""Objectives that compare the vectors of two texts."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from bert_jax.config import UserError
 from bert_jax.data.labeled import segments
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.model.encoder import Encoder, gather
 from bert_jax.model.heads import mean_pool
-from bert_jax.objectives.base import (
-    Batch, Objective, cross_entropy, weighted_sum)
+from bert_jax.objectives.base import Batch, Objective, weighted_sum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Similarity(Objective):
         x_BED = gather(sequence_output_BLD, cls_positions)
     x_BED = x_BED.astype(jnp.float32)
     square = jnp.square(x_BED).sum(-1, keepdims=True)
-    # Where nothing is, the vector is 0, and so is its gradient.
+    # The vector of an empty slot is 0, and so is its gradient.
     x_BED /= jnp.sqrt(jnp.maximum(square, 1e-24))
     return {"vectors": x_BED.reshape(*batch["example_mask"].shape, -1,
                                      x_BED.shape[-1])}
@@ -49,28 +49,29 @@ class Similarity(Objective):
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"similarity": batch["example_mask"].sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    first_BED, second_BED = _two(logits["vectors"])
+    first_BED, second_BED = _two(outputs["vectors"])
     cosine_BE = (first_BED * second_BED).sum(-1)
     error_BE = jnp.square(cosine_BE - batch["labels"] / self.scale)
     return {"similarity": weighted_sum(error_BE, batch["example_mask"])}
 
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
-    return logits["vectors"]
+  def predictions(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
+    return outputs["vectors"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrastive(Similarity):
-  """The second text is to be found by the first among those of its row.
+  """The first text has to pick its second one among those of its row.
 
   The other passages of the row are the negatives (van den Oord et al. 2018;
-  Henderson et al. 2017), so that the loss stays within a row wherever that
-  lies: here alone the packing, `data.examples_per_row`, changes the loss. An
-  example alone in its row weighs nothing.
+  Henderson et al. 2017), so that the loss does not depend on which device
+  has the row: for this objective alone the packing, `data.examples_per_row`,
+  changes the loss. An example alone in its row has zero weight (no
+  negatives).
 
   Attributes:
-    scale: what cosines are multiplied by before the softmax.
+    scale: cosines are multiplied by it before the softmax.
   """
 
   scale: float = 20.0
@@ -81,25 +82,26 @@ class Contrastive(Similarity):
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"contrastive": _accompanied(batch["example_mask"]).sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
     mask_BE = batch["example_mask"]
     if mask_BE.shape[1] < 2:
       raise UserError("objective=contrastive takes its negatives from the same "
                       "row; set data.examples_per_row to at least 2.")
-    query_BED, passage_BPD = _two(logits["vectors"])
+    query_BED, passage_BPD = _two(outputs["vectors"])
     score_BEP = self.scale * jnp.einsum("BED,BPD->BEP", query_BED, passage_BPD)
     score_BEP = jnp.where(mask_BE[:, None] > 0, score_BEP, -1e9)
     own_BE = jnp.broadcast_to(jnp.arange(mask_BE.shape[1])[None],
                               mask_BE.shape)
-    return {"contrastive": weighted_sum(cross_entropy(score_BEP, own_BE),
-                                        _accompanied(mask_BE))}
+    loss_BE = optax.softmax_cross_entropy_with_integer_labels(score_BEP,
+                                                              own_BE)
+    return {"contrastive": weighted_sum(loss_BE, _accompanied(mask_BE))}
 
 
 def _two(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
   """The vectors (B, E, D) of the first and of the second texts."""
   if vectors.shape[2] != 2:
-    raise UserError("Examples have one text where two are wanted; name the "
+    raise UserError("This objective needs two texts an example; name the "
                     "column of the second by data.columns.pair.")
   return vectors[:, :, 0], vectors[:, :, 1]
 

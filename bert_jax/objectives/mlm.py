@@ -8,12 +8,14 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import MlmHead
 from bert_jax.objectives.base import (
-    Batch, Objective, Pairs, cross_entropy, hits, weighted_sum)
+    Batch, Objective, hits, weighted_sum)
 from bert_jax.objectives.masking import Masking, TokenMasking
 
 
@@ -37,20 +39,22 @@ class Mlm(Objective):
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"mlm": batch["masked_weights"].sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    loss_BP = cross_entropy(logits["mlm"], batch["masked_labels"])
+    loss_BP = optax.softmax_cross_entropy_with_integer_labels(
+        outputs["mlm"], batch["masked_labels"])
     return {"mlm": weighted_sum(loss_BP, batch["masked_weights"])}
 
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
+  def metrics(self, outputs: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Means:
     labels_BP, weights_BP = batch["masked_labels"], batch["masked_weights"]
     bytes_V = jnp.asarray(vocabulary.byte_count_V, jnp.float32)
-    total = self.losses(logits, batch)["mlm"]
+    total = self.losses(outputs, batch)["mlm"]
+    hits_BP = hits(outputs["mlm"], labels_BP)
     return {
-        "mlm_accuracy": (weighted_sum(hits(logits["mlm"], labels_BP),
-                                      weights_BP), weights_BP.sum()),
-        "bits_per_byte": (total / math.log(2), weighted_sum(
+        "mlm_accuracy": Mean(weighted_sum(hits_BP, weights_BP),
+                             weights_BP.sum()),
+        "bits_per_byte": Mean(total / math.log(2), weighted_sum(
             bytes_V[labels_BP], weights_BP))}
 
 
@@ -71,15 +75,17 @@ class MlmNsp(Mlm):
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {**super().weights(batch), "nsp": batch["example_mask"].sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    loss_BE = cross_entropy(logits["nsp"], batch["next_sentence_labels"])
-    return {**super().losses(logits, batch),
+    loss_BE = optax.softmax_cross_entropy_with_integer_labels(
+        outputs["nsp"], batch["next_sentence_labels"])
+    return {**super().losses(outputs, batch),
             "nsp": weighted_sum(loss_BE, batch["example_mask"])}
 
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
-    hits_BE = hits(logits["nsp"], batch["next_sentence_labels"])
+  def metrics(self, outputs: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Means:
+    hits_BE = hits(outputs["nsp"], batch["next_sentence_labels"])
     mask_BE = batch["example_mask"]
-    return {**super().metrics(logits, batch, vocabulary),
-            "nsp_accuracy": (weighted_sum(hits_BE, mask_BE), mask_BE.sum())}
+    return {**super().metrics(outputs, batch, vocabulary),
+            "nsp_accuracy": Mean(weighted_sum(hits_BE, mask_BE),
+                                 mask_BE.sum())}

@@ -27,10 +27,10 @@ class Regression(Objective):
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"classifier": batch["example_mask"].sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    error_BE = jnp.square(logits["classifier"] - batch["labels"])
+    error_BE = jnp.square(outputs["classifier"] - batch["labels"])
     return {"classifier": weighted_sum(error_BE, batch["example_mask"])}
 
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
-    return logits["classifier"]
+  def predictions(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
+    return outputs["classifier"]

@@ -6,13 +6,15 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
+from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
-from bert_jax.objectives.base import Batch, Objective, Pairs, hits, weighted_sum
+from bert_jax.objectives.base import Batch, Objective, hits, weighted_sum
 
-_NOWHERE = -1e30  # finite: a window that is not there has no nan
+_OUTSIDE = -1e30  # finite, so that an empty slot gives no nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,38 +36,33 @@ class Span(Objective):
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"span": batch["example_mask"].sum()}
 
-  def losses(self, logits: Mapping[str, jax.Array],
+  def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
     loss_BE = sum(
-        jax.nn.logsumexp(of_BEL, axis=-1) - _at(of_BEL, position_BE)
-        for of_BEL, position_BE in _by_window(logits, batch)) / 2
+        optax.softmax_cross_entropy_with_integer_labels(of_BEL, position_BE)
+        for of_BEL, position_BE in _by_window(outputs, batch)) / 2
     return {"span": weighted_sum(loss_BE, batch["example_mask"])}
 
-  def metrics(self, logits: Mapping[str, jax.Array], batch: Batch,
-              vocabulary: Vocabulary) -> Pairs:
+  def metrics(self, outputs: Mapping[str, jax.Array], batch: Batch,
+              vocabulary: Vocabulary) -> Means:
     start_BE, end_BE = (hits(of_BEL, position_BE)
-                        for of_BEL, position_BE in _by_window(logits, batch))
+                        for of_BEL, position_BE in _by_window(outputs, batch))
     mask_BE = batch["example_mask"]
-    return {"window_accuracy": (weighted_sum(start_BE * end_BE, mask_BE),
-                                mask_BE.sum())}
+    return {"window_accuracy": Mean(weighted_sum(start_BE * end_BE, mask_BE),
+                                    mask_BE.sum())}
 
-  def predictions(self, logits: Mapping[str, jax.Array]) -> jax.Array:
+  def predictions(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
     """Logits (B, L, 2) of beginning and end."""
-    return logits["classifier"]
+    return outputs["classifier"]
 
 
-def _by_window(logits: Mapping[str, jax.Array], batch: Batch
+def _by_window(outputs: Mapping[str, jax.Array], batch: Batch
                ) -> list[tuple[jax.Array, jax.Array]]:
   """Of beginning and end: logits (B, E, L) in each window, and labels."""
   slots_E = jnp.arange(batch["cls_positions"].shape[1]) + 1
   here_BEL = batch["example_ids"][:, None] == slots_E[None, :, None]
-  # Of a window that is not there, any place will do.
+  # An empty slot has zero weight, whatever its label.
   labels = [jnp.maximum(batch[f"{end}_positions"], 0)
             for end in ("start", "end")]
-  return [(jnp.where(here_BEL, logits["classifier"][:, None, :, i], _NOWHERE),
+  return [(jnp.where(here_BEL, outputs["classifier"][:, None, :, i], _OUTSIDE),
            label_BE) for i, label_BE in enumerate(labels)]
-
-
-def _at(values_BEL: jax.Array, position_BE: jax.Array) -> jax.Array:
-  return jnp.take_along_axis(values_BEL, position_BE[..., None],
-                             axis=-1)[..., 0]

@@ -15,11 +15,13 @@ import numpy as np
 from jax.sharding import AbstractMesh
 
 from bert_jax.config import UserError
-from bert_jax.objectives.base import Batch
+from bert_jax.objectives.base import Batch, part_totals
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import AXES
-from bert_jax.training.param_paths import leaves, look_up
-from bert_jax.training.step import Recipe, TrainState, row_keys
+from bert_jax.training.flops import count_flops
+from bert_jax.training.param_paths import leaves
+from bert_jax.training.step import (
+    Recipe, TrainState, row_keys, train_step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,19 +78,34 @@ class Workload:
     return jax.eval_shape(self.recipe.rates.trained, self.state.params)
 
   @functools.cached_property
+  def flops(self) -> int:
+    """Multiplications and additions of a step's matrix products, padding and
+    the optimizer's own included."""
+    batch = self._rows(self.batch_size)
+    return count_flops(functools.partial(train_step, self.recipe), self.state,
+                       batch)
+
+  @property
+  def flops_per_token(self) -> float:
+    """The same for each position of the batch, also those of padding."""
+    length = np.shape(self.row["example_ids"])[-1]
+    return self.flops / (self.batch_size * length)
+
+  @functools.cached_property
   def forward(self) -> tuple[dict[str, int], dict[int, int]]:
     """How often the loss takes each parameter, by path, and how many logits
     vectors of each size a row has."""
     params, batch, keys_B = self._arguments(1)
-    jaxpr, (_, logits) = jax.make_jaxpr(self._loss, return_shape=True)(
+    jaxpr, (_, outputs) = jax.make_jaxpr(self._loss, return_shape=True)(
         params, batch, keys_B)
     taken = collections.Counter(id(v) for equation in jaxpr.jaxpr.eqns
                                 for v in equation.invars)
     uses = {path: max(1, taken[id(v)]) for path, v
             in zip(leaves(params), jaxpr.jaxpr.invars)}
     vectors: dict[int, int] = collections.Counter()
-    for leaf in jax.tree.leaves(logits):
-      vectors[leaf.shape[-1]] += math.prod(leaf.shape[:-1])
+    for leaf in jax.tree.leaves(outputs):
+      if leaf.ndim > 1:
+        vectors[leaf.shape[-1]] += math.prod(leaf.shape[:-1])
     return uses, vectors
 
   @functools.cached_property
@@ -118,21 +135,24 @@ class Workload:
                    has_aux=True)[1]
 
   def _loss(self, params: Any, batch: Batch, keys_B: jax.Array) -> Any:
-    objective = self.recipe.network.objective
-    logits = self.recipe.network.apply({"params": params}, batch, keys_B)
-    return sum(objective.losses(logits, batch).values()), logits
+    outputs = self.recipe.network.apply(params, batch, keys_B)
+    totals = part_totals(self.recipe.objective, outputs, batch)
+    return sum(totals.values()), outputs
 
   def _arguments(self, rows: int) -> tuple[Any, Batch, jax.Array]:
     """Shapes of what `_loss` takes."""
-    batch = {k: jax.ShapeDtypeStruct((rows, *np.shape(x)[1:]), x.dtype)
-             for k, x in self.row.items()}
+    batch = self._rows(rows)
 
     def corrupted(batch: Batch) -> tuple[Batch, jax.Array]:
       keys_B = row_keys(jax.random.key(0), batch["row"])
-      return self.recipe.network.objective.corrupt(
-          batch, keys_B, self.recipe.vocabulary), keys_B
+      return self.recipe.inputs(batch, keys_B), keys_B
 
     return self.state.params, *jax.eval_shape(corrupted, batch)
+
+  def _rows(self, rows: int) -> Batch:
+    """Shapes of a batch of `rows` rows."""
+    return {k: jax.ShapeDtypeStruct((rows, *np.shape(x)[1:]), x.dtype)
+            for k, x in self.row.items()}
 
 
 def layouts(work: Workload, devices: int, data: int | None = None,
@@ -175,7 +195,6 @@ def _fault(work: Workload, shape: tuple[int, int, int], slices: int) -> str:
   """Why a layout cannot be; "" where it can."""
   data, fsdp, tensor = shape
   parts, rows = work.recipe.microbatches, data * fsdp
-  options = work.recipe.network.options
   if work.batch_size % (parts * rows):
     share = parts * rows
     low = work.batch_size // share * share
@@ -183,10 +202,11 @@ def _fault(work: Workload, shape: tuple[int, int, int], slices: int) -> str:
     return (f"batch_size={work.batch_size} cannot be split into {parts} "
             f"microbatches over {rows} devices; the nearest that can: "
             f"{nearest}.")
-  for name in ("num_attention_heads", "intermediate_size"):
-    if getattr(options, name) % tensor:
-      return (f"tensor={tensor} does not divide "
-              f"model.{name}={getattr(options, name)}.")
+  for model in work.recipe.networks.values():
+    for name in ("num_attention_heads", "intermediate_size"):
+      if getattr(model, name) % tensor:
+        return (f"tensor={tensor} does not divide "
+                f"model.{name}={getattr(model, name)}.")
   if data % slices:
     return (f"data={data} is no multiple of the {slices} slices that the "
             "devices lie in, and no other axis may go over the network "
@@ -219,7 +239,8 @@ def price(work: Workload, shape: tuple[int, int, int]) -> Plan:
   """What a layout holds and sends."""
   mesh = AbstractMesh(shape, AXES)
   data, fsdp, tensor = shape
-  placed = rules.shardings(work.state, mesh)
+  table = rules.table_of(work.recipe)
+  placed = rules.shardings(work.state, mesh, table)
   parameters = _bytes(work.state.params, placed.params)
   rows = work.batch_size // (work.recipe.microbatches * data * fsdp)
   # A dimension that the tensor axis splits in a parameter is split in what is
@@ -231,7 +252,8 @@ def price(work: Workload, shape: tuple[int, int, int]) -> Plan:
   activations = rows * sum(
       size // (tensor if split & set(dimensions) else 1)
       for size, dimensions in work.saved)
-  gradients = _bytes(work.trained, rules.shardings(work.trained, mesh))
+  gradients = _bytes(work.trained, rules.shardings(
+      work.trained, mesh, table))
   return Plan(
       *shape, parameters, _bytes(work.state.opt_state, placed.opt_state),
       # The sum over microbatches, and the part that is added to it.
@@ -266,14 +288,15 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   data, fsdp, tensor = shape
   axes = dict(zip(AXES, shape))
   uses, vectors = work.forward
-  computed = jnp.dtype(work.recipe.network.options.dtype).itemsize
+  computed = jnp.dtype(work.recipe.model.dtype).itemsize
   tokens = (work.batch_size // (work.recipe.microbatches * data * fsdp)
             * work.row["input_ids"].shape[1])
   total, trained = 0.0, leaves(work.trained)
+  table_of_rules = rules.table_of(work.recipe)
   for path, leaf in leaves(work.state.params).items():
     differentiated = path in trained
     whole = {axis: size for axis, size in zip(
-        look_up(rules.SHARDING_RULES, path), leaf.shape)
+        rules.spec_of(path, table_of_rules), leaf.shape)
         if axis and size % axes[axis] == 0}
     over = {axis: axes[axis] if axis in whole else 1
             for axis in ("fsdp", "tensor")}

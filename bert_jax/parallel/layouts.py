@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import Choice
-from bert_jax.objectives.base import Batch, Pairs
+from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel import cost, mesh as mesh_lib, rules
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.mesh import (
@@ -19,7 +19,7 @@ from bert_jax.training.step import (
     Recipe, TrainState, check_divisible, train_step)
 
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, Pairs]]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Means]]
 AXIS = "device"  # of pmap
 
 
@@ -81,9 +81,9 @@ class MeshLayout(Layout):
     shapes = self.shapes(work, len(devices), mesh_lib.slices(devices))
     mesh = make_mesh(
         *cost.choose(work, shapes, memory_limit(devices)), devices)
-    shardings = rules.shardings(shape, mesh)
+    shardings = rules.shardings(shape, mesh, rules.table_of(recipe))
     placed = dataclasses.replace(
-        recipe, network=rules.PlacedNetwork(recipe.network, mesh))
+        recipe, network=rules.place(recipe.network, mesh))
     everywhere, rows = NamedSharding(mesh, P()), batch_sharding(mesh)
     step = jax.jit(functools.partial(train_step, placed),
                    in_shardings=(shardings, rows),
@@ -133,7 +133,7 @@ class PmapLayout(Layout):
                       axis_name=AXIS, in_axes=(None, 0), out_axes=None,
                       donate_argnums=0)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Pairs]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Means]:
       new, sums = mapped(state, batch)
       # What pmap gives is of this process; a state is of all.
       return multihost_utils.host_local_array_to_global_array(

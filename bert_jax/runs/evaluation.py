@@ -17,7 +17,7 @@ from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled.base import LabeledSet, kind_of
 from bert_jax.experiment import Run, recipe
 from bert_jax.metrics import weighted
-from bert_jax.objectives.base import Batch, Pairs
+from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     local_rows, make_mesh, place, row_devices, share)
@@ -29,20 +29,20 @@ from bert_jax.training.step import Recipe, evaluation_step
 class Outputs(NamedTuple):
   """Of a batch; without labels only the sums."""
 
-  sums: Pairs
+  sums: Means
   places: Batch | None = None
   predictions: Any = None
 
 
 def predict_batch(recipe: Recipe, params: Any, batch: Batch) -> Outputs:
   """What is evaluated of a batch, a pure function."""
-  objective = recipe.network.objective
-  sums, logits = evaluation_step(recipe, params, batch)
+  objective = recipe.objective
+  sums, outputs = evaluation_step(recipe, params, batch)
   if objective.label_kind is None:
     return Outputs(sums)
   keys = kind_of(objective.label_kind).keys
   return Outputs(sums, spec.locating(keys, batch),
-                 objective.predictions(logits))
+                 objective.predictions(outputs))
 
 
 def collect(outputs: Sequence[Outputs], labeled: LabeledSet) -> Any:
@@ -115,7 +115,7 @@ def load(checkpoint: Checkpoint, batch_size: int,
   _check_complete(plain, params, rows)
   devices = row_devices(mesh)
   return (Evaluator(plain, -(-batch_size // devices) * devices, mesh),
-          place(params, rules.shardings(params, mesh)))
+          place(params, rules.shardings(params, mesh, rules.table_of(plain))))
 
 
 def _check_complete(recipe: Recipe, params: Any, rows: Rows) -> None:
@@ -125,8 +125,7 @@ def _check_complete(recipe: Recipe, params: Any, rows: Rows) -> None:
   missing = [path for path in leaves(state.params) if path not in
              leaves(params)]
   if missing:
-    objective = recipe.network.objective
     raise UserError(
         f"The network has no {missing[0].rpartition('/')[0]}, which objective="
-        f"{objective.choice_name} needs; train one, starting with "
+        f"{recipe.objective.choice_name} needs; train one, starting with "
         "init_from=WORKDIR.")

@@ -11,8 +11,8 @@ from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.config import UserError
 from bert_jax import distributed
 from bert_jax.data.batches import loader
-from bert_jax.experiment import Run
-from bert_jax.parallel import mesh
+from bert_jax.experiment import Run, layer_counts
+from bert_jax.parallel import mesh, rules
 from bert_jax.parallel.layouts import Runner
 from bert_jax.training.adapters import ADDED
 from bert_jax.training.param_paths import expand, leaves, path_of
@@ -43,15 +43,21 @@ def first_state(run: Run, shardings: TrainState, source: Checkpoint | None,
   Args:
     shardings: of a state.
     source: `init_from`.
-    say: gets a sentence on the parameters that are not from there.
+    say: gets a sentence on the parameters that are not from there, and one on
+      those that no sharding rule matches.
   """
   experiment, recipe = run.experiment, run.recipe
   state = jax.jit(recipe.init, out_shardings=shardings)(run.seed(), run.row())
+  replicated = rules.without_rule(state.params, rules.table_of(recipe))
+  if replicated:
+    say("No sharding rule matches these parameters, every device has a copy: "
+        f"{', '.join(replicated)}.")
   if source is None or experiment.from_scratch:
     return state
   params, new = start_from(
       source, mesh.collect(state.params, shardings.step.mesh),
-      experiment.finetuning.reinitialized(experiment.model.num_hidden_layers))
+      experiment.finetuning.reinitialized(layer_counts(experiment)),
+      experiment.objective.origin)
   say(f"Starts from step {source.step} of {experiment.init_from}; "
       f"newly initialized: {_parts(new)}.")
   params = mesh.place(params, shardings.params)
@@ -61,9 +67,10 @@ def first_state(run: Run, shardings: TrainState, source: Checkpoint | None,
   return state.replace(params=params, opt_state=optimizer_state)
 
 
-def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)"
+def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)",
+               origin: Callable[[str], str] = lambda path: path
                ) -> tuple[Any, list[str]]:
-  """`params` with every parameter that `saved` holds under the same path.
+  """`params` with every parameter that `saved` holds.
 
   A head that has another shape there is left as it is.
 
@@ -71,30 +78,31 @@ def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)"
     saved: a checkpoint; it may lack the pooler, or any head.
     params: newly initialized, on the host.
     reinitialized: a pattern over expanded paths, of what stays as in `params`.
+    origin: from a path to that in `saved`, "" for none.
 
   Returns:
     The parameters, on the host, and the expanded paths of those that are newly
     initialized.
 
   Raises:
-    UserError: a parameter of the encoder has another shape.
+    UserError: a parameter of an encoder has another shape.
   """
   given, new = leaves(saved.params), []
 
   def take(keys: Any, old: Any) -> Any:
     path = path_of(keys)
-    parts = expand(path, old)
-    if path in given and given[path].shape == old.shape:
+    parts, source = expand(path, old), origin(path)
+    if source in given and given[source].shape == old.shape:
       fresh = [n for n, part in enumerate(parts)
                if re.search(reinitialized, part)]
       new.extend(parts[n] for n in fresh)
       if len(parts) == 1:
-        return old if fresh else given[path]
-      taken = np.array(given[path])
+        return old if fresh else given[source]
+      taken = np.array(given[source])
       taken[fresh] = old[fresh]
       return taken
-    if path in given and path.startswith("encoder/"):
-      raise UserError(f"{path} has the shape {given[path].shape} in the "
+    if source in given and re.search("/(embeddings|layers|pooler)/", path):
+      raise UserError(f"{path} has the shape {given[source].shape} in the "
                       f"checkpoint, but {old.shape} in this network.")
     new.extend(parts)
     return old
@@ -103,8 +111,8 @@ def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)"
 
 
 def _parts(paths: Sequence[str]) -> str:
-  """The heads, layers and parts of the encoder that parameters belong to."""
-  part = re.compile(r"encoder/layers/\d+|encoder/[^/]+|[^/]+")
+  """The heads, layers and parts of networks that parameters belong to."""
+  part = re.compile(r"[^/]+/layers/\d+|(?!mlm/)[^/]+/[^/]+(?=/)|[^/]+")
   parts = ["the adapter" if re.search(ADDED, path) else part.match(path)[0]
            for path in paths]
   return ", ".join(dict.fromkeys(parts)) or "nothing"

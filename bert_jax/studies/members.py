@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.data.batches import loader
 from bert_jax.experiment import Run
-from bert_jax.objectives.base import Batch, Pairs
+from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel.layouts import Runner
 from bert_jax.runs.evaluation import predict_batch, scores
 from bert_jax.training.step import TrainState, train_step
@@ -73,7 +73,7 @@ class MemberProgram:
     schedule, steps = run.experiment.schedule, run.experiment.steps
 
     def step(member: tuple[TrainState, Batch, jax.Array],
-             _: Any) -> tuple[TrainState, Pairs]:
+             _: Any) -> tuple[TrainState, Means]:
       state, batch, rate = member
       own = dataclasses.replace(schedule, learning_rate=rate).build(steps)
       return train_step(dataclasses.replace(recipe, schedule=own), state,

@@ -22,11 +22,11 @@ class Budget:
   def parse(cls, text: str) -> "Budget":
     """
     Raises:
-      UserError: it is no number with a unit.
+      UserError: it is not a number with a unit.
     """
-    found = re.fullmatch(rf"([\d.e+]+) *({'|'.join(_UNITS)})", text)
+    match = re.fullmatch(rf"([\d.e+]+) *({'|'.join(_UNITS)})", text)
     try:
-      amount, unit = float(found[1]), found[2]
+      amount, unit = float(match[1]), match[2]
     except (TypeError, ValueError):
       raise UserError(f"budget={text}: a number and one of "
                       f"{', '.join(_UNITS)}, as in budget=20min, "
@@ -35,19 +35,20 @@ class Budget:
       return cls(amount * _SECONDS[unit], "seconds")
     return cls(amount, unit)
 
-  def steps(self, rows: Rows, batch_size: int, flops_per_token: float) -> int:
-    """The steps that a budget of FLOPs or tokens is enough for.
+  def steps(self, rows: Rows, batch_size: int, flops: float) -> int:
+    """The steps that fit in a budget of FLOPs or tokens.
 
     Tokens are those of the text and of the marks between; their number in a
-    row is estimated from some rows of the first epoch. FLOPs are those of the
-    products of matrices, for padding too, as the machine does them.
+    row is estimated from some rows of the first epoch.
+
+    Args:
+      flops: of a step.
 
     Raises:
-      UserError: not for a single step.
+      UserError: not a single step does.
     """
     if self.unit == "flops":
-      length = len(rows.empty()["example_ids"])
-      step = flops_per_token * batch_size * length
+      step = flops
     else:
       sample = np.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_ROWS))
       step = batch_size * float(np.mean([
@@ -56,7 +57,7 @@ class Budget:
     return self.enough(step)
 
   def enough(self, step: float, before: float = 0.0) -> int:
-    """How many steps of that price it is enough for, after `before`.
+    """The number of steps of that price that fit, after `before`.
 
     Raises:
       UserError: none.
@@ -65,5 +66,5 @@ class Budget:
     if steps < 1:
       raise UserError(
           f"The budget of {self.amount:.3g} {self.unit} is not enough: a step "
-          f"takes {step:.3g}, and what stands around the steps {before:.3g}.")
+          f"takes {step:.3g}, and all before and after the steps {before:.3g}.")
     return steps

@@ -1,33 +1,34 @@
 """What a run does with the parameters that it starts from."""
 
 import dataclasses
-import re
+from collections.abc import Mapping
 
 from bert_jax.config import UserError
-from bert_jax.training.param_paths import Rules
+from bert_jax.training.param_paths import Rules, check_pattern
 
 
 @dataclasses.dataclass(frozen=True)
 class Finetuning:
-  """Which parameters stay, which learn slowly, which are drawn anew.
+  """Which parameters are frozen, learn slowly, or are newly initialized.
 
   Patterns are regular expressions searched in paths that name the layer, as
   encoder/layers/3/attention/query/kernel; the first layer is 0.
 
   Attributes:
-    frozen: what this is found in stays as it is, as in
-      "embeddings|layers/[0-3]/"; "": nothing. Below the lowest layer that is
-      trained no backward pass is computed where `model.scan_unroll` is the
-      number of layers.
+    frozen: parameters whose path this matches stay as they are, as in
+      "embeddings|layers/[0-3]/" or "^teacher/"; "": none. Below the lowest
+      layer that is trained no backward pass is computed where
+      `model.scan_unroll` is the number of layers.
     lr_multipliers: multipliers of the learning rate, pattern=multiplier, as in
-      "bias$=2,classifier=10"; the first that is found holds, and elsewhere 1.
-    layer_decay: the rate of a layer as part of that of the layer above it,
+      "bias$=2,classifier=10"; the first that matches holds, and elsewhere 1.
+    layer_decay: the rate of a layer as a fraction of that of the one above it,
       discriminative fine-tuning (Howard and Ruder 2018): heads and pooler
       have 1, layer n of N has layer_decay^(N-n), the embeddings
       layer_decay^(N+1). ELECTRA's code means this, but has one power more
       everywhere below the heads.
-    reinitialize_layers: so many layers, from the top, are not taken from
-      `init_from` but drawn anew (Zhang et al. 2021).
+    reinitialize_layers: the number of layers, from the top of each network,
+      that are newly initialized instead of taken from `init_from` (Zhang et
+      al. 2021).
     reinitialize_pooler: the pooler, too.
   """
 
@@ -45,40 +46,43 @@ class Finetuning:
     if self.reinitialize_layers < 0:
       raise UserError("finetuning.reinitialize_layers="
                       f"{self.reinitialize_layers}: at least 0.")
-    _check_pattern("frozen", self.frozen)
+    check_pattern("finetuning.frozen", self.frozen)
     self._multipliers()
 
-  def tables(self, layers: int) -> tuple[Rules[float], ...]:
-    """The rates of parameters, of a network of so many layers."""
-    found = []
+  def tables(self, layers: Mapping[str, int]) -> tuple[Rules[float], ...]:
+    """The rates of parameters, of networks by name with these numbers of
+    layers."""
+    tables = []
     if self.frozen:
-      found.append(((self.frozen, 0.0), (_without(self.frozen), 1.0)))
+      tables.append(((self.frozen, 0.0), (_without(self.frozen), 1.0)))
     if self.lr_multipliers:
-      given = self._multipliers()
-      rest = _without("|".join(pattern for pattern, _ in given))
-      found.append((*given, (rest, 1.0)))
+      multipliers = self._multipliers()
+      rest = _without("|".join(pattern for pattern, _ in multipliers))
+      tables.append((*multipliers, (rest, 1.0)))
     if self.layer_decay != 1:
-      found.append(layer_rates(layers, self.layer_decay))
-    return tuple(found)
+      tables.append(layer_rates(layers, self.layer_decay))
+    return tuple(tables)
 
-  def reinitialized(self, layers: int) -> str:
+  def reinitialized(self, layers: Mapping[str, int]) -> str:
     """A pattern over what is not taken from other parameters.
 
     Raises:
-      UserError: there are not so many layers.
+      UserError: a network has fewer layers.
     """
-    if self.reinitialize_layers > layers:
-      raise UserError(
-          f"finetuning.reinitialize_layers={self.reinitialize_layers}: the "
-          f"network has {layers} layers.")
-    top = range(layers - self.reinitialize_layers, layers)
-    parts = [f"^encoder/layers/{n}/" for n in top]
-    parts += ["^encoder/pooler/"] * self.reinitialize_pooler
-    return "|".join(parts) or "(?!)"  # found nowhere
+    patterns = []
+    for name, count in layers.items():
+      if self.reinitialize_layers > count:
+        raise UserError(
+            f"finetuning.reinitialize_layers={self.reinitialize_layers}: the "
+            f"network {name} has {count} layers.")
+      patterns += [f"^{name}/layers/{n}/" for n in range(
+          count - self.reinitialize_layers, count)]
+      patterns += [f"^{name}/pooler/"] * self.reinitialize_pooler
+    return "|".join(patterns) or "(?!)"  # matches nothing
 
   def _multipliers(self) -> Rules[float]:
     """`lr_multipliers` as a table."""
-    found = []
+    multipliers = []
     for given in self.lr_multipliers:
       pattern, equals, number = given.rpartition("=")
       try:
@@ -89,27 +93,22 @@ class Finetuning:
         raise UserError(
             f"finetuning.lr_multipliers={given}: expected a pattern and a "
             "multiplier of the learning rate, as in classifier=10.")
-      _check_pattern("lr_multipliers", pattern)
-      found.append((pattern, multiplier))
-    return tuple(found)
+      check_pattern("finetuning.lr_multipliers", pattern)
+      multipliers.append((pattern, multiplier))
+    return tuple(multipliers)
 
 
-def layer_rates(layers: int, decay: float) -> Rules[float]:
-  """See `Transfer.layer_decay`."""
-  return ((r"^encoder/embeddings/", decay ** (layers + 1)),
-          *((rf"^encoder/layers/{n}/", decay ** (layers - n))
-            for n in range(layers)),
-          (r"^(?!encoder/(embeddings|layers)/)", 1.0))
+def layer_rates(layers: Mapping[str, int], decay: float) -> Rules[float]:
+  """See `Finetuning.layer_decay`."""
+  rates: list[tuple[str, float]] = []
+  for name, count in layers.items():
+    rates.append((rf"^{name}/embeddings/", decay ** (count + 1)))
+    rates += [(rf"^{name}/layers/{n}/", decay ** (count - n))
+              for n in range(count)]
+  rest = rf"^(?!(?:{'|'.join(layers)})/(?:embeddings|layers)/)"
+  return *rates, (rest, 1.0)
 
 
 def _without(pattern: str) -> str:
-  """Found where `pattern` is not."""
+  """Matches where `pattern` does not."""
   return rf"^(?!.*(?:{pattern}))"
-
-
-def _check_pattern(option: str, pattern: str) -> None:
-  try:
-    re.compile(pattern)
-  except re.error as error:
-    raise UserError(f"transfer.{option}: {pattern!r} is no regular expression: "
-                    f"{error}.") from None

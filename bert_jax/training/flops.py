@@ -1,27 +1,86 @@
-"""FLOPs of a training step."""
+"""FLOPs of a program: its matrix products and convolutions, counted.
 
+They are read off the traced program, so that whatever a page defines is priced
+as it is. Nothing is compiled or run.
+"""
+
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+from jax.interpreters import partial_eval
 
-def flops_per_token(experiment: Any) -> float:
-  """Multiplications and additions of matrix products, three forward passes.
+from bert_jax.config import UserError
 
-  Of the masked-LM head counts the share of tokens that are predicted.
+
+def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
+  """Multiplications and additions of what the results of `function` need.
+
+  The trips of a loop count alike: a backward pass below frozen layers, which
+  the compiler leaves out of an unrolled loop over layers, is counted.
 
   Args:
-    experiment: an `Experiment`; `model`, `data` and `objective` are read.
+    arguments: arrays, or their shapes and types.
+
+  Raises:
+    UserError: a product lies in a loop whose number of trips is not known.
   """
-  model, length = experiment.model, experiment.data.length
-  width, inner = model.hidden_size, model.intermediate_size
-  layer = 2 * width * (4 * width + 2 * inner) + 4 * length * width
-  head = 0.0
-  if hasattr(experiment.objective, "masking"):
-    predicted = experiment.objective.masking.predictions_per_row(length)
-    decoder = 2 * width * (width + vocabulary_size(experiment))
-    head = predicted / length * decoder
-  return 3 * (model.num_hidden_layers * layer + head)
+  closed = jax.make_jaxpr(function)(*arguments)
+  jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr,
+                                    [True] * len(closed.jaxpr.outvars))
+  return _count(jaxpr)
 
 
-def vocabulary_size(experiment: Any) -> int:
-  """That of the network, or else what its tokenizer is asked for."""
-  return experiment.model.vocab_size or experiment.data.tokenizer.vocab_size
+def _count(jaxpr: Any) -> int:
+  return sum(map(_of_equation, jaxpr.eqns))
+
+
+def _of_equation(equation: Any) -> int:
+  params, name = equation.params, equation.primitive.name
+  shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars)
+            if hasattr(v.aval, "shape")]
+  match name:
+    case "dot_general":
+      (contracted, _), _ = params["dimension_numbers"]
+      return 2 * math.prod((*shapes[-1], *(shapes[0][i] for i in contracted)))
+    case "ragged_dot" | "ragged_dot_general":
+      # Each row of the left side meets the matrix of its group.
+      return 2 * math.prod(shapes[0]) * shapes[-1][-1]
+    case "conv_general_dilated":
+      kernel, spec = shapes[1], params["dimension_numbers"].rhs_spec
+      # The kernel's inputs are those of a group already.
+      return 2 * math.prod((*shapes[-1], *(kernel[i] for i in spec[1:])))
+    case "cond":
+      return max(_count(branch.jaxpr) for branch in params["branches"])
+    case "while":
+      if sum(map(_count, _inside(params))):
+        raise UserError("A matrix product in a while loop cannot be counted: "
+                        "write the loop with jax.lax.scan, or fori_loop with "
+                        "a static number of trips.")
+      return 0
+  return _trips(name, params) * sum(map(_count, _inside(params)))
+
+
+def _trips(name: str, params: dict[str, Any]) -> int:
+  """How often the programs inside of an equation run."""
+  match name:
+    case "scan":
+      return params["length"]
+    case "shard_map":  # Its shapes are those of one device.
+      axes = params.get("manual_axes", params["mesh"].axis_names)
+      return math.prod(params["mesh"].shape[axis] for axis in axes)
+    case "pallas_call":
+      return math.prod(params["grid_mapping"].grid)
+  return 1
+
+
+def _inside(params: dict[str, Any]) -> Iterator[Any]:
+  """The programs among the parameters of an equation."""
+  for value in jax.tree.leaves(list(params.values()), is_leaf=_is_program):
+    if _is_program(value):
+      yield getattr(value, "jaxpr", value)
+
+
+def _is_program(value: Any) -> bool:
+  return hasattr(getattr(value, "jaxpr", value), "eqns")

@@ -1,6 +1,7 @@
-"""Update rules; the schedule and the clipping stand around them."""
+"""Update rules, between clipping and the schedule."""
 
 import dataclasses
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from bert_jax.config import Choice
-from bert_jax.training.param_paths import Rules, map_table
+from bert_jax.training.param_paths import (
+    Rules, kernel_axes, map_table, path_of)
 
 # Weight decay leaves out norms and biases (google-research/bert
 # optimization.py: exclude_from_weight_decay).
@@ -28,13 +30,16 @@ class Optimizer(Choice):
   clip_norm: float = 1.0
 
   def rule(self) -> optax.GradientTransformation:
-    """From clipped gradients to what is taken from the parameters, times the
-    learning rate."""
+    """From clipped gradients to the update, which is subtracted from the
+    parameters times the learning rate."""
     raise NotImplementedError
 
   def build(self) -> optax.GradientTransformation:
-    """The step multiplies with the learning rate, so that the rate follows
-    the steps even where one was left out."""
+    """The rule behind the clipping.
+
+    The learning rate is multiplied in the step, so that it follows the number
+    of the step even where an update was skipped.
+    """
     clip = (optax.clip_by_global_norm(self.clip_norm) if self.clip_norm
             else optax.identity())
     return _promoting(optax.chain(clip, self.rule()))
@@ -53,7 +58,7 @@ class AdamW(Optimizer, name="adamw"):
     return optax.chain(self.moments(), _decay(self.weight_decay))
 
   def moments(self) -> optax.GradientTransformation:
-    """What Adam makes of gradients."""
+    """From gradients to Adam's direction."""
     return optax.scale_by_adam(self.b1, self.b2, self.eps)
 
 
@@ -95,6 +100,43 @@ class Sgd(Optimizer):
             else optax.identity())
 
 
+@dataclasses.dataclass(frozen=True)
+class Lion(Optimizer):
+  """The sign of a momentum (Chen et al. 2023); rates a tenth of Adam's."""
+
+  b1: float = 0.9
+  b2: float = 0.99
+  weight_decay: float = 0.1
+
+  def rule(self) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_lion(self.b1, self.b2),
+                       _decay(self.weight_decay))
+
+
+@dataclasses.dataclass(frozen=True)
+class Muon(Optimizer):
+  """Orthogonalized momentum for the matrices of layers, pooler and transform
+  (Jordan et al. 2024); Adam for embeddings, heads, norms and biases.
+
+  Attributes:
+    rms: of the update of a matrix; at 0.2 the learning rates of Adam hold for
+      both (Liu et al. 2025).
+  """
+
+  beta: float = 0.95
+  steps: int = 5  # of Newton and Schulz
+  rms: float = 0.2
+  b1: float = 0.9
+  b2: float = 0.999
+  weight_decay: float = 0.1
+
+  def rule(self) -> optax.GradientTransformation:
+    return optax.chain(without_rate(optax.contrib.muon(
+        1.0, ns_steps=self.steps, beta=self.beta, adam_b1=self.b1,
+        adam_b2=self.b2, consistent_rms=self.rms,
+        muon_weight_dimension_numbers=matrices)), _decay(self.weight_decay))
+
+
 def _promoting(rule: optax.GradientTransformation
                ) -> optax.GradientTransformation:
   """`rule` where jax is strict about types: optax raises floats to the power
@@ -107,8 +149,37 @@ def _promoting(rule: optax.GradientTransformation
   return optax.GradientTransformation(rule.init, update)
 
 
+def without_rate(optimizer: optax.GradientTransformation
+                 ) -> optax.GradientTransformation:
+  """The rule of an optimizer whose learning rate is 1: optax's updates are
+  added to the parameters, those of a rule are subtracted."""
+  return optax.chain(optimizer, optax.scale(-1.0))
+
+
+def matrices(params: Any) -> Any:
+  """The axes of the matrices in each parameter, for Muon; None: no matrix.
+
+  Leading dimensions, as of layers, hold a matrix each.
+  """
+
+  def axes(keys: Any, leaf: Any) -> Any:
+    path = path_of(keys)
+    if not re.search(r"(/layers/.*|pooler|transform)/kernel$", path):
+      return None
+    first, split = kernel_axes(path, leaf.ndim)
+    return optax.contrib.MuonDimensionNumbers(
+        tuple(range(first, split)), tuple(range(split, leaf.ndim)))
+
+  return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def decayed(params: Any) -> Any:
+  """Which parameters weight decay is for."""
+  return map_table(DECAYED, params)
+
+
 def _decay(rate: float) -> optax.GradientTransformation:
-  return optax.add_decayed_weights(rate, lambda p: map_table(DECAYED, p))
+  return optax.add_decayed_weights(rate, decayed)
 
 
 class UncorrectedAdamState(NamedTuple):

@@ -4,8 +4,8 @@ A table is a sequence of (pattern, value). A pattern is a regular expression
 searched in the path, as in `encoder/layers/attention/query/kernel`; the first
 that matches gives the value.
 
-The encoder's layers are stacked in one array a kind. Where layers are told
-apart, as in freezing, patterns are searched in the paths of `expand`.
+The layers of a network are stacked in one array a kind. Where layers differ,
+as in freezing, patterns are searched in the paths of `expand`.
 """
 
 import re
@@ -15,10 +15,18 @@ from typing import Any, TypeVar
 import flax.traverse_util
 import jax
 
+from bert_jax.config import UserError
+
 Value = TypeVar("Value")
 Rules = Sequence[tuple[str, Value]]
 
-_STACK = "encoder/layers/"
+_STACK = "/layers/"
+# How many of a kernel's last dimensions a product contracts, and how many it
+# gives.
+_KERNELS: Rules[tuple[int, int]] = (
+    (r"attention/output/kernel$", (2, 1)),
+    (r"attention/(query|key|value)/kernel$", (1, 2)),
+    (r"kernel$", (1, 1)))
 
 
 def path_of(keys: Sequence[Any]) -> str:
@@ -50,17 +58,36 @@ def expand(path: str, leaf: Any) -> list[str]:
 
 
 def look_up(table: Rules[Value], path: str) -> Value:
-  """The value of the first pattern that is found in `path`."""
+  """The value of the first pattern that matches `path`."""
   return table[first_match(table, path)][1]
 
 
 def first_match(table: Rules[Any], path: str) -> int:
-  """The place in the table of the first pattern that is found in `path`."""
+  """The place in the table of the first pattern that matches `path`."""
   for row, (pattern, _) in enumerate(table):
     if re.search(pattern, path):
       return row
   raise ValueError(f"No rule matches the parameter {path!r}; the patterns are "
                    f"{[pattern for pattern, _ in table]}.")
+
+
+def kernel_axes(path: str, dimensions: int) -> tuple[int, int]:
+  """The first of the dimensions that are a kernel's inputs, and the first of
+  those that are its outputs; what leads (layers, experts) is neither."""
+  inputs, outputs = look_up(_KERNELS, path)
+  return dimensions - inputs - outputs, dimensions - outputs
+
+
+def check_pattern(option: str, pattern: str) -> None:
+  """
+  Raises:
+    UserError: it is not a regular expression.
+  """
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise UserError(f"{option}: {pattern!r} is no regular expression: {error}."
+                    ) from None
 
 
 def map_table(table: Rules[Value], tree: Any) -> Any:

@@ -18,7 +18,7 @@ class Rates:
 
   That of a parameter is the product of what each of the `tables` says of its
   expanded path. Where it is 0 the parameter is frozen: it stays as it is, byte
-  for byte, and no gradient, clipping, decay or moment knows of it, as
+  for byte, and no gradient, clipping, decay or moment sees it, as
   optimizers are only given what `trained` leaves.
   """
 
@@ -34,12 +34,12 @@ class Rates:
     every = [path for parts in paths.values() for path in parts]
     product = dict.fromkeys(every, 1.0)
     for table in self.tables:
-      found = {path: first_match(table, path) for path in every}
+      rows = {path: first_match(table, path) for path in every}
       # The last row is for the rest, which may be none.
-      idle = set(range(len(table) - 1)) - set(found.values())
+      idle = set(range(len(table) - 1)) - set(rows.values())
       if idle:
         raise UserError(_idle(table[min(idle)][0], paths))
-      for path, row in found.items():
+      for path, row in rows.items():
         product[path] *= table[row][1]
     if not any(product.values()):
       raise UserError("All parameters are frozen: nothing is left to train.")
@@ -49,14 +49,14 @@ class Rates:
   def trained(self, params: Any) -> Any:
     """The part of the parameters that is not frozen.
 
-    Leaves that are frozen as a whole are not there, and of stacks only the
+    Leaves that are entirely frozen are not there, and of stacks only the
     layers that are trained.
     """
     if not self.tables:
       return params
-    rates, found = self.of(params), leaves(params)
-    return nested({path: found[path][_index(rate)] if (rate == 0).any()
-                   else found[path]
+    rates, every = self.of(params), leaves(params)
+    return nested({path: every[path][_index(rate)] if (rate == 0).any()
+                   else every[path]
                    for path, rate in rates.items() if rate.any()})
 
   def join(self, params: Any, trained: Any) -> Any:
@@ -94,10 +94,10 @@ def _index(rate: np.ndarray) -> slice | np.ndarray:
 
 
 def _idle(pattern: str, paths: dict[str, list[str]]) -> str:
-  """Of a pattern without effect; tells all paths, a stack in one line."""
+  """Of a pattern without effect; lists all paths, a stack in one line."""
   shown = [parts[0] if len(parts) == 1
            else parts[0].replace("/0/", f"/0..{len(parts) - 1}/", 1)
            for parts in paths.values()]
-  return (f"The pattern {pattern!r} decides on no parameter: it is found in no "
-          "path, or only where one before it is. The paths are:\n  "
+  return (f"The pattern {pattern!r} decides on no parameter: it matches no "
+          "path, or only those of a pattern before it. The paths are:\n  "
           + "\n  ".join(shown))

@@ -7,7 +7,7 @@ devices nor that of microbatches changes what is drawn.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -18,8 +18,10 @@ import optax
 from bert_jax.config import UserError
 from bert_jax.data.batches import spec
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
-from bert_jax.objectives.base import Batch, Pairs
-from bert_jax.objectives.network import Network
+from bert_jax.objectives.base import (
+    Batch, BertConfig, Mean, Means, Objective, part_totals, part_weights,
+    with_order, with_weights)
+from bert_jax.objectives.network import Network, Outputs
 from bert_jax.training.param_rates import Rates
 
 # Streams of random numbers below the key of a row.
@@ -41,6 +43,8 @@ class Recipe:
   """All that does not change during a run."""
 
   network: Network
+  objective: Objective
+  model: BertConfig  # What the objective's networks are made of.
   vocabulary: Vocabulary
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
@@ -51,10 +55,18 @@ class Recipe:
     """The state before the first step; `batch` gives shapes, B may be 1."""
     key = jax.random.key(seed)
     keys_B = row_keys(key, batch["row"])
-    corrupted = self.network.objective.corrupt(batch, keys_B, self.vocabulary)
-    params = self.network.init(key, corrupted)["params"]
+    params = self.network.init(key, self.inputs(batch, keys_B))
     return TrainState(jnp.zeros((), jnp.int32), seed, params,
                       self.optimizer.init(self.rates.trained(params)))
+
+  def inputs(self, batch: Batch, keys_B: jax.Array) -> Batch:
+    """The batch as the network gets it: corrupted, and with an order."""
+    return with_order(self.objective, self.objective.corrupt(
+        batch, keys_B, self.vocabulary))
+
+  @property
+  def networks(self) -> dict[str, BertConfig]:
+    return self.objective.networks(self.model)
 
 
 def row_keys(key: jax.Array, row_B: jax.Array) -> jax.Array:
@@ -63,35 +75,32 @@ def row_keys(key: jax.Array, row_B: jax.Array) -> jax.Array:
 
 
 def train_step(recipe: Recipe, state: TrainState, batch: Batch,
-               axis: str | None = None) -> tuple[TrainState, Pairs]:
+               axis: str | None = None) -> tuple[TrainState, Means]:
   """One update; `axis` names the mapped axis whose devices share the batch.
 
-  Denominators are those of the whole global batch, taken before
+  Denominators are those of the full global batch, taken before
   differentiation; gradients are summed over microbatches and devices.
 
   Where the loss or the gradients are not finite, parameters and optimizer stay
-  as they are, and all pairs are zero but `skipped`.
+  as they are, and all means are zero but `skipped`.
   """
-  objective = recipe.network.objective
+  objective = recipe.objective
   sum_all = lambda x: jax.lax.psum(x, axis) if axis else x
   batch, dropout_B = _drawn(recipe, state, batch)
-  weights = sum_all(objective.weights(batch))
+  weights = sum_all(part_weights(objective, batch))
 
   def loss(trained: Any, part: tuple[Batch, jax.Array]):
     rows, keys = part
     params = recipe.rates.join(state.params, trained)
-    logits = recipe.network.apply({"params": params}, rows, keys)
-    totals = objective.losses(logits, rows)
-    pairs = {f"{name}_loss": (total, objective.weights(rows)[name])
-             for name, total in totals.items()}
-    pairs |= objective.metrics(logits, rows, recipe.vocabulary)
-    mean = sum(total / jnp.maximum(weights[name], 1e-6)
-               for name, total in totals.items())
-    return mean, pairs
+    outputs = recipe.network.apply(params, rows, keys)
+    totals = part_totals(objective, outputs, rows)
+    mean = sum(total / jnp.maximum(weight, 1e-6)
+               for total, weight in with_weights(totals, weights).values())
+    return mean, _means(recipe, totals, outputs, rows)
 
   differentiate = jax.grad(loss, has_aux=True)
   old = recipe.rates.trained(state.params)
-  gradients, pairs = sum_all(_accumulate(
+  gradients, means = sum_all(_accumulate(
       functools.partial(differentiate, old), (batch, dropout_B),
       recipe.microbatches))
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, old)
@@ -101,17 +110,17 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
       old, jax.tree.map(lambda update: -rate * update, updates))
 
   one, norm = jnp.ones(()), optax.tree.norm(gradients)
-  pairs |= {"gradient_norm": (norm, one), "learning_rate": (rate, one)}
+  means |= {"gradient_norm": Mean(norm, one), "learning_rate": Mean(rate, one)}
   finite = jnp.isfinite(sum(
-      (total for name, (total, _) in pairs.items() if name.endswith("_loss")),
+      (mean.total for name, mean in means.items() if name.endswith("_loss")),
       norm))
   where_finite = lambda new, old: jax.tree.map(
       functools.partial(jnp.where, finite), new, old)
-  pairs = where_finite(pairs, jax.tree.map(jnp.zeros_like, pairs))
-  pairs["skipped"] = (1.0 - finite.astype(jnp.float32), one)
+  means = where_finite(means, jax.tree.map(jnp.zeros_like, means))
+  means["skipped"] = Mean(1.0 - finite.astype(jnp.float32), one)
   params = recipe.rates.join(state.params, where_finite(new, old))
   return TrainState(state.step + 1, state.seed, params,
-                    where_finite(opt_state, state.opt_state)), pairs
+                    where_finite(opt_state, state.opt_state)), means
 
 
 def _drawn(recipe: Recipe, state: TrainState,
@@ -120,9 +129,16 @@ def _drawn(recipe: Recipe, state: TrainState,
   keys_B = row_keys(jax.random.fold_in(jax.random.key(state.seed),
                                        state.step), batch["row"])
   stream = jax.vmap(jax.random.fold_in, (0, None))
-  return recipe.network.objective.corrupt(
-      batch, stream(keys_B, CORRUPTION), recipe.vocabulary), stream(
-          keys_B, DROPOUT)
+  return (recipe.inputs(batch, stream(keys_B, CORRUPTION)),
+          stream(keys_B, DROPOUT))
+
+
+def _means(recipe: Recipe, totals: Mapping[str, jax.Array], outputs: Outputs,
+           rows: Batch) -> Means:
+  """The parts of the loss and the metrics of some rows."""
+  parts = with_weights(totals, part_weights(recipe.objective, rows))
+  return ({f"{name}_loss": mean for name, mean in parts.items()}
+          | recipe.objective.metrics(outputs, rows, recipe.vocabulary))
 
 
 def _accumulate(function: Callable[[Any], Any], rows: Any, parts: int) -> Any:
@@ -146,16 +162,12 @@ def _split(rows: Any, parts: int) -> Any:
 
 
 def evaluation_step(recipe: Recipe, params: Any, batch: Batch
-                    ) -> tuple[Pairs, dict[str, jax.Array]]:
-  """Pairs and logits of a batch; the masks depend on the row alone."""
-  objective = recipe.network.objective
-  keys_B = row_keys(jax.random.key(0), batch["row"])
-  batch = objective.corrupt(batch, keys_B, recipe.vocabulary)
-  logits = recipe.network.apply({"params": params}, batch)
-  weights = objective.weights(batch)
-  pairs = {f"{name}_loss": (total, weights[name])
-           for name, total in objective.losses(logits, batch).items()}
-  return pairs | objective.metrics(logits, batch, recipe.vocabulary), logits
+                    ) -> tuple[Means, Outputs]:
+  """Means and outputs of a batch; the masks depend on the row alone."""
+  batch = recipe.inputs(batch, row_keys(jax.random.key(0), batch["row"]))
+  outputs = recipe.network.apply(params, batch)
+  totals = part_totals(recipe.objective, outputs, batch)
+  return _means(recipe, totals, outputs, batch), outputs
 
 
 def check_divisible(batch_size: int, microbatches: int, devices: int) -> None:
@@ -173,30 +185,29 @@ def check_divisible(batch_size: int, microbatches: int, devices: int) -> None:
 
 
 def row_losses(recipe: Recipe, state: TrainState, batch: Batch
-               ) -> tuple[Batch, Pairs, dict[str, Batch]]:
+               ) -> tuple[Batch, Means, dict[str, Batch]]:
   """What the next step makes of each row, with the same masks and dropout.
 
   Returns:
-    The corrupted batch; the (totals_B, weights_B) of every part of the loss,
-    whose sums are the step's pairs; and by part, each loss by itself: the
-    total's derivatives in the batch's keys that weigh losses, which is the
+    The batch as the network sees it; the Mean(total_B, weight_B) of every part
+    of the loss, whose sums are the step's; and by part, each loss by itself:
+    the total's derivatives in the batch's keys that weigh losses, which is the
     same for a weighted sum.
   """
-  objective = recipe.network.objective
+  objective = recipe.objective
   batch, dropout_B = _drawn(recipe, state, batch)
 
-  def losses(row: tuple[Batch, jax.Array]) -> tuple[Pairs, dict[str, Batch]]:
+  def losses(row: tuple[Batch, jax.Array]) -> tuple[Means, dict[str, Batch]]:
     rows, keys = jax.tree.map(lambda x: x[None], row)
-    logits = recipe.network.apply({"params": state.params}, rows, keys)
-    totals = lambda weights: objective.losses(logits, {**rows, **weights})
+    outputs = recipe.network.apply(state.params, rows, keys)
+    totals = lambda weights: part_totals(objective, outputs,
+                                         {**rows, **weights})
     given = spec.weights(spec.KEYS | objective.keys, rows)
-    weights = objective.weights(rows)
-    return ({name: (total, weights[name])
-             for name, total in totals(given).items()},
+    return (with_weights(totals(given), part_weights(objective, rows)),
             jax.tree.map(lambda x: x[0], jax.jacrev(totals)(given)))
 
-  # In turn, as in the step: a whole batch may be more than memory holds.
-  found = jax.lax.map(jax.vmap(losses), _split((batch, dropout_B),
-                                               recipe.microbatches))
+  # In turn, as in the step: a batch at once may be more than memory holds.
+  losses_by_part = jax.lax.map(
+      jax.vmap(losses), _split((batch, dropout_B), recipe.microbatches))
   join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
-  return batch, *jax.tree.map(join, found)
+  return batch, *jax.tree.map(join, losses_by_part)

@@ -1,0 +1,122 @@
+"""FLOPs against the compiler's own program, and what loops count."""
+
+import dataclasses
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import config
+from bert_jax.config import Choice, UserError
+from bert_jax.data.sources import TextData
+from bert_jax.experiment import Experiment, workload
+from bert_jax.model.bert import BertConfig
+from bert_jax.parallel.mesh import make_mesh
+from bert_jax.training.flops import count_flops
+from bert_jax.training.optimizers import Optimizer, Sgd
+from bert_jax.training.step import train_step
+from tests import tiny
+
+# No loop over layers in the program, whose trips no compiler counts.
+UNROLLED = dict(scan_unroll=tiny.MODEL.num_hidden_layers)
+
+EXPERIMENT = Experiment(
+    model=dataclasses.replace(tiny.MODEL, **UNROLLED),
+    data=TextData(length=tiny.LENGTH), batch_size=8)
+
+
+def members(options) -> list[list[str]]:
+  """An override for each member of each family of a dataclass's fields."""
+  return [[f"{field.name}={name}"] for field in dataclasses.fields(options)
+          if isinstance(getattr(options, field.name), Choice)
+          for name, member in getattr(options, field.name).members().items()
+          if member.__module__.startswith("bert_jax.")]
+
+
+def of_step(recipe) -> tuple[int, str]:
+  """FLOPs of a step, and its compiled program."""
+  step = functools.partial(train_step, recipe)
+  batch = tiny.batch()
+  state = jax.eval_shape(recipe.init, np.int32(0), batch)
+  return (count_flops(step, state, batch),
+          jax.jit(step).lower(state, batch).compile().as_text())
+
+
+def of_products(program: str) -> int:
+  """FLOPs of the matrix products in XLA's optimized program."""
+  shapes = {name: [int(n) for n in dimensions.split(",") if n]
+            for name, dimensions in re.findall(
+                r"%?([\w.-]+) = \w+\[([\d,]*)\]", program)}
+  total = 0
+  for name, left, contracted in re.findall(
+      r"%?([\w.-]+) = \S+ dot\((?:\S+ )?%?([\w.-]+),.*"
+      r"lhs_contracting_dims=\{([\d,]*)\}", program):
+    total += 2 * math.prod(shapes[name]) * math.prod(
+        shapes[left][int(n)] for n in contracted.split(",") if n)
+  return total
+
+
+@pytest.mark.parametrize("change", members(BertConfig()), ids="".join)
+def test_every_member_of_the_model_costs_what_xla_computes(change):
+  model = config.override(dataclasses.replace(tiny.MODEL, **UNROLLED), change)
+  counted, program = of_step(tiny.recipe(optimizer=Sgd(), **{
+      f.name: getattr(model, f.name) for f in dataclasses.fields(model)}))
+  assert counted == pytest.approx(of_products(program), rel=0.01)
+
+
+def test_xla_agrees_where_products_are_all_there_is():
+  def f(x, kernel):
+    return jax.nn.relu(x @ kernel).sum()
+
+  x, kernel = (jax.ShapeDtypeStruct((512, 512), jnp.float32),) * 2
+  gradient = jax.value_and_grad(f, (0, 1))
+  cost = jax.jit(gradient).lower(x, kernel).compile().cost_analysis()
+  assert count_flops(gradient, x, kernel) == 3 * 2 * 512**3
+  assert cost["flops"] == pytest.approx(3 * 2 * 512**3, rel=0.01)
+
+
+def test_loops_count_their_trips_and_branches_the_dearest():
+  x = jnp.ones((4, 4))
+  product = 2 * 4**3
+  twice = lambda x: x @ x @ x
+  assert count_flops(lambda x: jax.lax.scan(
+      lambda c, _: (c @ c, None), x, length=5)[0], x) == 5 * product
+  assert count_flops(lambda x: jax.lax.fori_loop(
+      0, 7, lambda _, c: jax.jit(jnp.matmul)(c, c), x), x) == 7 * product
+  assert count_flops(lambda x: jax.lax.cond(
+      x.sum() > 0, twice, lambda x: x, x), x) == 2 * product
+  wave = lambda x: jnp.sin(jnp.sin(x @ x) @ x).sum()
+  assert count_flops(jax.value_and_grad(wave), x) == 6 * product
+  assert count_flops(jax.value_and_grad(jax.checkpoint(wave)),
+                     x) == 8 * product
+  assert count_flops(lambda x: (x @ x, x)[1], x) == 0  # Nobody needs it.
+  with pytest.raises(UserError, match="while loop"):
+    count_flops(lambda x: jax.lax.while_loop(
+        lambda c: c.sum() < 9, lambda c: c @ c, x), x)
+
+
+def test_each_device_of_a_shard_map_counts():
+  rows = jax.sharding.PartitionSpec("data")
+  local = jax.shard_map(lambda x: x @ x.T @ x, mesh=make_mesh(8),
+                        in_specs=rows, out_specs=rows)
+  assert count_flops(local, jnp.ones((16, 4))) == 8 * 2 * 2 * (2 * 4 * 2)
+
+
+def test_microbatches_and_scanned_layers_change_nothing():
+  flops = lambda **options: count_flops(functools.partial(
+      train_step, tiny.recipe(**options)), jax.eval_shape(
+          tiny.recipe(**options).init, np.int32(0), tiny.batch()),
+      tiny.batch())
+  assert flops() == flops(microbatches=4) == flops(**UNROLLED)
+
+
+def test_the_optimizer_is_priced():
+  flops = lambda name: workload(config.override(
+      EXPERIMENT, [f"optimizer={name}"])).flops
+  assert {flops(name) for name in Optimizer.members()
+          if name != "muon"} == {flops("sgd")}
+  assert flops("muon") > flops("sgd")
