@@ -27,9 +27,9 @@ class Electra(Mlm):
   weight: float = 50.0
 
   def networks(self, model):
-    half = {name: getattr(model, name) // 2 for name in (
-        "hidden_size", "intermediate_size", "num_attention_heads")}
-    return {"encoder": model, "generator": dataclasses.replace(model, **half)}
+    return {"encoder": model, "generator": dataclasses.replace(
+        model, hidden_size=model.hidden_size // 2,
+        intermediate_size=model.intermediate_size // 2)}
 
   def outputs(self, networks, batch, keys_B):
     generator = networks["generator"]

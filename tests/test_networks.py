@@ -1,0 +1,141 @@
+"""Objectives of several networks, and losses that blocks add."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax import config
+from bert_jax.metrics import weighted
+from bert_jax.objectives.base import AUXILIARY
+from bert_jax.objectives.mlm import Mlm
+from bert_jax.parallel.layouts import MeshLayout
+from bert_jax.training.adapters import Lora
+from bert_jax.training.finetuning import Finetuning
+from bert_jax.training.optimizers import DECAYED
+from bert_jax.training.param_paths import expand, first_match, leaves
+from bert_jax.training.param_rates import Rates
+from bert_jax.training.step import evaluation_step, row_losses, train_step
+from tests import tiny
+
+
+class Devices(MeshLayout):
+
+  def devices(self):
+    return jax.devices()[:self.data * self.fsdp * self.tensor]
+
+
+class Sower(nn.Module):
+
+  @nn.compact
+  def __call__(self, x_BLD, real_BL):
+    length_BL = jnp.square(x_BLD).mean(-1)
+    self.sow(AUXILIARY, "length", (length_BL * real_BL).sum(-1))
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithLength(Mlm):
+  """A loss that a module inside of the network adds, of each token."""
+
+  def logits(self, encoder, sequence_output_BLD, batch, keys_B):
+    real_BL = (batch["example_ids"] > 0).astype(sequence_output_BLD.dtype)
+    Sower(name="sower")(sequence_output_BLD, real_BL)
+    return super().logits(encoder, sequence_output_BLD, batch, keys_B)
+
+
+def electra():
+  return config.load_page("ablations/electra").experiment.objective
+
+
+def shape(objective, **options):
+  recipe = tiny.recipe(objective, **options)
+  return recipe, jax.eval_shape(recipe.init, np.int32(0), tiny.batch())
+
+
+def run(objective, layout, microbatches: int = 1):
+  """Parameters and values after two steps."""
+  recipe, state = shape(objective, microbatches=microbatches)
+  recipe = dataclasses.replace(recipe, schedule=lambda step: 0.1)
+  runner = layout.build(recipe, state, tiny.BATCH, tiny.batch())
+  state = jax.jit(recipe.init, out_shardings=runner.shardings)(
+      np.int32(3), tiny.batch())
+  for step in range(2):
+    state, means = runner.step(state, runner.put(tiny.batch(step)))
+  return (leaves(jax.device_get(state.params)),
+          weighted.summarize(jax.device_get(means)))
+
+
+@functools.cache
+def on_one_device(objective):
+  return run(objective, Devices(1, 1, 1))
+
+
+@pytest.mark.parametrize("objective", [electra(), _WithLength()],
+                         ids=["two networks", "auxiliary loss"])
+@pytest.mark.parametrize("layout, microbatches", [
+    (Devices(2, 1, 2), 1), (Devices(1, 2, 1), 2)],
+    ids=["data 2, tensor 2", "fsdp 2, accumulation 2"])
+def test_layouts_agree(objective, layout, microbatches):
+  params, values = on_one_device(objective)
+  other_params, other_values = run(objective, layout, microbatches)
+  for path, value in params.items():
+    np.testing.assert_allclose(other_params[path], value, atol=2e-6,
+                               err_msg=path)
+  assert other_values == pytest.approx(values, rel=1e-5)
+
+
+def test_the_networks_name_heads_its_paths():
+  _, state = shape(electra())
+  heads = {path.partition("/")[0] for path in leaves(state.params)}
+  assert heads == {"encoder", "generator", "mlm", "detector"}
+
+
+def test_tables_know_every_network():
+  """Decay, rates of layers, LoRA's, frozen layers, those initialized anew."""
+  recipe, state = shape(electra())
+  layers = {name: model.num_hidden_layers
+            for name, model in recipe.networks.items()}
+  rates = Rates(Finetuning(frozen="^generator/", layer_decay=0.5).tables(
+      layers)).of(state.params)
+  assert not any(rate.any() for path, rate in rates.items()
+                 if path.startswith("generator/"))
+  assert rates["encoder/layers/output/bias"].tolist() == [0.25, 0.5]
+  assert rates["encoder/embeddings/norm/bias"].tolist() == [0.125]
+  assert rates["detector/kernel"].tolist() == [1.0]
+  anew = Finetuning(reinitialize_layers=1).reinitialized(layers)
+  assert anew == "^encoder/layers/1/|^generator/layers/1/"
+  lora = Lora()
+  grown = lora.grow(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype),
+                                 state.params), jax.random.key(0))
+  trained = Rates(lora.tables(layers)).of(grown)
+  for path, leaf in leaves(grown).items():
+    small = "lora_" in path or "layers" not in path and (
+        "embeddings" not in path)
+    assert bool(trained[path].any()) == small, path
+    for table in (DECAYED, *lora.tables(layers)):
+      assert [first_match(table, part) for part in expand(path, leaf)]
+
+
+def test_losses_of_blocks_are_named_parts_over_all_tokens():
+  recipe, state = shape(_WithLength())
+  batch = tiny.batch()
+  state = jax.jit(recipe.init)(np.int32(0), batch)
+  _, means = jax.jit(functools.partial(train_step, recipe))(state, batch)
+  total, weight = map(float, means["length_loss"])
+  assert weight == (batch["example_ids"] > 0).sum()
+  # Each vector leaves a norm, at its initial scale of 1.
+  assert total / weight == pytest.approx(1.0, abs=0.01)
+  values = weighted.summarize(means)
+  assert values["loss"] == pytest.approx(
+      values["mlm_loss"] + values["length_loss"])
+  _, parts, _ = jax.jit(functools.partial(row_losses, recipe))(state, batch)
+  assert float(parts["length"].total.sum()) == pytest.approx(total,
+                                                             rel=1e-5)
+  empty = {key: np.zeros_like(value) for key, value in batch.items()}
+  evaluated, _ = jax.jit(functools.partial(evaluation_step, recipe))(
+      state.params, empty)
+  assert evaluated["length_loss"] == (0.0, 0.0)
