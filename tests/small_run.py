@@ -7,8 +7,8 @@ import pathlib
 import jax
 import numpy as np
 
-from bert_jax.checkpoints.manager import history, state_at
 from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints.reading import read_manifests, read_state
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment, Run
@@ -83,8 +83,7 @@ def stored(workdir: pathlib.Path, run: Run,
   """The state that a run without a page saved, at a step or the latest."""
   shape = run.shape()
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return state_at(
-      workdir, max(history(workdir)) if step is None else step,
+  return read_state(
+      workdir, max(read_manifests(workdir)) if step is None else step,
       shape, jax.tree.map(lambda _: here, shape),
-      Manifest(run.experiment, "", run.prepared.tokenizer,
-            run.prepared.fingerprint))
+      Manifest.of_run(run))

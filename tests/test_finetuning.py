@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.checkpoints.manager import Checkpoint
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import Classification

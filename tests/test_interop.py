@@ -22,9 +22,10 @@ from safetensors.numpy import load_file, save_file
 from bert_jax import config
 from bert_jax.cli.main import main
 from bert_jax.analysis import describe
-from bert_jax.checkpoints import manager as checkpoints
-from bert_jax.checkpoints.manager import CheckpointManager, resolve
-from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints import reading as checkpoints
+from bert_jax.checkpoints.manager import CheckpointManager
+from bert_jax.checkpoints.manifest import Manifest, Progress
+from bert_jax.checkpoints.reading import resolve_experiment
 from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
@@ -514,10 +515,10 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   work, target = str(tmp_path / "work"), tmp_path / "exported"
   assert main(["import", str(source), "--workdir", work]) == 0
   assert "objective=similarity" in capsys.readouterr().out
-  saved = checkpoints.read(work)
-  resolved = resolve(Experiment(data=TextData(length=8)),
+  saved = checkpoints.read_checkpoint(work)
+  resolved = resolve_experiment(Experiment(data=TextData(length=8)),
                      [f"init_from={work}"])
-  assert resolved.model == saved.facts.experiment.model
+  assert resolved.model == saved.manifest.experiment.model
   assert main(["embed", work, "w1 w2 w3", "w4", "--normalize"]) == 0
   vectors = np.array([json.loads(line)["vector"] for line in
                       capsys.readouterr().out.splitlines()])
@@ -541,7 +542,7 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   assert main(["import", str(source), "--workdir", work]) == 1
   assert "holds a run already" in capsys.readouterr().err
   read = importer.read(str(target))
-  assert read.tokenizer.fingerprint == saved.facts.tokenizer.fingerprint
+  assert read.tokenizer.fingerprint == saved.manifest.tokenizer.fingerprint
 
 
 def test_the_card_says_what_the_run_recorded(tmp_path):
@@ -567,14 +568,15 @@ def run(folder, flat, objective, **options):
       *(f"{k}={v}" for k, v in options.items())])
   tokenizer = WordPieceTokenizer(path=str(
       vocabulary(folder) / "vocab.txt")).build(())
-  facts = Manifest(Experiment(model=model, objective=objective,
-                           data=TextData(length=10)), "", tokenizer, "x")
+  manifest = Manifest.create(Experiment(
+      model=model, objective=objective, data=TextData(length=10)), "",
+      tokenizer, "x")
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   state = TrainState(np.int32(4), np.int32(0), params, ())
   with CheckpointManager(folder / "run") as checkpoints:
-    checkpoints.save(jax.tree.map(jax.numpy.asarray, state), facts,
+    checkpoints.save(jax.tree.map(jax.numpy.asarray, state), manifest,
                      {"accuracy": 0.75},
-                     {"seconds": 1800.0, "devices": "8 x cpu"})
+                     Progress(seconds=1800.0, devices="8 x cpu"))
   return folder / "run"
 
 

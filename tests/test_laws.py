@@ -32,7 +32,6 @@ MOST_ROOMS, MOST_FLOORS, MOST_ARROWS, MEDIAN_LINES = 26, 13, 120, 130
 # Files over 300 lines, each with its reason.
 LONG = {
     "data/text/documents.py": "layouts of text files",
-    "checkpoints/manager.py": "all that Orbax is asked",
     "parallel/cost.py": "the traffic of each kind of axis",
     "distributed.py": "four ways in which processes find each other",
 }

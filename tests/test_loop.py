@@ -10,7 +10,7 @@ import pytest
 
 from bert_jax import config
 from bert_jax.analysis import embed, predict
-from bert_jax.checkpoints import manager as checkpoints
+from bert_jax.checkpoints import reading as checkpoints
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.config import UserError
 from bert_jax.data.sources import TableData
@@ -37,7 +37,7 @@ def pretrained(folder) -> pathlib.Path:
 def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
           **options) -> Experiment:
   return dataclasses.replace(Experiment(
-      model=checkpoints.read(pretrained).facts.experiment.model,
+      model=checkpoints.read_checkpoint(pretrained).manifest.experiment.model,
       init_from=str(pretrained), objective=objective,
       data=TableData(length=32, examples_per_row=4,
                      train=str(folder / "train.tsv"),
@@ -128,7 +128,7 @@ def test_finetuning_learns_and_predicts(
 
 
 def test_finetuning_starts_from_the_pretrained_parameters(pretrained):
-  saved = checkpoints.read(pretrained)
+  saved = checkpoints.read_checkpoint(pretrained)
   fresh = jax.tree.map(np.zeros_like, saved.params) | {
       "classifier": {"kernel": np.zeros((16, 2))}}
   params, missing = initialize.start_from(saved, fresh)
@@ -163,7 +163,7 @@ def test_tags_for_every_word(folder, tmp_path, pretrained):
 
 
 def test_embeddings_are_those_of_each_text_alone(pretrained):
-  saved = checkpoints.read(pretrained)
+  saved = checkpoints.read_checkpoint(pretrained)
   texts = ["red green", "old", "new warm cold dark light soft red"] * 4
   for pooling in ("mean", "cls", "pooled", "tokens"):
     together = embed.embed(saved, texts, pooling=pooling, layer=1)
@@ -193,7 +193,7 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
   with pytest.raises(KeyboardInterrupt):
     train.train(run, tmp_path, on_step=on_step)
   assert train.train(run, tmp_path, on_step=on_step).scores == {"accuracy": 0.5}
-  assert checkpoints.read(tmp_path).step == 2
+  assert checkpoints.read_checkpoint(tmp_path).step == 2
   lines = curve(tmp_path)
   assert [line["step"] for line in lines
           if "held_out/accuracy" in line] == [1, 2, 3, 4, 5]
@@ -202,15 +202,15 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
 
 
 def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
-  facts = checkpoints.read(pretrained).facts
-  facts = dataclasses.replace(facts, experiment=dataclasses.replace(
-      facts.experiment, best="accuracy"))
+  manifest = checkpoints.read_checkpoint(pretrained).manifest
+  manifest = dataclasses.replace(
+      manifest, changes=[*manifest.changes, "best=accuracy"])
   with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     for step, accuracy in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4)):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
-               facts, {"accuracy": accuracy}, {})
-  found = checkpoints.read(tmp_path)
+               manifest, {"accuracy": accuracy})
+  found = checkpoints.read_checkpoint(tmp_path)
   assert found.step == 2 and found.params == {"step": 2.0}
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
           if p.name.isdecimal()}
@@ -219,22 +219,22 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
     state = TrainState(np.int32(4), np.int32(0), {"step": np.float32(4)},
                        {"m": np.zeros(1)})
     for score, again in ((0.95, False), (0.95, True)):
-      out.save(state, facts, {"accuracy": score}, {}, again)
+      out.save(state, manifest, {"accuracy": score}, again=again)
       out.wait()
-      found = checkpoints.read(tmp_path)
+      found = checkpoints.read_checkpoint(tmp_path)
       assert found.step == (4 if again else 2)
-  assert found.scores == {"accuracy": 0.95}
+  assert found.manifest.scores == {"accuracy": 0.95}
   # Another that is only as good is not the best one.
   with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     for step, scores in ((5, {"accuracy": 0.95}), (6, {})):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
-               facts, scores, {})
-  assert checkpoints.read(tmp_path).step == 4
+               manifest, scores)
+  assert checkpoints.read_checkpoint(tmp_path).step == 4
   with (CheckpointManager(tmp_path, best="acuracy") as out,
         pytest.raises(UserError, match="did you mean 'accuracy'")):
-    out.save(TrainState(np.int32(5), np.int32(0), {}, {}), facts,
-             {"accuracy": 0.5}, {})
+    out.save(TrainState(np.int32(5), np.int32(0), {}, {}), manifest,
+             {"accuracy": 0.5})
 
 
 @pytest.mark.parametrize("metric, better", [

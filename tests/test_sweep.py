@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax.checkpoints.manager import read
+from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import TableData
@@ -72,9 +72,10 @@ def test_each_member_is_the_run_by_itself(eight, ended, folder):
 def test_the_best_can_be_used(ended, folder):
   best = max(ended, key=lambda outcome: LEAST_LOSS(outcome.scores))
   workdir = folder / "sweep" / "best"
-  saved = read(workdir)
+  saved = read_checkpoint(workdir)
   jax.tree.map(np.testing.assert_array_equal, saved.params, best.params)
-  assert best.member.configure(saved.facts.experiment) == saved.facts.experiment
+  experiment = saved.manifest.experiment
+  assert best.member.configure(experiment) == experiment
   exporter.export(workdir, folder / "exported", model_card.CardDetails())
   card = (folder / "exported" / "README.md").read_text()
   assert "shared with other members of a sweep" in card
@@ -111,7 +112,7 @@ def test_what_became_of_all_is_told(eight, ended, tmp_path, monkeypatch):
   kept = json.loads((tmp_path / "results.json").read_text(),
                     parse_constant=pytest.fail)["results"]
   assert [o["scores"]["loss"] for o in kept][:2] == [None, 0.1]
-  assert read(tmp_path / "best").facts.page == "experiment = 1"
+  assert read_checkpoint(tmp_path / "best").manifest.page == "experiment = 1"
   # What is finished is told again, and not done again.
   monkeypatch.setattr(eight, "train_group", pytest.fail)
   assert sweep.run(eight.run.experiment, tmp_path, 2) == told
@@ -143,7 +144,7 @@ def test_a_killed_sweep_goes_on_with_the_group_it_was_in(experiment, ended,
              key=lambda outcome: LEAST_LOSS(outcome.scores))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
                                  atol=1e-6),
-               read(tmp_path / "best").params, best.params)
+               read_checkpoint(tmp_path / "best").params, best.params)
   with pytest.raises(UserError, match="of other options"):
     train(4, evaluate_every=4)
 

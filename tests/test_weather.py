@@ -18,9 +18,10 @@ import pytest
 
 from bert_jax import config
 from bert_jax.checkpoints import files as files_lib
-from bert_jax.checkpoints import manager as checkpoints
+from bert_jax.checkpoints import reading as checkpoints
 from bert_jax.checkpoints.checksums import checksums
-from bert_jax.checkpoints.manager import CheckpointManager, history
+from bert_jax.checkpoints.manager import CheckpointManager
+from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.sources import TableData
@@ -129,7 +130,7 @@ def test_too_many_of_them_stop_the_run(folder, tmp_path):
     with pytest.raises(anomalies.NonFiniteError, match=(
         f"steps {step} to {step} .*--step {step}`")) as told:
       train.train(run, tmp_path)
-    saved = max(history(tmp_path))
+    saved = max(read_manifests(tmp_path))
     assert saved >= step and f"saved as step {saved}," in str(told.value)
     good = small_run.stored(tmp_path, compose(run), step - 1)
     equal(small_run.stored(tmp_path, compose(run), step).params, good.params)
@@ -199,7 +200,7 @@ def truncate(item: pathlib.Path) -> None:
 
 DAMAGES = {
     "bits of the parameters": lambda step: flip(step / "params"),
-    "bits of the facts": lambda step: flip(step / "facts"),
+    "bits of the manifest": lambda step: flip(step / "manifest"),
     "truncated": lambda step: truncate(step / "optimizer"),
     "half written": lambda step: shutil.rmtree(step / "optimizer")}
 
@@ -241,7 +242,7 @@ def test_what_reads_a_run_passes_a_damaged_checkpoint_over(cut_off, tmp_path):
   shutil.copytree(begun, tmp_path / "run")
   flip(tmp_path / "run" / "checkpoints" / "4" / "params")
   with pytest.warns(UserWarning, match="step 4 is damaged"):
-    assert checkpoints.read(tmp_path / "run").step == 2
+    assert checkpoints.read_checkpoint(tmp_path / "run").step == 2
 
 
 def test_nothing_is_begun_anew_over_damaged_checkpoints(cut_off, tmp_path):
@@ -358,11 +359,11 @@ def test_a_full_disk(folder, page, tmp_path):
   assert told.returncode == 1, told.stderr
   assert "No space left on device" in told.stderr
   assert "Traceback" not in told.stderr
-  assert checkpoints.read(copy / "run").step == 20
+  assert checkpoints.read_checkpoint(copy / "run").step == 20
   whole = config.override(
       config.load_page(str(page)).experiment, ["keep_checkpoints=1"])
   train.train(whole, copy / "run", page.read_text())
-  assert checkpoints.read(copy / "run").step == 80
+  assert checkpoints.read_checkpoint(copy / "run").step == 80
 
 
 def test_a_work_directory_that_cannot_be_written(page, tmp_path):
@@ -385,7 +386,7 @@ def test_sigterm_saves_and_the_run_goes_on(page, tmp_path):
   process.send_signal(signal.SIGTERM)
   _, told = process.communicate(timeout=60)
   assert process.returncode == 128 + signal.SIGTERM, told
-  step = checkpoints.read(tmp_path / "run").step
+  step = checkpoints.read_checkpoint(tmp_path / "run").step
   assert 12 <= step < 80 and f"saved at step {step} of 80" in told
   source = page.read_text()
   run = config.load_page(str(page)).experiment
@@ -471,7 +472,7 @@ def test_a_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
   run = pretraining(folder, budget="1h", save_every=5, evaluate_every=1000)
   pull_the_plug(run, tmp_path, 7)
   plan = json.loads((tmp_path / "budget.json").read_text())
-  used = history(tmp_path)[5]["progress"]["seconds"]
+  used = read_manifests(tmp_path)[5].progress.seconds
   assert used > 0
   with pytest.MonkeyPatch.context() as patch:
     # Whether there is time left is the clock's matter, see above.
@@ -480,8 +481,8 @@ def test_a_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
     result = train.train(run, tmp_path)
   assert json.loads((tmp_path / "budget.json").read_text()) == plan
   assert result.run.experiment.steps == plan["steps"] > 7
-  (last, about), = list(history(tmp_path).items())[-1:]
-  assert last == 6 and about["progress"]["seconds"] > used
+  (last, manifest), = list(read_manifests(tmp_path).items())[-1:]
+  assert last == 6 and manifest.progress.seconds > used
   assert curve(tmp_path)[-1]["step"] == 6
   assert "held_out/loss" in curve(tmp_path)[-1]
   assert not (tmp_path / "measured").exists()
@@ -491,4 +492,4 @@ def test_saves_by_the_minute(folder, tmp_path):
   train.train(
       pretraining(folder, save_minutes=1e-9, save_every=100,
                   keep_checkpoints=9), tmp_path)
-  assert list(history(tmp_path)) == [1, 2, 3, 4]
+  assert list(read_manifests(tmp_path)) == [1, 2, 3, 4]

@@ -33,7 +33,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from bert_jax.checkpoints.manager import read
+from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.reporting import jsonl, markdown
 from bert_jax.training.param_paths import leaves
 
@@ -206,7 +206,7 @@ def killed(run: Run, sign: str, spans: Mapping[str, float],
 def differences(run: Run, whole: Run) -> list[str]:
   """What a run has otherwise than the undisturbed one."""
   found = []
-  ours, theirs = (leaves(read(r.workdir).params)
+  ours, theirs = (leaves(read_checkpoint(r.workdir).params)
                   for r in (run, whole))
   if ours.keys() != theirs.keys():
     found.append("other parameters")

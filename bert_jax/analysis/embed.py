@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.checkpoints.manager import Checkpoint
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError, nearest
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled.classes import Classes
@@ -68,7 +68,7 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   Raises:
     UserError: no such layer or pooling, or no pooler was trained.
   """
-  experiment, tokenizer = saved.facts.experiment, saved.facts.tokenizer
+  experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
   model = experiment.objective.networks(experiment.model)["encoder"]
   layers = model.num_hidden_layers
   if not -layers - 1 <= layer <= layers:

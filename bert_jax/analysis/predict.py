@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from bert_jax import config, distributed
-from bert_jax.checkpoints import manager as checkpoints
-from bert_jax.checkpoints.manager import Checkpoint
+from bert_jax.checkpoints import reading as checkpoints
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.sources import Data, SquadData, TableData
@@ -17,11 +17,11 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
                ) -> dict[str, float]:
   """Scores of a run's network on its held-out data, or on what `overrides`
   name, as in data.evaluation=test.tsv."""
-  saved = checkpoints.read(workdir)
-  experiment = config.override(saved.facts.experiment, overrides)
+  saved = checkpoints.read_checkpoint(workdir)
+  experiment = config.override(saved.manifest.experiment, overrides)
   objective = experiment.objective
   prepared = _only_evaluated(experiment.data).prepare(
-      experiment.seed, saved.facts.tokenizer, objective.label_kind,
+      experiment.seed, saved.manifest.tokenizer, objective.label_kind,
       objective.labels)
   _agree(saved, experiment, prepared.evaluation)
   evaluator, params = load(saved, experiment.batch_size,
@@ -47,14 +47,14 @@ def predict_file(workdir: str, source: str, output: str,
   Returns:
     The number of examples.
   """
-  saved = checkpoints.read(workdir)
-  experiment = config.override(saved.facts.experiment, overrides)
+  saved = checkpoints.read_checkpoint(workdir)
+  experiment = config.override(saved.manifest.experiment, overrides)
   labeled = experiment.data.unlabeled(
       source, experiment.objective.label_kind, experiment.objective.labels)
   if distributed.first():
     labeled.check_output(output)
   rows = labeled.rows(
-      saved.facts.tokenizer, experiment.data.length,
+      saved.manifest.tokenizer, experiment.data.length,
       experiment.data.examples_per_row, seed=0, shuffle=False)
   _agree(saved, experiment, rows)
   evaluator, params = load(saved, experiment.batch_size, rows)

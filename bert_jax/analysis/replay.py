@@ -17,9 +17,9 @@ import numpy as np
 from rich.text import Text
 
 from bert_jax import config
-from bert_jax.checkpoints import manager as checkpoints
-from bert_jax.checkpoints.manager import read, state_at
+from bert_jax.checkpoints import reading as checkpoints
 from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints.reading import read_checkpoint, read_state
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled.base import kind_of
@@ -88,26 +88,26 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
     UserError: there is no such step, or the data is not what it was.
   """
   workdir = pathlib.Path(workdir)
-  history = checkpoints.history(workdir)
-  if not history:
+  manifests = checkpoints.read_manifests(workdir)
+  if not manifests:
     raise UserError(f"{workdir} holds no finished checkpoint that is whole, "
                     "which would tell what the run is.")
-  facts = Manifest.from_json(history[max(history)])
-  experiment = _laid_out(facts.experiment, overrides)
+  manifest = manifests[max(manifests)]
+  experiment = _laid_out(manifest.experiment, overrides)
   if not 1 <= step <= experiment.steps:
     raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to "
                     f"{experiment.steps}.")
-  run = compose(experiment, facts.tokenizer if experiment.init_from else None)
-  if run.prepared.fingerprint != facts.data_fingerprint:
+  run = compose(experiment,
+                manifest.tokenizer if experiment.init_from else None)
+  if run.prepared.fingerprint != manifest.data_fingerprint:
     raise UserError(
         f"The data of the run in {workdir} is not what it was (the "
-        "fingerprints differ), so that its batches cannot be had again; bring "
+        "fingerprints differ), so that its batches cannot be reproduced; bring "
         "the text or the tables back as they were.")
-  runner = lay_out(run)
-  skipped_steps = anomalies.skipped_steps(workdir)
-  state, origin = _before(workdir, run, runner, step, facts,
-                          sorted(s for s in history if s < step), skipped_steps,
-                          nearest)
+  runner, skipped_steps = lay_out(run), anomalies.skipped_steps(workdir)
+  state, origin = _before(workdir, run, runner, step, manifest,
+                          sorted(s for s in manifests if s < step),
+                          skipped_steps, nearest)
   return look(run, runner, state, step, origin, _logged(workdir, run, step),
               step in skipped_steps)
 
@@ -134,14 +134,14 @@ def _laid_out(experiment: Any, overrides: Sequence[str]) -> Any:
 
 
 def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
-            facts: Manifest, saved: Sequence[int],
+            manifest: Manifest, saved: Sequence[int],
             skipped_steps: frozenset[int],
             nearest: bool) -> tuple[TrainState, str]:
   """The state before a step, over a mesh, and words for where it is from."""
   start, state = 0, None
   for start in reversed(saved):
-    state = state_at(workdir, start, run.shape(), runner.shardings,
-                     facts)
+    state = read_state(workdir, start, run.shape(), runner.shardings,
+                       manifest)
     if state is not None:
       break
   origin = f"the checkpoint of step {start}"
@@ -149,7 +149,7 @@ def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
     start, origin = 0, "the first ones"
     source = run.experiment.init_from
     state = first_state(run, runner.shardings,
-                        read(source) if source else None)
+                        read_checkpoint(source) if source else None)
   again = step - 1 - start
   if not again:
     return state, origin

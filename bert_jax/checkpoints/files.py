@@ -1,17 +1,19 @@
-"""One checkpoint's folder: what lies in it, and whether that is whole.
+"""One checkpoint's folder: what it holds, and whether that is intact.
 
   STEP/params      the parameters
   STEP/optimizer   the rest of the TrainState
-  STEP/facts       what the run is, rank, progress, a checksum of every array,
+  STEP/manifest    what the run is, scores, progress, a checksum of every array,
                    and a digest of all that
 """
 
 import contextlib
-import functools
+import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,88 +27,99 @@ from bert_jax.config import UserError
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import TrainState
 
-# What TensorStore's threads say of arrays that nobody waits for any more.
-_HUSHED = ("Event loop is closed", "Encountered error while reading array",
-           "Encountered error while writing array")
+# What TensorStore's threads report of arrays that nobody waits for any more.
+_REPORTED_LATE = ("Event loop is closed", "Encountered error while reading",
+                  "Encountered error while writing")
 
 
 class Damaged(Exception):
   """What is there is not what was written."""
 
 
-def contents(state: TrainState,
-             about: dict[str, Any]) -> ocp.args.Composite:
-  """All that is saved of a state; `about` is JSON."""
-  about = about | {"checksums": checksums(state)}
+def folder(workdir: str | pathlib.Path) -> pathlib.Path:
+  """Of the checkpoints of a run."""
+  return pathlib.Path(workdir).absolute() / "checkpoints"
+
+
+def contents(state: TrainState, manifest: Manifest) -> ocp.args.Composite:
+  """All that is saved of a state."""
+  values = dataclasses.replace(manifest, checksums=checksums(state)).to_json()
   return ocp.args.Composite(
       params=ocp.args.PyTreeSave(state.params),
       optimizer=ocp.args.PyTreeSave(_without_params(state)),
-      facts=ocp.args.JsonSave(about | {"digest": _digest(about)}))
+      manifest=ocp.args.JsonSave(values | {"digest": _digest(values)}))
 
 
-def read_about(folder: pathlib.Path) -> dict[str, Any]:
-  """The facts, rank, progress and checksums.
-
-  Raises:
-    Damaged: they cannot be read, or are not what was written.
-    UserError: they were written by another version of this code.
+def read_manifest(folder: pathlib.Path) -> Manifest:
   """
-  with _damage_told(), _reader(ocp.JsonCheckpointHandler) as reader:
-    about = reader.restore(folder / "facts")
-  if "digest" not in about:
-    raise UserError(f"{folder} was written by another version of this code.")
-  if about.pop("digest") != _digest(about):
-    raise Damaged("the digest of the facts is wrong")
-  return about
+  Raises:
+    Damaged: it cannot be read, or is not what was written.
+    UserError: it was written by another version of this code.
+  """
+  with _reader(folder, ocp.JsonCheckpointHandler) as reader:
+    values = reader.restore(folder / "manifest")
+  digest = values.pop("digest", None)
+  try:
+    manifest = Manifest.from_json(values)
+  except (KeyError, TypeError):
+    raise UserError(
+        f"{folder} was written by another version of this code.") from None
+  if digest != _digest(values):
+    raise Damaged("the digest of the manifest is wrong")
+  return manifest
 
 
 def read_state(folder: pathlib.Path, shape: TrainState, shardings: TrainState,
-               facts: Manifest) -> tuple[TrainState, dict[str, Any]]:
-  """The state on the devices of `shardings`, unchecked, and what is about it.
+               expected: Manifest) -> tuple[TrainState, Manifest]:
+  """The state on the devices of `shardings`, unchecked, and its manifest.
 
   Raises:
     Damaged: it cannot be read.
-    UserError: it is another run's than `facts` say, or of another shape.
+    UserError: it is of another run than expected, or of another shape.
   """
-  about = read_about(folder)
-  check_same_run(about, facts)
-  with _damage_told(), _reader(ocp.PyTreeCheckpointHandler) as reader:
+  manifest = read_manifest(folder)
+  check_same_run(manifest, expected)
+  with _reader(folder, ocp.PyTreeCheckpointHandler) as reader:
     _check_shapes(reader, folder, shape)
-    params = reader.restore(folder / "params", args=_wanted(
+    params = reader.restore(folder / "params", args=_restore_args(
         shape.params, shardings.params))
-    rest = reader.restore(folder / "optimizer", args=_wanted(
+    rest = reader.restore(folder / "optimizer", args=_restore_args(
         _without_params(shape), _without_params(shardings)))
-  return TrainState(params=params, **rest), about
+  return TrainState(params=params, **rest), manifest
 
 
-def read_params(folder: pathlib.Path, about: dict[str, Any]) -> Any:
-  """The parameters alone, on the host, and checked; Damaged if they are."""
-  with _damage_told(), _reader(ocp.PyTreeCheckpointHandler) as reader:
+def read_params(folder: pathlib.Path, manifest: Manifest) -> Any:
+  """The parameters alone, on the host, and checked.
+
+  Raises:
+    Damaged: they are not what was written.
+  """
+  with _reader(folder, ocp.PyTreeCheckpointHandler) as reader:
     shape = reader.metadata(folder / "params").item_metadata.tree
     params = reader.restore(folder / "params", restore_args=jax.tree.map(
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shape,
         is_leaf=lambda x: hasattr(x, "shape")))
-  check({"params": params}, about)
+  check({"params": params}, manifest)
   return params
 
 
-def check(tree: Any, about: dict[str, Any]) -> None:
+def check(tree: Any, manifest: Manifest) -> None:
   """
   Args:
     tree: a state, or a part of it under the same paths.
-    about: what was saved with it.
+    manifest: saved with it.
 
   Raises:
     Damaged: an array is not what was saved; names it.
   """
   wrong = [path for path, value in checksums(tree).items()
-           if about["checksums"][path] != value]
+           if manifest.checksums[path] != value]
   if wrong:
     raise Damaged(f"the checksum of {wrong[0]} is wrong")
 
 
-def _digest(about: dict[str, Any]) -> str:
-  return hashlib.blake2b(json.dumps(about, sort_keys=True).encode(),
+def _digest(values: dict[str, Any]) -> str:
+  return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(),
                          digest_size=16).hexdigest()
 
 
@@ -114,7 +127,7 @@ def _without_params(state: TrainState) -> dict[str, Any]:
   return {"step": state.step, "seed": state.seed, "opt_state": state.opt_state}
 
 
-def _wanted(shape: Any, shardings: Any) -> ocp.args.PyTreeRestore:
+def _restore_args(shape: Any, shardings: Any) -> ocp.args.PyTreeRestore:
   target = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
       shape, shardings)
@@ -139,49 +152,68 @@ def _check_shapes(reader: ocp.Checkpointer, folder: pathlib.Path,
         + "\n  ".join(differing[:20]) + "\nGive another workdir.")
 
 
-def alone() -> ocp.options.MultiprocessingOptions:
-  """Each process reads by itself, and waits for no other.
+@contextlib.contextmanager
+def _reader(folder: pathlib.Path,
+            handler: Callable[..., Any]) -> Iterator[ocp.Checkpointer]:
+  """Reads for this process alone, which waits for no other: one may have failed
+  before it came here, and what is damaged for one may be intact for another.
 
-  One may have failed before it came here, and what is damaged for one may be
-  whole for another.
+  Raises:
+    UserError: a file is there, but cannot be opened.
+    Damaged: whatever else Orbax raises.
   """
+  _check_readable(folder)
   me = jax.process_index()
-  return ocp.options.MultiprocessingOptions(
+  alone = ocp.options.MultiprocessingOptions(
       primary_host=me, active_processes={me},
       barrier_sync_key_prefix=f"process_{me}")
-
-
-def _reader(handler: Callable[..., Any]) -> ocp.Checkpointer:
-  return ocp.Checkpointer(handler(multiprocessing_options=alone()),
-                          multiprocessing_options=alone())
-
-
-@contextlib.contextmanager
-def _damage_told() -> Iterator[None]:
-  """Turns whatever Orbax meets in damaged files into Damaged."""
-  hush_tensorstore()
   try:
-    yield
-  except (UserError, MemoryError):
-    raise
+    with quiet_orbax(), ocp.Checkpointer(
+        handler(multiprocessing_options=alone),
+        multiprocessing_options=alone) as reader:
+      yield reader
+  except (UserError, MemoryError, jax.errors.JaxRuntimeError):
+    raise  # The last: as when a device has too little memory.
   except Exception as error:
-    if "RESOURCE_EXHAUSTED" in str(error):  # Of a device's memory.
-      raise
     text = (str(error).splitlines() or [""])[0]
     raise Damaged(f"{type(error).__name__}: {text[:200]}") from None
 
 
-@functools.cache
-def hush_tensorstore() -> None:
-  """Keeps the tracebacks of TensorStore's threads from the terminal.
+def _check_readable(folder: pathlib.Path) -> None:
+  """What cannot be opened may be intact."""
+  for path in folder.rglob("*"):
+    try:
+      if path.is_file():
+        path.open("rb").close()
+    except FileNotFoundError:
+      pass  # The run that it belongs to has just removed it.
+    except OSError as error:
+      raise UserError(f"{path} cannot be read: {error.strerror}.") from None
 
-  After the first that meets damage or a full disk, whose error is raised, the
-  others go on for a while, and each prints that it is too late.
+
+@contextlib.contextmanager
+def quiet_orbax() -> Iterator[None]:
+  """Keeps from the terminal what Orbax and TensorStore also raise.
+
+  Orbax logs its exceptions as tracebacks, and TensorStore's threads, after the
+  first that meets damage or a full disk, each report that they are too late.
   """
-  hook = sys.unraisablehook
+  loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+  levels, hook = [logger.level for logger in loggers], sys.unraisablehook
 
-  def hushed(unraisable: Any) -> None:
-    if not str(unraisable.exc_value).startswith(_HUSHED):
+  def report(unraisable: Any) -> None:
+    if not str(unraisable.exc_value).startswith(_REPORTED_LATE):
       hook(unraisable)
 
-  sys.unraisablehook = hushed
+  for logger in loggers:
+    logger.setLevel(logging.CRITICAL)
+  sys.unraisablehook = report
+  try:
+    yield
+  except Exception:
+    time.sleep(0.2)  # Until the threads have reported.
+    raise
+  finally:
+    for logger, level in zip(loggers, levels):
+      logger.setLevel(level)
+    sys.unraisablehook = hook

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import deserialize
-from bert_jax.experiment import Experiment
+from bert_jax.experiment import Experiment, Run
+from bert_jax.metrics import selection
 
 # What may differ between the start of a run and its resumption. Microbatches
 # and layouts change the order of sums, the others nothing of the steps.
@@ -21,45 +23,109 @@ RESUMABLE = ("layout", "microbatches", "log_every", "keep_checkpoints",
 
 
 @dataclasses.dataclass(frozen=True)
+class Progress:
+  """What a run needs to resume, beside its state.
+
+  Attributes:
+    seconds: used until then.
+    evaluated: the state was, if it was due.
+    devices: that it ran on.
+    detector, stopping, window: states of AnomalyDetector and EarlyStopping,
+      and the sums since the last line of the log.
+  """
+
+  seconds: float = 0.0
+  evaluated: bool = True
+  devices: str = ""
+  detector: dict[str, Any] = dataclasses.field(default_factory=dict)
+  stopping: dict[str, Any] = dataclasses.field(default_factory=dict)
+  window: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
-  """What a checkpoint holds beside its arrays."""
+  """What a checkpoint holds beside its arrays; all of it is JSON.
 
-  experiment: Experiment
-  page: str  # the source of the config page; it may define choices
-  tokenizer: LoadedTokenizer
+  Attributes:
+    page: the source of the config page; it may define choices.
+    changes: of the experiment, from the defaults.
+    serialized_tokenizer: as `LoadedTokenizer.serialize`.
+    data_fingerprint: of what the run reads.
+    scores: of the evaluation of this state, if there was one.
+    rank: how good they are by the experiment's `best`.
+    progress: of the run.
+    checksums: of every array by its path.
+  """
+
+  page: str
+  changes: list[str]
+  serialized_tokenizer: dict[str, Any]
   data_fingerprint: str
-
-  def to_json(self) -> dict[str, Any]:
-    return {"page": self.page,
-            "changes": config.changes(Experiment(), self.experiment),
-            "tokenizer": self.tokenizer.serialize(),
-            "data_fingerprint": self.data_fingerprint}
+  scores: dict[str, float] = dataclasses.field(default_factory=dict)
+  rank: float = selection.WORST
+  progress: Progress = Progress()
+  checksums: dict[str, int] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def from_json(cls, facts: dict[str, Any]) -> "Manifest":
-    if facts["page"]:
-      config.run_page(facts["page"], "the page in the checkpoint")
-    return cls(config.override(Experiment(), facts["changes"]), facts["page"],
-               deserialize(facts["tokenizer"]), facts["data_fingerprint"])
+  def create(cls, experiment: Experiment, page: str,
+             tokenizer: LoadedTokenizer, data_fingerprint: str) -> "Manifest":
+    """Of a run, before anything is saved."""
+    return cls(page, config.changes(Experiment(), experiment),
+               tokenizer.serialize(), data_fingerprint)
+
+  @classmethod
+  def of_run(cls, run: Run, page: str = "") -> "Manifest":
+    return cls.create(run.experiment, page, run.prepared.tokenizer,
+                      run.prepared.fingerprint)
+
+  @functools.cached_property
+  def experiment(self) -> Experiment:
+    if self.page:
+      config.run_page(self.page, "the page in the checkpoint")
+    return config.override(Experiment(), self.changes)
+
+  @functools.cached_property
+  def tokenizer(self) -> LoadedTokenizer:
+    return deserialize(self.serialized_tokenizer)
+
+  def to_json(self) -> dict[str, Any]:
+    return {field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)} | {
+                "progress": dataclasses.asdict(self.progress)}
+
+  @classmethod
+  def from_json(cls, values: dict[str, Any]) -> "Manifest":
+    """
+    Raises:
+      TypeError: another version of this code has written it.
+    """
+    return cls(**values | {"progress": Progress(**values["progress"])})
 
 
-def check_same_run(old: dict[str, Any], new: Manifest) -> None:
+def order(rank: float, step: int) -> tuple[float, int]:
+  """What orders checkpoints: of equally good ones the first is the best, as
+  EarlyStopping has it, and of those that have no rank the last."""
+  return rank, step if rank == selection.WORST else -step
+
+
+def check_same_run(old: Manifest, new: Manifest) -> None:
   """
   Args:
-    old: `to_json` of what was begun.
-    new: what would go on.
+    old: of what was begun.
+    new: of what would resume it.
 
   Raises:
     UserError: they are different runs; says in what.
   """
   # The page first: its choices may have changed under the same names.
-  pages = list(_page_changes(old["page"], new.page))
+  pages = list(_page_changes(old.page, new.page))
   if pages:
     raise UserError(
         "The config page defines something else than when this run began:\n  "
         + "\n  ".join(pages) + "\nGive another workdir, or the page as it was.")
-  was, now = (config.options(experiment) for experiment in (
-      config.override(Experiment(), old["changes"]), new.experiment))
+  # Not `old.experiment`: the page's choices are those of now.
+  was, now = (config.options(config.override(Experiment(), manifest.changes))
+              for manifest in (old, new))
   differing = [
       f"{key}={now[key]} (was {was[key]})" if key in now and key in was
       else f"{key}={now[key]} (was not there)" if key in now
@@ -72,7 +138,7 @@ def check_same_run(old: dict[str, Any], new: Manifest) -> None:
         "This work directory holds another run, which the following would "
         f"change:\n  {chr(10).join(differing)}\nGive another workdir, or "
         "leave these as they were.")
-  if old["data_fingerprint"] != new.data_fingerprint:
+  if old.data_fingerprint != new.data_fingerprint:
     raise UserError("This work directory holds a run over other data (the "
                     "fingerprints differ); give another workdir.")
 

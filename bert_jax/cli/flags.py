@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 from bert_jax import config, distributed
-from bert_jax.checkpoints.manager import resolve
+from bert_jax.checkpoints.reading import resolve_experiment
 from bert_jax.experiment import Experiment
 
 
@@ -32,7 +32,7 @@ def page(parser: argparse.ArgumentParser) -> None:
 def of_page(options: argparse.Namespace) -> tuple[Experiment, config.Page]:
   """The overridden experiment, and the page that it is from."""
   found = config.load_page(options.page)
-  return resolve(found.experiment, options.overrides), found
+  return resolve_experiment(found.experiment, options.overrides), found
 
 
 def workdir(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ import rich.console
 
 from bert_jax import files
 from bert_jax.analysis import embed, predict, replay
-from bert_jax.checkpoints.manager import read
+from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.reporting import markdown
@@ -85,7 +85,7 @@ def _embed(options: argparse.Namespace) -> None:
       sys.stdin.read().splitlines() if text == "-" else [text])]
   if not texts:
     raise UserError("Give texts, or - to read one a line.")
-  vectors = embed.embed(read(options.workdir), texts,
+  vectors = embed.embed(read_checkpoint(options.workdir), texts,
                         layer=options.layer, pooling=options.pooling,
                         normalize=options.normalize)
   if not options.output:

@@ -3,7 +3,7 @@
 import pathlib
 from typing import Literal
 
-from bert_jax.checkpoints.manager import read
+from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.interop import hf_checkpoint, model_card
 from bert_jax.interop.model_card import CardDetails
 from bert_jax.training.param_paths import leaves
@@ -29,8 +29,8 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
       express, or a directory that is not empty.
   """
   workdir, directory = pathlib.Path(workdir), pathlib.Path(directory)
-  saved = read(workdir)
-  experiment, tokenizer = saved.facts.experiment, saved.facts.tokenizer
+  saved = read_checkpoint(workdir)
+  experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
   networks = experiment.objective.networks(experiment.model)
   model = networks.pop("encoder")
   roberta = (tokenizer.vocabulary.pair_separators == 2 if family == "auto"
@@ -46,6 +46,6 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
   hf_checkpoint.write(
         directory, options, tensors,
         tokenizer.directory(model.max_position_embeddings)
-        | {"README.md": model_card.write(saved, workdir, details, architecture,
+        | {"README.md": model_card.write(saved, details, architecture,
                                          directory.name).encode()})
   return architecture

@@ -8,8 +8,9 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from bert_jax.checkpoints.manager import CheckpointManager, history
+from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.data.sources import Data, SquadData, TableData, TextData
 from bert_jax.data.tokenizers import choices, hf_directory, wordpiece
@@ -53,17 +54,17 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
     UserError: there is a run already, or it cannot be written.
   """
   workdir = pathlib.Path(workdir)
-  if (workdir / "checkpoints").is_dir() and history(workdir):
+  if (workdir / "checkpoints").is_dir() and read_manifests(workdir):
     raise UserError(f"{workdir} holds a run already; give another workdir.")
   experiment = Experiment(
       model=imported.model, objective=imported.objective,
       data=_data(imported.objective, imported.model.max_position_embeddings))
-  facts = Manifest(experiment, "", imported.tokenizer,
-                f"imported from {imported.source}")
+  manifest = Manifest.create(experiment, "", imported.tokenizer,
+                             f"imported from {imported.source}")
   zero = jnp.zeros((), jnp.int32)
   state = TrainState(zero, zero, jax.tree.map(jnp.asarray, imported.params), ())
   with CheckpointManager(workdir) as checkpoints:
-    checkpoints.save(state, facts, {}, {"seconds": 0.0})
+    checkpoints.save(state, manifest)
   return experiment
 
 

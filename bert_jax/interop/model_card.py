@@ -5,12 +5,9 @@ What is not known says so: "not recorded".
 
 import dataclasses
 import json
-import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 from bert_jax import config
-from bert_jax.checkpoints.manager import Checkpoint, history
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.experiment import Experiment, workload
 from bert_jax.reporting import markdown
 
@@ -36,25 +33,23 @@ class CardDetails:
   limits: str = _told("known ones, beside those that the run shows")
 
 
-def write(saved: Checkpoint, workdir: pathlib.Path, details: CardDetails,
+def write(saved: Checkpoint, details: CardDetails,
           architecture: str, name: str) -> str:
   """
   Args:
     saved: the network.
-    workdir: of the run.
     details: by the user.
     architecture: the class of `transformers`.
     name: the title.
   """
-  experiment = saved.facts.experiment
-  progress = history(workdir)[saved.step]["progress"]
+  experiment = saved.manifest.experiment
   return "\n\n".join([
       _header(saved, details, architecture),
       f"# {name}",
       _summary(saved, architecture),
       "## Use\n\n" + _use(architecture, experiment),
       "## Training\n\n" + markdown.table(
-          ["", ""], _training(saved, progress, details)),
+          ["", ""], _training(saved, details)),
       "## Scores\n\n" + _scores(saved),
       "## Known limits\n\n" + "\n".join(_limits(saved, details)),
       "## Options\n\nDifferent from BERT-base as published:\n\n```\n"
@@ -68,26 +63,26 @@ def _header(saved: Checkpoint, details: CardDetails, architecture: str) -> str:
     fields["license"] = details.license
   if details.language:
     fields["language"] = details.language
-  kind = saved.facts.experiment.objective.label_kind
+  kind = saved.manifest.experiment.objective.label_kind
   use = _USES[kind] if kind in _USES else (
       "feature-extraction" if architecture.endswith("Model") else "fill-mask")
   if not architecture.endswith("ForNextSentencePrediction"):  # It has no name.
     fields["pipeline_tag"] = use
-  if kind in _USES and saved.scores:
+  if kind in _USES and saved.manifest.scores:
     fields["model-index"] = [{
         "name": "bert-jax", "results": [{
             "task": {"type": use},
             "dataset": {"name": details.data or UNKNOWN,
                         "type": details.data or UNKNOWN},
             "metrics": [{"type": name, "value": value}
-                        for name, value in saved.scores.items()]}]}]
+                        for name, value in saved.manifest.scores.items()]}]}]
   return "\n".join(["---", *(f"{k}: {json.dumps(v, ensure_ascii=False)}"
                              for k, v in fields.items()), "---"])
 
 
 def _summary(saved: Checkpoint, architecture: str) -> str:
-  model = saved.facts.experiment.model
-  objective = saved.facts.experiment.objective
+  model = saved.manifest.experiment.model
+  objective = saved.manifest.experiment.objective
   labels = (f" Labels: {', '.join(objective.labels)}." if objective.labels
             else "")
   return (f"`{architecture}`: {model.num_hidden_layers} layers of "
@@ -111,16 +106,15 @@ def _use(architecture: str, experiment: Experiment) -> str:
           "```")
 
 
-def _training(saved: Checkpoint, progress: Mapping[str, Any],
-              details: CardDetails) -> list[list[str]]:
-  experiment = saved.facts.experiment
+def _training(saved: Checkpoint, details: CardDetails) -> list[list[str]]:
+  experiment = saved.manifest.experiment
   optimizer, schedule = experiment.optimizer, experiment.schedule
   rows = [
       ["data", details.data or UNKNOWN],
       ["license of the data", details.data_license or UNKNOWN],
       ["started from", experiment.init_from or "random parameters"]]
   if not saved.step:  # Imported: nothing is known of how it was trained.
-    return [*rows[:2], ["came from", saved.facts.data_fingerprint],
+    return [*rows[:2], ["came from", saved.manifest.data_fingerprint],
             *([what, UNKNOWN] for what in ("steps", "tokens", "FLOPs",
                                            "devices", "hours"))]
   positions = saved.step * experiment.batch_size * experiment.data.length
@@ -131,18 +125,18 @@ def _training(saved: Checkpoint, progress: Mapping[str, Any],
        f"padding: {UNKNOWN}"],
       ["FLOPs", f"{saved.step * workload(experiment).flops:.3g} of matrix "
        "products, padding counted"],
-      ["devices", progress["devices"]],
-      ["hours", f"{progress['seconds'] / 3600:.2f} by the clock"],
+      ["devices", saved.manifest.progress.devices],
+      ["hours", f"{saved.manifest.progress.seconds / 3600:.2f} by the clock"],
       ["optimizer", f"{optimizer.choice_name}, peak rate "
        f"{schedule.learning_rate:g}, {schedule.choice_name} schedule"],
       ["seed", str(experiment.seed)],
-      ["fingerprint of the data", saved.facts.data_fingerprint]]
+      ["fingerprint of the data", saved.manifest.data_fingerprint]]
 
 
 def _scores(saved: Checkpoint) -> str:
-  if not saved.scores:
+  if not saved.manifest.scores:
     return f"Scores: {UNKNOWN}."
-  experiment = saved.facts.experiment
+  experiment = saved.manifest.experiment
   options = config.options(experiment)
   held = [f"{key}={options[key]}" for key in (
       "data", "data.text", "data.train", "data.evaluation",
@@ -154,14 +148,14 @@ def _scores(saved: Checkpoint) -> str:
           if experiment.evaluation_batches else "every example once")
   return markdown.table(
       ["held out", "value"],
-      [[n, f"{v:.6g}"] for n, v in saved.scores.items()]) + (
+      [[n, f"{v:.6g}"] for n, v in saved.manifest.scores.items()]) + (
           f"\n\nProtocol: {selected}; {part}; {', '.join(held)}. One seed: "
           f"{experiment.seed}, so nothing is known of how much the scores "
           "change from seed to seed.")
 
 
 def _limits(saved: Checkpoint, details: CardDetails) -> list[str]:
-  experiment, found = saved.facts.experiment, []
+  experiment, found = saved.manifest.experiment, []
   if details.limits:
     found.append(f"* {details.limits}")
   positions = experiment.model.max_position_embeddings

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax.checkpoints.manager import Checkpoint
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader, spec
 from bert_jax.data.batches.rows import Rows
@@ -109,9 +109,9 @@ def load(checkpoint: Checkpoint, batch_size: int,
     UserError: the parameters lack a part that the objective needs.
   """
   mesh, params = make_mesh(), checkpoint.params
-  plain = recipe(dataclasses.replace(checkpoint.facts.experiment,
+  plain = recipe(dataclasses.replace(checkpoint.manifest.experiment,
                                      adapter=NoAdapter()),
-                 checkpoint.facts.tokenizer.vocabulary)
+                 checkpoint.manifest.tokenizer.vocabulary)
   _check_complete(plain, params, rows)
   devices = row_devices(mesh)
   return (Evaluator(plain, -(-batch_size // devices) * devices, mesh),

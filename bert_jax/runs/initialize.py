@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bert_jax.checkpoints.manager import Checkpoint
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax import distributed
 from bert_jax.data.batches import loader

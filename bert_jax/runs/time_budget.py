@@ -72,9 +72,9 @@ def _measure(run: Run, folder: pathlib.Path) -> _Costs:
     last = time.monotonic()
   first, again = (_seconds(lambda: evaluator.evaluate_run(state.params, run))
                   for _ in range(2))
-  manifest = Manifest(experiment, "", run.prepared.tokenizer, "")
+  manifest = Manifest.of_run(run)
   with CheckpointManager(folder) as checkpoints:
-    saving = _seconds(lambda: (checkpoints.save(state, manifest, {}, {}),
+    saving = _seconds(lambda: (checkpoints.save(state, manifest),
                                checkpoints.wait()))
   if distributed.first():
     shutil.rmtree(folder)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bert_jax import config, distributed
-from bert_jax.checkpoints.manager import (
-    Checkpoint, CheckpointManager, read)
-from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints.manager import CheckpointManager
+from bert_jax.checkpoints.manifest import Manifest, Progress
+from bert_jax.checkpoints.reading import Checkpoint, read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.parallel.layouts import Runner
@@ -55,8 +55,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
   run, source = _compose(experiment, workdir)
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
     run = within_budget(run, workdir, clock)
-  manifest = Manifest(run.experiment, page, run.prepared.tokenizer,
-                      run.prepared.fingerprint)
+  manifest = Manifest.of_run(run, page)
   with CheckpointManager(workdir, experiment.keep_checkpoints,
                          experiment.best) as checkpoints:
     attempt = _Attempt(workdir, run, manifest, source, checkpoints, clock)
@@ -74,8 +73,8 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
             f"`bert-jax replay {workdir} --step {error.first}` shows the first "
             "of their batches.", error.first) from error
   if experiment.best:
-    best = read(workdir)
-    result = Result(best.scores, best.params, result.run)
+    best = read_checkpoint(workdir)
+    result = Result(best.manifest.scores, best.params, result.run)
   if distributed.first():
     plots.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
   return result
@@ -86,8 +85,9 @@ def _compose(experiment: Experiment,
   """The run, the same on all processes, and what it starts from."""
   try:
     _make(workdir)
-    source = read(experiment.init_from) if experiment.init_from else None
-    run = compose(experiment, source and source.facts.tokenizer)
+    source = (read_checkpoint(experiment.init_from)
+              if experiment.init_from else None)
+    run = compose(experiment, source and source.manifest.tokenizer)
   except UserError as error:
     distributed.assert_equal({}, str(error))
     raise
@@ -133,34 +133,31 @@ class _Attempt:
     stopping = EarlyStopping(experiment.best, experiment.patience)
     restored = self.checkpoints.restore(
         self.run.shape(), runner.shardings, self.manifest, notes.append)
-    progress = restored.progress if restored else {
-        "seconds": 0.0, "evaluated": True, "window": {}, "detector": {},
-        "stopping": {}}
-    self.clock.load_state(progress["seconds"])
-    detector.load_state(progress["detector"])
-    stopping.load_state(progress["stopping"])
+    progress = restored.manifest.progress if restored else Progress()
+    self.clock.load_state(progress.seconds)
+    detector.load_state(progress.detector)
+    stopping.load_state(progress.stopping)
     state = restored.state if restored else first_state(
         self.run, runner.shardings, self.source, notes.append)
     start = int(state.step)
     with StepLog(self.workdir, experiment.steps, experiment.log_every,
                  experiment.batch_size, detector, start,
-                 progress["window"]) as log:
+                 progress.window) as log:
       for note in notes:
         log.note(note)
 
       def save(step: int, state: TrainState, scores: Sequence[Scores],
                better: Sequence[bool], again: bool = False) -> None:
         self.checkpoints.save(
-            state, self.manifest, dict(scores[0]) if scores else {}, {
-                "seconds": self.clock.used(), "evaluated": bool(scores),
-                "detector": detector.state(), "stopping": stopping.state(),
-                "window": log.window(), "devices": distributed.devices()},
-            again)
+            state, self.manifest, scores[0] if scores else {}, Progress(
+                self.clock.used(), evaluated=bool(scores),
+                devices=distributed.devices(), detector=detector.state(),
+                stopping=stopping.state(), window=log.window()), again)
         self.clock.saved()
 
       job = self._job(runner, stopping, save)
       scores = []
-      if not progress["evaluated"] and start % experiment.evaluate_every == 0:
+      if not progress.evaluated and start % experiment.evaluate_every == 0:
         scores, better = evaluate_step(job, start, state, log)
         if any(better):
           save(start, state, scores, better, again=True)

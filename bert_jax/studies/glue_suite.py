@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bert_jax import files
-from bert_jax.checkpoints.manager import read
+from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.labeled import glue
 from bert_jax.data.labeled.base import LabeledSet
@@ -154,7 +154,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   results = task_sweep.train(
       folder, lambda scores: _value(scores, task.metrics[0]), suite.page,
       _mismatched(suite, name, task_sweep.run))
-  _submit(suite, name, task_sweep.run, read(folder / "best").params)
+  _submit(suite, name, task_sweep.run, read_checkpoint(folder / "best").params)
   labeled = task_sweep.run.prepared.labeled
   result = provenance | {
       "metrics": task.metrics,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.checkpoints.manager import CheckpointManager
-from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints.manifest import Manifest, Progress
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run
 from bert_jax.files import write_text
@@ -75,13 +75,11 @@ def save(result: MemberResult, run: Run, workdir: pathlib.Path,
   shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
   state = TrainState(np.int32(result.step), run.seed(),
                      jax.tree.map(jnp.asarray, result.params), ())
-  facts = Manifest(run.experiment, page, run.prepared.tokenizer,
-                run.prepared.fingerprint)
+  devices = (f"{jax.device_count()} x {jax.devices()[0].device_kind}, shared "
+             "with other members of a sweep")
   with CheckpointManager(workdir) as checkpoints:
-    checkpoints.save(state, facts, dict(result.scores), {
-        "seconds": result.seconds,
-        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}, "
-        "shared with other members of a sweep"})
+    checkpoints.save(state, Manifest.of_run(run, page), result.scores,
+                     Progress(seconds=result.seconds, devices=devices))
 
 
 def write(path: pathlib.Path, results: Sequence[MemberResult],

@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from bert_jax import config, files
-from bert_jax.checkpoints.manager import resolve
+from bert_jax.checkpoints.reading import resolve_experiment
 from bert_jax.data.labeled.tags import Tags
 from bert_jax.data.pretraining.corpus import Splits
 from bert_jax.data.sources import CodeWordsData
@@ -44,7 +44,7 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
                  for name in ("quickstart", "quickstart_long"))
   train_lib.train(short.experiment, workdir / "short", short.source)
   pretrained = train_lib.train(
-      resolve(long.experiment, [f"init_from={workdir}/short"]),
+      resolve_experiment(long.experiment, [f"init_from={workdir}/short"]),
       workdir / "long", long.source)
   unigram = unigram_loss(pretrained.run.prepared.corpus)
   loss = pretrained.scores["mlm_loss"]
@@ -55,7 +55,7 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
   results = {"lexicon": [lexicon(task.data)]}
   for name, from_scratch in (("from scratch", True), ("pretrained", False)):
     results[name] = [train_lib.train(
-        resolve(task, [
+        resolve_experiment(task, [
  f"init_from={workdir}/long", f"seed={seed}",
  f"from_scratch={from_scratch}"]),
         workdir / f"{name.replace(' ', '_')}_{seed}").scores[SCORE]

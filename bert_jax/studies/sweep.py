@@ -15,7 +15,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import config
-from bert_jax.checkpoints.manager import read
+from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.metrics.selection import rank
@@ -98,10 +98,10 @@ class Sweep:
       UserError: it cannot be run, or not as a sweep.
     """
     _check(experiment)
-    self._source = (read(experiment.init_from)
+    self._source = (read_checkpoint(experiment.init_from)
                     if experiment.init_from else None)
     self.run = compose(members[0].configure(experiment),
-                       self._source and self._source.facts.tokenizer)
+                       self._source and self._source.manifest.tokenizer)
     self.members = list(members)
     self.provenance = provenance(experiment, members)
     devices = jax.local_devices()

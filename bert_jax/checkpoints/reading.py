@@ -1,0 +1,109 @@
+"""Reading the checkpoints of a run, which may be running."""
+
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from bert_jax import config
+from bert_jax.checkpoints import files
+from bert_jax.checkpoints.files import Damaged
+from bert_jax.checkpoints.manifest import Manifest, order
+from bert_jax.config import UserError
+from bert_jax.experiment import Experiment
+from bert_jax.metrics import selection
+from bert_jax.training.step import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """A checkpoint as read.
+
+  Attributes:
+    params: on the host; those of the plain network, an adapter being merged.
+  """
+
+  params: Any
+  manifest: Manifest
+  step: int
+
+
+def read_checkpoint(workdir: str | pathlib.Path) -> Checkpoint:
+  """The checkpoint that a run is used by: its best, or else its latest.
+
+  A damaged one is passed over, with a warning.
+
+  Raises:
+    UserError: there is none.
+  """
+  manifests = read_manifests(workdir)
+  best = manifests and manifests[max(manifests)].experiment.best
+  for step in sorted(manifests, reverse=True, key=lambda s: order(
+      manifests[s].rank if best else selection.WORST, s)):
+    manifest = manifests[step]
+    try:
+      params = files.read_params(files.folder(workdir) / str(step), manifest)
+    except Damaged as error:
+      _warn_of_damage(workdir, step, error)
+    else:
+      params = manifest.experiment.adapter.merge(params)
+      return Checkpoint(jax.device_get(params), manifest, step)
+  raise UserError(f"{workdir} holds no finished checkpoint that is intact.")
+
+
+def read_manifests(workdir: str | pathlib.Path) -> dict[int, Manifest]:
+  """Of each finished checkpoint, by step.
+
+  Nothing is changed there, so that a run may continue at the same time.
+
+  Raises:
+    UserError: there is no folder of checkpoints.
+  """
+  folder, manifests = files.folder(workdir), {}
+  if not folder.is_dir():
+    raise UserError(f"{workdir} holds no checkpoints; give the work directory "
+                    "of a run.")
+  for step in sorted(ocp.utils.checkpoint_steps(folder)):
+    try:
+      manifests[step] = files.read_manifest(folder / str(step))
+    except Damaged as error:
+      _warn_of_damage(workdir, step, error)
+  return manifests
+
+
+def read_state(workdir: str | pathlib.Path, step: int, shape: TrainState,
+               shardings: TrainState, manifest: Manifest) -> TrainState | None:
+  """The state of a step, on the devices of `shardings`; None, and a warning,
+  where it is damaged. Nothing is changed in the directory."""
+  try:
+    state, saved = files.read_state(files.folder(workdir) / str(step), shape,
+                                    shardings, manifest)
+    files.check(state, saved)
+  except Damaged as error:
+    _warn_of_damage(workdir, step, error)
+    return None
+  return state
+
+
+def _warn_of_damage(directory: str | pathlib.Path, step: int,
+                    error: Damaged) -> None:
+  warnings.warn(f"{directory}: the checkpoint of step {step} is damaged and "
+                f"was passed over ({error})", stacklevel=3)
+
+
+def resolve_experiment(experiment: Experiment,
+                       overrides: Sequence[str] = ()) -> Experiment:
+  """The overridden experiment, on the network of its `init_from`, if any.
+
+  Overrides of the network's options hold there too.
+  """
+  experiment = config.override(experiment, overrides)
+  if not experiment.init_from:
+    return experiment
+  model = read_checkpoint(experiment.init_from).manifest.experiment.model
+  return config.override(dataclasses.replace(experiment, model=model),
+                         [o for o in overrides if o.startswith("model.")])
