@@ -37,8 +37,8 @@ DEVICES = 4  # of all processes together
 def plain(folder: pathlib.Path, **options) -> Experiment:
   """Plain gradients: Adam would blow up what rounding does to those of zero."""
   return small_run.pretraining(folder, **{
-      "optimizer": Sgd(), "schedule": ConstantSchedule(0.1, 0.0), "steps": 6,
-      **options})
+      "layout": MeshLayout(), "optimizer": Sgd(),
+      "schedule": ConstantSchedule(0.1, 0.0), "steps": 6, **options})
 
 
 def task(folder: pathlib.Path, **options) -> Experiment:

@@ -14,6 +14,7 @@ from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment, Run
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.mlm import MlmNsp
+from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.reporting import jsonl
 from bert_jax.runs import train
 from bert_jax.training.optimizers import BertAdam
@@ -41,8 +42,18 @@ def write(folder: pathlib.Path) -> None:
     (folder / f"{name}.tsv").write_text("\n".join(lines) + "\n")
 
 
+@dataclasses.dataclass(frozen=True)
+class FirstDevices(MeshLayout):
+  """Over the first devices only."""
+
+  count: int = 1
+
+  def devices(self):
+    return jax.devices()[:self.count]
+
+
 def pretraining(folder: pathlib.Path, **options) -> Experiment:
-  """Whose program is compiled once, however many steps it has."""
+  """On one device; compiled once, however many steps it has."""
   return dataclasses.replace(
       Experiment(
           model=BertConfig(hidden_size=16, num_hidden_layers=1,
@@ -51,8 +62,14 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
           data=TextData(length=32, text=str(folder / "text.txt"),
                         tokenizer=WordPieceTokenizer(vocab_size=60),
                         held_out_percent=20.0), optimizer=BertAdam(),
-          schedule=ConstantSchedule(1e-2, 0.0), steps=4, batch_size=8,
+          schedule=ConstantSchedule(1e-2, 0.0), layout=FirstDevices(),
+          steps=4, batch_size=8,
           evaluate_every=2, save_every=2, log_every=1), **options)
+
+
+def equal(a, b) -> None:
+  """Bit for bit."""
+  jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, (a, b)))
 
 
 class Pulled(Exception):

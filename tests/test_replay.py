@@ -23,7 +23,6 @@ from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.regression import Regression
-from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.reporting import jsonl
 from bert_jax.runs import train
 from bert_jax.runs.initialize import first_state
@@ -31,6 +30,7 @@ from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import row_losses, train_step
 from tests import tiny
+from tests.small_run import FirstDevices
 
 WORDS = "red green blue tall short old new warm cold dark light soft".split()
 MODEL = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -45,8 +45,8 @@ def pretraining(folder: pathlib.Path) -> Experiment:
                     tokenizer=WordPieceTokenizer(vocab_size=60),
                     held_out_percent=20.0),
       optimizer=BertAdam(), schedule=ConstantSchedule(1e-2, 0.0), steps=4,
-      batch_size=8, save_every=2, evaluate_every=4, evaluation_batches=1,
-      log_every=1)
+      batch_size=8, layout=FirstDevices(), save_every=2, evaluate_every=4,
+      evaluation_batches=1, log_every=1)
 
 
 @pytest.fixture(scope="module")
@@ -174,12 +174,6 @@ def task(folder: pathlib.Path, objective, **columns) -> Experiment:
                      columns=Columns(label="label", **columns)))
 
 
-class OneDevice(MeshLayout):
-
-  def devices(self):
-    return jax.devices()[:1]
-
-
 @pytest.mark.parametrize("objective, columns, pattern", [
     (Classification(), {"text": "a", "pair": "b"},
      r"\n  [01] \(classifier [\d.]+\): \w+.* \| \w+"),
@@ -193,7 +187,7 @@ def test_every_objective_has_a_text(folder, objective, columns, pattern):
     objective = config.load_page(f"ablations/{objective}").experiment.objective
   run = compose(task(folder, objective, **columns) if columns else
                 dataclasses.replace(pretraining(folder), objective=objective))
-  runner = OneDevice().build(run.recipe, run.shape(), 8, run.row())
+  runner = FirstDevices().build(run.recipe, run.shape(), 8, run.row())
   text = str(replay.text(replay.look(
       run, runner, first_state(run, runner.shardings, None), 1), 8))
   assert re.search(pattern, text), text

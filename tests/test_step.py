@@ -12,6 +12,7 @@ from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.step import evaluation_step, train_step
 from tests import tiny
+from tests.small_run import FirstDevices
 
 
 def run(layout, microbatches: int = 1, steps: int = 2):
@@ -28,19 +29,13 @@ def run(layout, microbatches: int = 1, steps: int = 2):
           weighted.summarize(weighted.merge([jax.device_get(pairs)])))
 
 
-class OneDevice(MeshLayout):
-
-  def devices(self):
-    return jax.devices()[:1]
-
-
 @functools.cache
 def one_device():
-  return run(OneDevice())
+  return run(FirstDevices())
 
 
 @pytest.mark.parametrize("layout, microbatches", [
-    (OneDevice(), 4), (MeshLayout(1, 8, 1), 1), (MeshLayout(2, 2, 2), 2),
+    (FirstDevices(), 4), (MeshLayout(1, 8, 1), 1), (MeshLayout(2, 2, 2), 2),
     (PmapLayout(), 2), (ShardMapLayout(), 2)],
     ids=["accumulation 4", "fsdp 8", "2 x 2 x 2, accumulation 2",
          "pmap 8, accumulation 2",

@@ -1,0 +1,145 @@
+"""Steps that are not finite, and spikes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.checkpoints.manager import CheckpointManager
+from bert_jax.checkpoints.reading import read_manifests
+from bert_jax.data.batches import loader
+from bert_jax.experiment import compose
+from bert_jax.objectives.mlm import Mlm
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
+from bert_jax.runs import anomalies, train
+from bert_jax.training.optimizers import BertAdam
+from tests import small_run, tiny
+from tests.small_run import curve, equal, pretraining, pull_the_plug
+
+
+@dataclasses.dataclass(frozen=True)
+class Ill(Mlm):
+  """The loss of a batch grows by so many times for each row whose tokens' sum
+  can be divided by `divisor`."""
+
+  divisor: int = 31
+  times: float = float("nan")
+
+  def corrupt(self, batch, keys_B, vocabulary):
+    ill_B = batch["input_ids"].sum(axis=1) % self.divisor == 0
+    return super().corrupt(batch, keys_B, vocabulary) | {"ill": ill_B}
+
+  def losses(self, logits, batch):
+    more = jnp.sum(jnp.where(batch["ill"], self.times, 0.0))
+    return {name: total + more * total
+            for name, total in super().losses(logits, batch).items()}
+
+
+def sums(experiment) -> np.ndarray:
+  """Of the tokens of each step's rows."""
+  rows = compose(experiment).prepared.train
+  return np.stack([
+      loader.batch(rows, experiment.batch_size, step)["input_ids"].sum(axis=1)
+      for step in range(experiment.steps)])
+
+
+def ill_steps(sums_XB: np.ndarray, divisor: int) -> list[int]:
+  return [int(i) + 1 for i in np.flatnonzero(
+      (sums_XB % divisor == 0).any(axis=1))]
+
+
+@pytest.mark.parametrize("layout, microbatches", [
+    (MeshLayout(8, 1, 1), 2), (MeshLayout(2, 2, 2), 1), (PmapLayout(), 2),
+    (ShardMapLayout(), 1)],
+    ids=["accumulation", "2 x 2 x 2", "pmap, accumulation", "shard_map"])
+def test_non_finite_step_changes_nothing(layout, microbatches):
+  """Where one row of the batch, of one device and microbatch, is ill."""
+  batch = tiny.batch()
+  sum_B = batch["input_ids"].sum(axis=1)
+  alone = next(i for i, s in enumerate(sum_B) if (sum_B % s == 0).sum() == 1)
+  recipe = tiny.recipe(Ill(divisor=int(sum_B[alone])), BertAdam(), microbatches)
+  shape = jax.eval_shape(recipe.init, np.int32(0), batch)
+  runner = layout.build(recipe, shape, tiny.BATCH, batch)
+  first = jax.jit(recipe.init, out_shardings=runner.shardings)(
+      np.int32(0), batch)
+  before = jax.device_get(first)
+  state, pairs = runner.step(first, runner.put(batch))
+  after, pairs = jax.device_get(state), jax.device_get(pairs)
+  equal((after.params, after.opt_state), (before.params, before.opt_state))
+  assert int(after.step) == 1 and float(pairs["skipped"][0]) == 1
+  assert not any(np.any(x) for name, pair in pairs.items()
+                 if name != "skipped" for x in pair)
+  well = {**batch, "input_ids": batch["input_ids"].copy()}
+  well["input_ids"][alone, 1] += 1
+  state, pairs = runner.step(state, runner.put(well))
+  assert float(jax.device_get(pairs)["skipped"][0]) == 0
+  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params,
+                       jax.device_get(state.params))
+  assert all(jax.tree.leaves(moved)), moved
+
+
+def test_non_finite_steps_are_skipped(folder, tmp_path):
+  """As if their batches had been left out from the beginning."""
+  run = pretraining(folder, objective=Ill(), steps=12, evaluate_every=12)
+  ill = ill_steps(sums(run), 31)
+  assert 1 <= len(ill) <= 6
+  skipping = train.train(run, tmp_path / "skipping")
+  (tmp_path / "other").mkdir()
+  for step in ill:
+    anomalies.skip_step(tmp_path / "other", step)
+  equal(skipping.params, train.train(run, tmp_path / "other").params)
+  lines = {line["step"]: line for line in curve(tmp_path / "skipping")
+           if "train/learning_rate" in line}
+  assert [s for s, line in lines.items() if "train/skipped" in line] == ill
+  assert not any("train/skipped" in line for line in curve(tmp_path / "other"))
+
+
+def test_too_many_non_finite_steps_stop_the_run(folder, tmp_path):
+  run = pretraining(folder, objective=Ill(), steps=12, evaluate_every=12,
+                    save_every=1, keep_checkpoints=12, max_nonfinite_steps=1)
+  ill = ill_steps(sums(run), 31)
+  for step in ill:
+    with pytest.raises(anomalies.NonFiniteError, match=(
+        f"steps {step} to {step} .*--step {step}`")) as told:
+      train.train(run, tmp_path)
+    saved = max(read_manifests(tmp_path))
+    assert saved >= step and f"saved as step {saved}," in str(told.value)
+    good = small_run.stored(tmp_path, compose(run), step - 1)
+    equal(small_run.stored(tmp_path, compose(run), step).params, good.params)
+  train.train(run, tmp_path)
+
+
+def test_spike_rolls_back_and_skips_the_batch(folder, tmp_path, capsys):
+  run = pretraining(folder, steps=75, save_every=20, evaluate_every=75)
+  tokens = sums(run)
+  divisor, ill = next(
+      (divisor, ill) for divisor in range(211, 999, 2)
+      if (ill := ill_steps(tokens, divisor)) and 62 < ill[0] < 70)
+  run = dataclasses.replace(run, objective=Ill(divisor=divisor, times=1e3),
+                            spike_deviations=20.0)
+  # What was seen before a stop counts.
+  pull_the_plug(run, tmp_path / "rolled", 61)
+  rolled = train.train(run, tmp_path / "rolled")
+  assert anomalies.skipped_steps(tmp_path / "rolled") == set(ill)
+  assert f"at step {ill[0]}" in capsys.readouterr().err
+  (tmp_path / "other").mkdir()
+  for step in ill:
+    anomalies.skip_step(tmp_path / "other", step)
+  equal(rolled.params, train.train(run, tmp_path / "other").params)
+  assert curve(tmp_path / "rolled") == curve(tmp_path / "other")
+
+
+def test_repeated_spikes_stop_the_run(tmp_path):
+  seen = anomalies.AnomalyDetector(max_nonfinite_steps=10, deviations=5.0)
+  pairs = lambda loss: {"mlm_loss": (loss, 1.0), "skipped": (0.0, 1.0)}
+  for step in range(1, 100):
+    seen.update(step, pairs(1.0 + step % 2))
+  with pytest.raises(anomalies.Spike, match="loss 9 at step 100"):
+    seen.update(100, pairs(9.0))
+  with CheckpointManager(tmp_path) as checkpoints:
+    train._roll_back(tmp_path, checkpoints, anomalies.Spike(100, 9.0, 1.5), 1)
+    with pytest.raises(anomalies.NonFiniteError,
+                       match="step 101.* skipped already"):
+      train._roll_back(tmp_path, checkpoints, anomalies.Spike(101, 9.0, 1.5), 1)

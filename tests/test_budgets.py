@@ -1,0 +1,87 @@
+"""Budgets of tokens, FLOPs and time; saves by the minute."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bert_jax.checkpoints.reading import read_manifests
+from bert_jax.config import UserError
+from bert_jax.data.batches import loader
+from bert_jax.data.sources import TableData
+from bert_jax.data.tokenizers.choices import WordPieceTokenizer
+from bert_jax.experiment import compose, workload
+from bert_jax.objectives.classification import Classification
+from bert_jax.runs import train
+from bert_jax.runs.clock import Clock
+from tests.small_run import curve, pretraining, pull_the_plug
+
+
+def test_budget_of_tokens_or_flops_sets_the_steps(folder):
+  # Of short examples, so that much of a row is padding.
+  run = pretraining(
+      folder, budget="2e3tokens", batch_size=4, objective=Classification(),
+      data=TableData(length=32, examples_per_row=1,
+                     tokenizer=WordPieceTokenizer(vocab_size=60),
+                     train=str(folder / "train.tsv"),
+                     evaluation=str(folder / "dev.tsv")))
+  steps = compose(run).experiment.steps
+  rows = compose(run).prepared.train
+  tokens = sum(np.count_nonzero(loader.batch(rows, 4, step)["example_ids"])
+               for step in range(steps))
+  assert 0.9 * 2e3 < tokens < 1.1 * 2e3
+  run = dataclasses.replace(compose(run).experiment, budget="1e9flops")
+  each = workload(run).flops
+  assert compose(run).experiment.steps == int(1e9 / each) > 1
+
+
+@pytest.mark.parametrize("options, told", [
+    (dict(budget="20 parsecs"), "budget=20 parsecs: a number and one of s, "),
+    (dict(budget="1h", epochs=2.0), "one of them"),
+    (dict(budget="10tokens"), "not enough: a step takes")])
+def test_invalid_budget_is_explained(folder, options, told):
+  with pytest.raises(UserError, match=told):
+    compose(pretraining(folder, **options))
+
+
+def test_clock_counts_earlier_processes():
+  now = [100.0]
+  clock = Clock(save_minutes=1.0, now=lambda: now[0])
+  clock.load_state(50.0)
+  clock.load_state(70.0)  # A roll back, to a checkpoint of this process.
+  clock.limit(150.0)
+  now[0] += 59.0
+  assert clock.used() == 109.0
+  assert not clock.save_due() and not clock.should_stop()
+  now[0] += 41.0
+  assert clock.should_stop() and clock.save_due()
+  clock.saved()
+  assert not clock.save_due()
+
+
+def test_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
+  run = pretraining(folder, budget="1h", save_every=5, evaluate_every=1000)
+  pull_the_plug(run, tmp_path, 7)
+  plan = json.loads((tmp_path / "budget.json").read_text())
+  used = read_manifests(tmp_path)[5].progress.seconds
+  assert used > 0
+  with pytest.MonkeyPatch.context() as patch:
+    # Whether there is time left is the clock's matter, see above.
+    patch.setattr(Clock, "should_stop",
+                  lambda clock: clock.used() > used + 1e-3)
+    result = train.train(run, tmp_path)
+  assert json.loads((tmp_path / "budget.json").read_text()) == plan
+  assert result.run.experiment.steps == plan["steps"] > 7
+  (last, manifest), = list(read_manifests(tmp_path).items())[-1:]
+  assert last == 6 and manifest.progress.seconds > used
+  assert curve(tmp_path)[-1]["step"] == 6
+  assert "held_out/loss" in curve(tmp_path)[-1]
+  assert not (tmp_path / "measured").exists()
+
+
+def test_save_minutes_saves_by_time(folder, tmp_path):
+  train.train(
+      pretraining(folder, save_minutes=1e-9, save_every=100,
+                  keep_checkpoints=9), tmp_path)
+  assert list(read_manifests(tmp_path)) == [1, 2, 3, 4]

@@ -1,0 +1,163 @@
+"""Checkpoints that are damaged, or of another run."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from bert_jax import config
+from bert_jax.checkpoints import files as files_lib
+from bert_jax.checkpoints import reading
+from bert_jax.checkpoints.checksums import checksums
+from bert_jax.config import UserError
+from bert_jax.experiment import compose
+from bert_jax.runs import train
+from tests import small_run
+from tests.small_run import equal, pretraining, pull_the_plug
+
+
+@pytest.fixture(scope="module")
+def cut_off(folder, tmp_path_factory):
+  """A run whose plug was pulled at step 5, with checkpoints of 2 and 4, and
+  what it comes to when nothing happens."""
+  folder_of_runs = tmp_path_factory.mktemp("cut_off")
+  run = pretraining(folder, steps=6)
+  pull_the_plug(run, folder_of_runs / "run", 5)
+  return run, folder_of_runs / "run", train.train(
+      run, folder_of_runs / "whole").params
+
+
+def flip(item: pathlib.Path) -> None:
+  """A bit in the middle of every file of data."""
+  for path in [*item.rglob("d/*"), *item.glob("metadata")]:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def truncate(item: pathlib.Path) -> None:
+  for path in item.rglob("d/*"):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+DAMAGES = {
+    "bits of the parameters": lambda step: flip(step / "params"),
+    "bits of the manifest": lambda step: flip(step / "manifest"),
+    "truncated": lambda step: truncate(step / "optimizer"),
+    "half written": lambda step: shutil.rmtree(step / "optimizer")}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
+  run, begun, params = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  damage(tmp_path / "run" / "checkpoints" / "4")
+  equal(train.train(run, tmp_path / "run").params, params)
+  told = capsys.readouterr().err
+  assert "damaged/4; resuming from step 2" in told
+  assert (tmp_path / "run" / "damaged" / "4").is_dir()
+  for step in (4, 6):
+    found = small_run.stored(tmp_path / "run", compose(run), step)
+    assert int(found.step) == step
+
+
+def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path,
+                                                         capsys):
+  """Though every file can be read."""
+  run, begun, params = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  read = []
+
+  def sums_of_other_bits(tree):
+    read.append(tree)
+    return {path: value ^ (len(read) == 1 and path.endswith("pooler/kernel"))
+            for path, value in checksums(tree).items()}
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(files_lib, "checksums", sums_of_other_bits)
+    equal(train.train(run, tmp_path / "run").params, params)
+  assert "damaged/4; resuming from step 2" in capsys.readouterr().err
+
+
+def test_reading_passes_over_a_damaged_checkpoint(cut_off, tmp_path):
+  run, begun, _ = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  flip(tmp_path / "run" / "checkpoints" / "4" / "params")
+  with pytest.warns(UserWarning, match="step 4 is damaged"):
+    assert reading.read_checkpoint(tmp_path / "run").step == 2
+
+
+def test_only_damaged_checkpoints_are_refused(cut_off, tmp_path):
+  run, begun, _ = cut_off
+  shutil.copytree(begun, tmp_path / "run")
+  folder = tmp_path / "run" / "checkpoints"
+  for step in ("2", "4"):
+    flip(folder / step / "params")
+  before = files(folder)
+  told = r"(?s)left as they are.*step 4: .*step 2"
+  with pytest.raises(UserError, match=told):
+    train.train(run, tmp_path / "run")
+  assert files(folder) == before
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+  return {str(p.relative_to(folder)): p.read_bytes()
+          for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("changed, told", [
+    (lambda r: dataclasses.replace(r, seed=1), r"seed=1 \(was 0\)"),
+    (lambda r: config.override(r, ["model.hidden_size=32"]),
+     r"model.hidden_size=32 \(was 16\)"),
+    (lambda r: config.override(r, ["objective=mlm"]),
+     r"objective=mlm \(was mlm_nsp\)"),
+    (lambda r: config.override(r, ["data.held_out_percent=50"]),
+     r"data.held_out_percent=50.0 \(was 20.0\)")],
+    ids=["seed", "size", "objective", "data"])
+def test_another_run_is_refused(cut_off, changed, told):
+  run, begun, _ = cut_off
+  before = files(begun / "checkpoints")
+  with pytest.raises(UserError, match=told):
+    train.train(changed(run), begun)
+  assert files(begun / "checkpoints") == before
+
+
+def test_another_architecture_is_refused(cut_off):
+  run, begun, _ = cut_off
+  wider = compose(config.override(run, ["model.hidden_size=32"]))
+  told = (r"encoder/layers/attention/key/kernel: "
+          r"\(1, 16, 2, 8\) there, \(1, 32, 2, 16\) here")
+  with pytest.MonkeyPatch.context() as patch, pytest.raises(
+      UserError, match=told):
+    patch.setattr(files_lib, "check_same_run", lambda *_: None)
+    small_run.stored(begun, wider)
+
+
+PAGE = """
+import dataclasses
+from bert_jax.objectives.mlm import Mlm
+
+# A word.
+@dataclasses.dataclass(frozen=True)
+class Scaled(Mlm):
+  def losses(self, logits, batch):
+    return {k: 2.0 * v for k, v in super().losses(logits, batch).items()}
+
+experiment = None
+"""
+
+
+def test_changed_page_is_refused_unless_only_words_changed(folder, tmp_path):
+
+  def of_page(page: str):
+    config.run_page(page, "page")
+    return config.override(pretraining(folder), ["objective=scaled"])
+
+  pull_the_plug(of_page(PAGE), tmp_path, 3, PAGE)
+  with pytest.raises(UserError, match=r"(?s)-.* 2.0 \* v.*\+.* 3.0 \* v"):
+    other = PAGE.replace("2.0", "3.0")
+    train.train(of_page(other), tmp_path, other)
+  other = PAGE.replace("# A word.", "# Another.")
+  train.train(of_page(other), tmp_path, other)

@@ -1,0 +1,111 @@
+"""Full disks and signals, met by the command; other devices."""
+
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from bert_jax import config
+from bert_jax.checkpoints.reading import read_checkpoint
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout
+from bert_jax.runs import train
+from bert_jax.training.optimizers import Sgd
+from tests import small_disk
+from tests.small_run import (
+    FirstDevices, curve, equal, pretraining, pull_the_plug)
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def page(folder) -> pathlib.Path:
+  path = folder / "page.py"
+  path.write_text(textwrap.dedent(f"""
+      import pathlib
+      from tests.small_run import pretraining
+
+      experiment = pretraining(pathlib.Path({str(folder)!r}), steps=80,
+                               evaluate_every=40, save_every=20,
+                               log_every=7)
+      """))
+  return path
+
+
+def command(page: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
+  return [sys.executable, "-m", "bert_jax", "pretrain", str(page),
+          "--workdir", str(workdir), *more]
+
+
+def test_full_disk_keeps_what_was_saved(folder, page, tmp_path):
+  """What was saved before stays, and the run goes on where there is room."""
+  disk, copy = tmp_path / "disk", tmp_path / "copy"
+  # After the first checkpoint there is room for lines, not for another one.
+  fill = (f"until [ -d {disk}/run/checkpoints/20 ]; do sleep .02; done; "
+          f"cat /dev/zero > {disk}/rest; truncate -s -100K {disk}/rest")
+  told = subprocess.run(
+      [*small_disk.prefix(disk, megabytes=4), "sh", "-c",
+       f'({fill}) 2> /dev/null & "$@"; code=$?; rm {disk}/rest; '
+       f'cp -r {disk} {copy}; exit $code', "sh",
+       *command(page, disk / "run", "keep_checkpoints=1")],
+      cwd=ROOT, capture_output=True, text=True)
+  assert told.returncode == 1, told.stderr
+  assert "No space left on device" in told.stderr
+  assert "Traceback" not in told.stderr
+  assert read_checkpoint(copy / "run").step == 20
+  whole = config.override(
+      config.load_page(str(page)).experiment, ["keep_checkpoints=1"])
+  train.train(whole, copy / "run", page.read_text())
+  assert read_checkpoint(copy / "run").step == 80
+
+
+def test_read_only_workdir_is_explained(page, tmp_path):
+  disk = tmp_path / "disk"
+  told = subprocess.run(
+      [*small_disk.prefix(disk, megabytes=1, read_only=True),
+       *command(page, disk / "run")], cwd=ROOT, capture_output=True, text=True)
+  assert told.returncode == 1
+  assert f"{disk}/run cannot be written to: Read-only file" in told.stderr
+  assert "Traceback" not in told.stderr
+
+
+def test_sigterm_saves_and_the_run_resumes(page, tmp_path):
+  process = subprocess.Popen(command(page, tmp_path / "run"), cwd=ROOT,
+                             stderr=subprocess.PIPE, text=True)
+  lines = tmp_path / "run" / "metrics.jsonl"
+  while not lines.exists() or lines.read_text().count("\n") < 2:
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  _, told = process.communicate(timeout=60)
+  assert process.returncode == 128 + signal.SIGTERM, told
+  step = read_checkpoint(tmp_path / "run").step
+  assert 12 <= step < 80 and f"saved at step {step} of 80" in told
+  source = page.read_text()
+  run = config.load_page(str(page)).experiment
+  equal(train.train(run, tmp_path / "run", source).params,
+        train.train(run, tmp_path / "whole", source).params)
+  assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+
+
+def test_run_resumes_on_other_devices(folder, tmp_path):
+  """8 -> 4 -> 8 by pmap."""
+  first, *runs, last = [
+      pretraining(folder, steps=6, layout=layout, optimizer=Sgd())
+      for layout in (MeshLayout(), FirstDevices(1, 4, 1, count=4),
+                     PmapLayout())]
+  for step, run in zip((3, 5), (first, *runs)):
+    pull_the_plug(run, tmp_path / "moved", step)
+  moved = train.train(last, tmp_path / "moved").params
+  whole = train.train(first, tmp_path / "whole").params
+  # As parts of the largest update, which clipping makes of the order of 1.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+               *map(jax.device_get, (moved, whole)))
+  for a, b in zip(curve(tmp_path / "moved"), curve(tmp_path / "whole"),
+                  strict=True):
+    assert a == pytest.approx(b, rel=1e-5)
