@@ -35,28 +35,27 @@ class Experiment:
     budget: what the run may take, as 20min, 2h, 3e15flops or 2e6tokens;
       schedule, evaluations and saves fit inside.
     batch_size: rows of the global batch.
-    examples_per_batch: so many examples a step on average, where several share
-      a
-      row: `batch_size` becomes the number of rows that hold them; None: as
+    examples_per_batch: examples a step on average, where several share a row:
+      `batch_size` becomes the number of rows that hold them; None: as
       `batch_size` says.
     microbatches: parts of a batch that go through the network in turn.
     evaluate_every, save_every: in steps; both also happen at the end.
-    save_minutes: saves also after so much time, None: by steps alone.
+    save_minutes: saves also by time; None: by steps alone.
     evaluation_batches: of the held-out set at most; None: all of it.
     keep_checkpoints: how many of the latest checkpoints are kept.
-    max_nonfinite_steps: so many steps in a row whose loss or gradients are not
-      finite end the run; fewer are skipped.
-    spike_deviations: where the loss is so many standard deviations above its
-      running mean, the run goes back to the last checkpoint and leaves that
-      batch out; 0: never.
+    max_nonfinite_steps: stop after this many consecutive steps whose loss or
+      gradients are not finite; fewer are skipped.
+    spike_deviations: where the loss is this many standard deviations above its
+      running mean, the run rolls back to the last checkpoint and skips that
+      batch; 0: never.
     best: the metric whose best checkpoint is kept and used too, as
       "accuracy" or "loss"; "": the last one is used.
-    patience: so many evaluations in a row that are no better in `best` end the
-      run, whose schedule is as it was; None: they do not.
+    patience: stop after this many consecutive evaluations without improvement
+      of `best`; the schedule stays that of all steps; None: never.
     init_from: work directory of a run whose network, tokenizer and parameters
       this one starts from.
-    from_scratch: take network and tokenizer of `init_from`, but draw the
-      parameters anew: the baseline that a pretraining has to beat.
+    from_scratch: take network and tokenizer of `init_from`, but newly
+      initialized parameters: the baseline that a pretraining has to beat.
   """
 
   model: BertConfig = BertConfig()

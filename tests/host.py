@@ -2,7 +2,7 @@
 
   python -m tests.host FOLDER PORT PROCESSES PROCESS SCENARIO...
 
-What each scenario finds goes to FOLDER/PROCESSES_PROCESS.json.
+The answers of the scenarios go to FOLDER/PROCESSES_PROCESS.json.
 """
 
 import dataclasses
@@ -20,16 +20,18 @@ import numpy as np
 from bert_jax import distributed
 from bert_jax.analysis import predict
 from bert_jax.config import UserError
+from bert_jax.data.batches import loader
 from bert_jax.data.sources import TableData
 from bert_jax.experiment import Experiment
+from bert_jax.metrics import weighted
 from bert_jax.objectives.classification import Classification
-from bert_jax.parallel.layouts import MeshLayout
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
 from bert_jax.parallel.mesh import AXES, collect, local_rows, share
 from bert_jax.runs import loop, train
 from bert_jax.training.optimizers import Sgd
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.schedules import ConstantSchedule
-from tests import small_run
+from tests import small_run, tiny
 
 DEVICES = 4  # of all processes together
 
@@ -58,21 +60,21 @@ def arrays(params: Any) -> dict[str, Any]:
           for path, x in leaves(collect(params, mesh)).items()}
 
 
-def found(result: train.Result) -> dict[str, Any]:
+def outputs(result: train.Result) -> dict[str, Any]:
   return {"scores": result.scores, "params": arrays(result.params)}
 
 
 def finetune(folder: pathlib.Path) -> Any:
   """Each process has a part of every large parameter."""
   workdir = folder / "two_task"
-  trained = found(
+  trained = outputs(
       train.train(task(folder, layout=MeshLayout(1, 4, 1)), workdir))
   count = predict.predict_file(str(workdir), str(folder / "dev.tsv"),
                                str(folder / "two_task.tsv"))
   return trained | {"count": count}
 
 
-def go_on(folder: pathlib.Path) -> str:
+def resume(folder: pathlib.Path) -> str:
   """From where one process stopped, until another process is asked to."""
 
   def on_step(step: int) -> None:
@@ -84,21 +86,40 @@ def go_on(folder: pathlib.Path) -> str:
                 folder / "legs", on_step=on_step)
   except loop.Stopped as stopped:
     return str(stopped)
-  return "went on to the end"
+  return "ran to the end"
 
 
 def rows(folder: pathlib.Path) -> Any:
-  """The rows of each process, and whether the batch made of them is whole."""
-  answer, whole = {}, np.arange(24.0).reshape(8, 3)
+  """The rows of each process, and whether they make up the batch."""
+  answer, batch = {}, np.arange(24.0).reshape(8, 3)
   devices = np.array(jax.devices())
   for name, order, shape in (("in turn", [0, 2, 1, 3], (2, 2, 1)),
                              ("shared", [0, 1, 2, 3], (1, 1, 4)),
                              ("across", [0, 2, 1, 3], (2, 1, 2))):
     mesh = jax.sharding.Mesh(devices[order].reshape(shape), AXES)
     local = local_rows(mesh, 8)
-    shared = share(mesh, {"x": whole[local]})
+    shared = share(mesh, {"x": batch[local]})
     answer[name] = local.tolist()
-    np.testing.assert_array_equal(collect(shared, mesh)["x"], whole)
+    np.testing.assert_array_equal(collect(shared, mesh)["x"], batch)
+  return answer
+
+
+def steps(folder: pathlib.Path) -> Any:
+  """Two steps by each layout that has the state on every device."""
+  recipe, answer = tiny.recipe(), {}
+  first = tiny.batch()
+  shape = jax.eval_shape(recipe.init, np.int32(3), first)
+  for layout in (PmapLayout(), ShardMapLayout()):
+    runner = layout.build(recipe, shape, tiny.BATCH, first)
+    state = jax.jit(recipe.init, out_shardings=runner.shardings)(
+        np.int32(3), first)
+    for step in range(2):
+      rows = loader.batch(tiny.rows(), tiny.BATCH, step,
+                          runner.rows(tiny.BATCH))
+      state, sums = runner.step(state, runner.put(rows))
+    means = weighted.summarize(weighted.merge([jax.device_get(sums)]))
+    answer[layout.choice_name] = {"scores": means,
+                                  "params": arrays(state.params)}
   return answer
 
 

@@ -102,10 +102,10 @@ def test_too_many_non_finite_steps_stop_the_run(folder, tmp_path):
   ill = ill_steps(sums(run), 31)
   for step in ill:
     with pytest.raises(anomalies.NonFiniteError, match=(
-        f"steps {step} to {step} .*--step {step}`")) as told:
+        f"steps {step} to {step} .*--step {step}`")) as error:
       train.train(run, tmp_path)
     saved = max(read_manifests(tmp_path))
-    assert saved >= step and f"saved as step {saved}," in str(told.value)
+    assert saved >= step and f"saved as step {saved}," in str(error.value)
     good = small_run.stored(tmp_path, compose(run), step - 1)
     equal(small_run.stored(tmp_path, compose(run), step).params, good.params)
   train.train(run, tmp_path)

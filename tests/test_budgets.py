@@ -36,12 +36,12 @@ def test_budget_of_tokens_or_flops_sets_the_steps(folder):
   assert compose(run).experiment.steps == int(1e9 / each) > 1
 
 
-@pytest.mark.parametrize("options, told", [
+@pytest.mark.parametrize("options, message", [
     (dict(budget="20 parsecs"), "budget=20 parsecs: a number and one of s, "),
     (dict(budget="1h", epochs=2.0), "one of them"),
     (dict(budget="10tokens"), "not enough: a step takes")])
-def test_invalid_budget_is_explained(folder, options, told):
-  with pytest.raises(UserError, match=told):
+def test_invalid_budget_is_explained(folder, options, message):
+  with pytest.raises(UserError, match=message):
     compose(pretraining(folder, **options))
 
 

@@ -26,7 +26,7 @@ def cut_off(folder, tmp_path_factory):
   run = pretraining(folder, steps=6)
   pull_the_plug(run, folder_of_runs / "run", 5)
   return run, folder_of_runs / "run", train.train(
-      run, folder_of_runs / "whole").params
+      run, folder_of_runs / "full").params
 
 
 def flip(item: pathlib.Path) -> None:
@@ -55,12 +55,12 @@ def test_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
   shutil.copytree(begun, tmp_path / "run")
   damage(tmp_path / "run" / "checkpoints" / "4")
   equal(train.train(run, tmp_path / "run").params, params)
-  told = capsys.readouterr().err
-  assert "damaged/4; resuming from step 2" in told
+  note = capsys.readouterr().err
+  assert "damaged/4; resuming from step 2" in note
   assert (tmp_path / "run" / "damaged" / "4").is_dir()
   for step in (4, 6):
-    found = small_run.stored(tmp_path / "run", compose(run), step)
-    assert int(found.step) == step
+    state = small_run.stored(tmp_path / "run", compose(run), step)
+    assert int(state.step) == step
 
 
 def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path,
@@ -96,8 +96,8 @@ def test_only_damaged_checkpoints_are_refused(cut_off, tmp_path):
   for step in ("2", "4"):
     flip(folder / step / "params")
   before = files(folder)
-  told = r"(?s)left as they are.*step 4: .*step 2"
-  with pytest.raises(UserError, match=told):
+  message = r"(?s)left as they are.*step 4: .*step 2"
+  with pytest.raises(UserError, match=message):
     train.train(run, tmp_path / "run")
   assert files(folder) == before
 
@@ -107,7 +107,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
           for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("changed, told", [
+@pytest.mark.parametrize("changed, message", [
     (lambda r: dataclasses.replace(r, seed=1), r"seed=1 \(was 0\)"),
     (lambda r: config.override(r, ["model.hidden_size=32"]),
      r"model.hidden_size=32 \(was 16\)"),
@@ -116,10 +116,10 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
     (lambda r: config.override(r, ["data.held_out_percent=50"]),
      r"data.held_out_percent=50.0 \(was 20.0\)")],
     ids=["seed", "size", "objective", "data"])
-def test_another_run_is_refused(cut_off, changed, told):
+def test_another_run_is_refused(cut_off, changed, message):
   run, begun, _ = cut_off
   before = files(begun / "checkpoints")
-  with pytest.raises(UserError, match=told):
+  with pytest.raises(UserError, match=message):
     train.train(changed(run), begun)
   assert files(begun / "checkpoints") == before
 
@@ -127,10 +127,10 @@ def test_another_run_is_refused(cut_off, changed, told):
 def test_another_architecture_is_refused(cut_off):
   run, begun, _ = cut_off
   wider = compose(config.override(run, ["model.hidden_size=32"]))
-  told = (r"encoder/layers/attention/key/kernel: "
+  message = (r"encoder/layers/attention/key/kernel: "
           r"\(1, 16, 2, 8\) there, \(1, 32, 2, 16\) here")
   with pytest.MonkeyPatch.context() as patch, pytest.raises(
-      UserError, match=told):
+      UserError, match=message):
     patch.setattr(files_lib, "check_same_run", lambda *_: None)
     small_run.stored(begun, wider)
 

@@ -26,11 +26,11 @@ def result(rate_scores: dict[float, list[float | None]],
       for seed, score in enumerate(scores)]}
 
 
-def test_of_several_rates_the_best_median_is_told():
-  found = result({1e-5: [0.99, 0.6, 0.6], 1e-4: [0.7, 0.8, 0.9],
+def test_table_shows_the_rate_of_the_best_median():
+  rates = result({1e-5: [0.99, 0.6, 0.6], 1e-4: [0.7, 0.8, 0.9],
                   1e-3: [0.95, None, None]})
-  assert glue_suite.chosen_rate(found) == 1e-4
-  table = glue_suite.table({"MRPC": found})
+  assert glue_suite.chosen_rate(rates) == 1e-4
+  table = glue_suite.table({"MRPC": rates})
   f1, accuracy, mean = (line.split("|")[1:-1]
                         for line in table.splitlines()[2:])
   assert [cell.strip() for cell in f1] == [
@@ -39,14 +39,14 @@ def test_of_several_rates_the_best_median_is_told():
   assert [cell.strip() for cell in mean][:4] == ["mean of 1", "", "", "80.0"]
 
 
-def test_what_diverged_is_not_chosen():
+def test_diverged_rate_is_not_chosen():
   """Its constant prediction may score as well as that of others."""
-  found, lost = result({1e-4: [0.6]}), result({1e-3: [0.6]}, loss=None)
-  found["results"] = lost["results"] + found["results"]
-  assert glue_suite.chosen_rate(found) == 1e-4
+  good, lost = result({1e-4: [0.6]}), result({1e-3: [0.6]}, loss=None)
+  good["results"] = lost["results"] + good["results"]
+  assert glue_suite.chosen_rate(good) == 1e-4
 
 
-def test_a_seed_without_a_score_is_not_hidden():
+def test_seed_without_a_score_shows_in_the_table():
   table = glue_suite.table({"MRPC": result({1e-4: [0.7, 0.8, None]})})
   cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
   assert cells[3:5] == ["nan", "nan"] and cells[-1] == "1"
@@ -79,21 +79,21 @@ def suite(tmp_path_factory) -> list[str]:
           "data.length=32", "epochs=1", "log_every=1"]
 
 
-def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
+def test_suite_runs_once_and_records_its_protocol(suite, capsys, tmp_path):
   assert main(suite) == 0
-  told = capsys.readouterr().out
-  assert "MNLI: 2 members" in told and "| mean of 1" in told
+  printed = capsys.readouterr().out
+  assert "MNLI: 2 members" in printed and "| mean of 1" in printed
   workdir = tmp_path.parent.joinpath(suite[2])
-  kept, = json.loads((workdir / "results.json").read_text()).values()
-  assert kept["protocol"]["version"] == 1
-  assert [o["seed"] for o in kept["results"]] == [0, 1]
+  saved, = json.loads((workdir / "results.json").read_text()).values()
+  assert saved["protocol"]["version"] == 1
+  assert [o["seed"] for o in saved["results"]] == [0, 1]
   in_step, examples, in_epoch = map(int, re.search(
-      r"steps of (\d+) rows; (\d+) examples in (\d+) rows", told).groups())
+      r"steps of (\d+) rows; (\d+) examples in (\d+) rows", printed).groups())
   assert examples == 40
   assert abs(in_step * examples / in_epoch - 32) < examples / in_epoch
-  assert "| mismatched accuracy |" in re.sub(" +", " ", told)
+  assert "| mismatched accuracy |" in re.sub(" +", " ", printed)
   assert {"accuracy", "mismatched_accuracy"} <= (
-      kept["results"][0]["scores"].keys())
+      saved["results"][0]["scores"].keys())
   lines = (workdir / "submission" / "MNLI-m.tsv").read_text().splitlines()
   assert lines[0] == "index\tprediction" and len(lines) == 6
   # What is finished is not done again, and nothing else is passed for it.
@@ -103,14 +103,14 @@ def test_the_suite_runs_once_and_says_how(suite, capsys, tmp_path):
   assert "of another protocol" in capsys.readouterr().err
 
 
-def test_what_is_missing_is_told(suite, capsys):
+def test_missing_task_is_explained(suite, capsys):
   assert main([*suite, "--tasks", "CoLA"]) == 1
   assert "no train and dev files of CoLA" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("override", ["best=accuracy", "data.shots=4",
                                       "objective=regression"])
-def test_what_the_protocol_denies_is_refused(suite, capsys, override):
+def test_option_against_the_protocol_is_refused(suite, capsys, override):
   assert main([*suite, override]) == 1
   option, _, given = override.partition("=")
   assert f"{option}={given}: the suite" in capsys.readouterr().err

@@ -26,9 +26,9 @@ PATIENCE = 400  # seconds, on a machine that does other things too
 
 
 def free_port() -> str:
-  with socket.socket() as found:
-    found.bind(("localhost", 0))
-    return str(found.getsockname()[1])
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    return str(probe.getsockname()[1])
 
 
 def together(commands: list[list[str]], **environment: str
@@ -55,7 +55,7 @@ def together(commands: list[list[str]], **environment: str
 
 
 def group(folder: pathlib.Path, processes: int, *scenarios: str) -> list[dict]:
-  """What each process of a group found."""
+  """The answers of each process of a group."""
   port = free_port()
   ended = together(
       [["tests.host", str(folder), port, str(processes), str(i), *scenarios]
@@ -71,7 +71,7 @@ def group(folder: pathlib.Path, processes: int, *scenarios: str) -> list[dict]:
 def one(folder) -> dict:
   """The runs of one process."""
   pretrained = train.train(host.plain(folder), folder / "one")
-  return {"pretrain": host.found(pretrained), "finetune": host.found(
+  return {"pretrain": host.outputs(pretrained), "finetune": host.outputs(
       train.train(host.task(folder), folder / "one_task"))}
 
 
@@ -81,52 +81,60 @@ def two(folder, one) -> list[dict]:
   with pytest.raises(loop.Stopped):
     train.train(host.plain(folder, save_every=100), folder / "legs",
                 on_step=ask)
-  return group(folder, 2, "finetune", "go_on", "rows", "flags", "disagree")
+  return group(folder, 2, "finetune", "resume", "rows", "steps", "flags",
+               "disagree")
 
 
-def assert_same(found: dict, expected: dict) -> None:
-  assert found["scores"] == pytest.approx(expected["scores"], rel=1e-5)
-  assert found["params"].keys() == expected["params"].keys()
+def assert_same(outputs: dict, expected: dict) -> None:
+  assert outputs["scores"] == pytest.approx(expected["scores"], rel=1e-5)
+  assert outputs["params"].keys() == expected["params"].keys()
   for path, value in expected["params"].items():
-    np.testing.assert_allclose(found["params"][path], value, rtol=0, atol=1e-6,
-                               err_msg=path)
+    np.testing.assert_allclose(outputs["params"][path], value, rtol=0,
+                               atol=1e-6, err_msg=path)
 
 
-def test_two_processes_finetune_and_predict_as_one(folder, one, two):
-  for found in two:
-    assert_same(found["finetune"], one["finetune"])
-    assert found["finetune"]["count"] == 37
+def test_two_processes_finetune_as_one(folder, one, two):
+  for answers in two:
+    assert_same(answers["finetune"], one["finetune"])
+    assert answers["finetune"]["count"] == 37
   assert len((folder / "two_task.tsv").read_text().splitlines()) == 38
 
 
-def test_a_run_goes_on_with_other_numbers_of_processes(folder, one, two):
+def test_run_resumes_on_other_numbers_of_processes(folder, one, two):
   """One, until asked to stop; two, until the second was asked; one."""
-  for found in two:
-    assert "saved at step 4 of 6" in found["go_on"]
+  for answers in two:
+    assert "saved at step 4 of 6" in answers["resume"]
   last = train.train(host.plain(folder, save_every=100), folder / "legs")
-  assert_same(host.found(last), one["pretrain"])
+  assert_same(host.outputs(last), one["pretrain"])
   lines, expected = curve(folder / "legs"), curve(folder / "one")
   assert len(lines) == len(expected)  # written once
   for line, other in zip(lines, expected):
     assert line == pytest.approx(other, rel=1e-5)
 
 
-def test_each_process_reads_the_rows_of_its_devices(two):
-  first, second = (found["rows"] for found in two)
+def test_process_reads_the_rows_of_its_devices(two):
+  first, second = (answers["rows"] for answers in two)
   assert first == {"in turn": [0, 1, 4, 5], "shared": list(range(8)),
                    "across": list(range(8))}
   assert second == first | {"in turn": [2, 3, 6, 7]}
 
 
-def test_a_flag_of_any_process_is_one_of_all(two):
-  for found in two:
-    assert found["flags"] == [[True, False, True], [True, False, True],
+def test_layouts_with_the_state_everywhere_step_as_one_process(folder, two):
+  expected = host.steps(folder)
+  for answers in two:
+    for layout, outputs in answers["steps"].items():
+      assert_same(outputs, expected[layout])
+
+
+def test_flag_of_any_process_reaches_all(two):
+  for answers in two:
+    assert answers["flags"] == [[True, False, True], [True, False, True],
                               [True, False, False]]
 
 
-def test_processes_that_differ_or_fail_stop_together(folder, two):
-  for found in two:
-    table, message = found["disagree"]
+def test_differing_processes_stop_together(folder, two):
+  for answers in two:
+    table, message = answers["disagree"]
     assert "seed" in table and "steps" not in table
     assert ":0" in table.splitlines()[1] and ":1" in table.splitlines()[1]
     assert ":1: " in message and "missing.txt" in message
@@ -134,15 +142,15 @@ def test_processes_that_differ_or_fail_stop_together(folder, two):
 
 
 def test_four_processes(folder):
-  found = group(folder, 4, "rows", "agree")
-  assert [answers["rows"]["across"] for answers in found] == [
+  four = group(folder, 4, "rows", "agree")
+  assert [answers["rows"]["across"] for answers in four] == [
       [0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7]]
-  for answers in found:
+  for answers in four:
     _, fact = answers["agree"].splitlines()
     assert re.search(r"seed: 0 \(.*:0 and 2 more\), 1 \(.*:2\)", fact)
 
 
-def test_a_command_that_differs_ends_on_every_host(tmp_path, folder, one):
+def test_differing_command_ends_on_every_host(tmp_path, folder, one):
   port = free_port()
   ended = together([
       ["bert_jax", "evaluate", str(folder / "one"), f"batch_size={8 + 8 * i}",
@@ -174,9 +182,9 @@ NAMES = {"worker-network-endpoints": "a,b,c,d"}
     ({}, True, NAMES | {"tpu-env": "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'"}, 8)])
 def test_the_environment_tells_of_other_hosts(environment, on_tpu, metadata,
                                               count):
-  found = distributed._count(
+  processes = distributed._count(
       environment, on_tpu, lambda key: metadata[key] if key in metadata else "")
-  assert found == count
+  assert processes == count
 
 
 @pytest.mark.parametrize("arguments, words", [

@@ -48,30 +48,30 @@ def test_full_disk_keeps_what_was_saved(folder, page, tmp_path):
   # After the first checkpoint there is room for lines, not for another one.
   fill = (f"until [ -d {disk}/run/checkpoints/20 ]; do sleep .02; done; "
           f"cat /dev/zero > {disk}/rest; truncate -s -100K {disk}/rest")
-  told = subprocess.run(
+  ended = subprocess.run(
       [*small_disk.prefix(disk, megabytes=4), "sh", "-c",
        f'({fill}) 2> /dev/null & "$@"; code=$?; rm {disk}/rest; '
        f'cp -r {disk} {copy}; exit $code', "sh",
        *command(page, disk / "run", "keep_checkpoints=1")],
       cwd=ROOT, capture_output=True, text=True)
-  assert told.returncode == 1, told.stderr
-  assert "No space left on device" in told.stderr
-  assert "Traceback" not in told.stderr
+  assert ended.returncode == 1, ended.stderr
+  assert "No space left on device" in ended.stderr
+  assert "Traceback" not in ended.stderr
   assert read_checkpoint(copy / "run").step == 20
-  whole = config.override(
+  full = config.override(
       config.load_page(str(page)).experiment, ["keep_checkpoints=1"])
-  train.train(whole, copy / "run", page.read_text())
+  train.train(full, copy / "run", page.read_text())
   assert read_checkpoint(copy / "run").step == 80
 
 
 def test_read_only_workdir_is_explained(page, tmp_path):
   disk = tmp_path / "disk"
-  told = subprocess.run(
+  ended = subprocess.run(
       [*small_disk.prefix(disk, megabytes=1, read_only=True),
        *command(page, disk / "run")], cwd=ROOT, capture_output=True, text=True)
-  assert told.returncode == 1
-  assert f"{disk}/run cannot be written to: Read-only file" in told.stderr
-  assert "Traceback" not in told.stderr
+  assert ended.returncode == 1
+  assert f"{disk}/run cannot be written to: Read-only file" in ended.stderr
+  assert "Traceback" not in ended.stderr
 
 
 def test_sigterm_saves_and_the_run_resumes(page, tmp_path):
@@ -82,15 +82,15 @@ def test_sigterm_saves_and_the_run_resumes(page, tmp_path):
     assert process.poll() is None, process.stderr.read()
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
-  _, told = process.communicate(timeout=60)
-  assert process.returncode == 128 + signal.SIGTERM, told
+  _, printed = process.communicate(timeout=60)
+  assert process.returncode == 128 + signal.SIGTERM, printed
   step = read_checkpoint(tmp_path / "run").step
-  assert 12 <= step < 80 and f"saved at step {step} of 80" in told
+  assert 12 <= step < 80 and f"saved at step {step} of 80" in printed
   source = page.read_text()
   run = config.load_page(str(page)).experiment
   equal(train.train(run, tmp_path / "run", source).params,
-        train.train(run, tmp_path / "whole", source).params)
-  assert curve(tmp_path / "run") == curve(tmp_path / "whole")
+        train.train(run, tmp_path / "full", source).params)
+  assert curve(tmp_path / "run") == curve(tmp_path / "full")
 
 
 def test_run_resumes_on_other_devices(folder, tmp_path):
@@ -102,10 +102,10 @@ def test_run_resumes_on_other_devices(folder, tmp_path):
   for step, run in zip((3, 5), (first, *runs)):
     pull_the_plug(run, tmp_path / "moved", step)
   moved = train.train(last, tmp_path / "moved").params
-  whole = train.train(first, tmp_path / "whole").params
+  full = train.train(first, tmp_path / "full").params
   # As parts of the largest update, which clipping makes of the order of 1.
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-               *map(jax.device_get, (moved, whole)))
-  for a, b in zip(curve(tmp_path / "moved"), curve(tmp_path / "whole"),
+               *map(jax.device_get, (moved, full)))
+  for a, b in zip(curve(tmp_path / "moved"), curve(tmp_path / "full"),
                   strict=True):
     assert a == pytest.approx(b, rel=1e-5)

@@ -54,18 +54,18 @@ def test_run_resumes_bit_for_bit(folder, tmp_path, layout,
                                                pretrained):
   """Bit for bit: parameters, optimizer and curve."""
   four = pretraining(folder, layout=layout, schedule=LinearSchedule(1e-2))
-  whole = train.train(four, tmp_path / "whole")
+  full = train.train(four, tmp_path / "full")
 
   pull_the_plug(four, tmp_path / "parts", 3)
   parts = train.train(four, tmp_path / "parts")
-  jax.tree.map(np.testing.assert_array_equal, parts.params, whole.params)
-  assert parts.scores == whole.scores
-  states = [stored(tmp_path / name, whole.run) for name in ("whole", "parts")]
+  jax.tree.map(np.testing.assert_array_equal, parts.params, full.params)
+  assert parts.scores == full.scores
+  states = [stored(tmp_path / name, full.run) for name in ("full", "parts")]
   jax.tree.map(np.testing.assert_array_equal, *states)
-  assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+  assert curve(tmp_path / "full") == curve(tmp_path / "parts")
 
 
-def test_a_run_leaves_its_curves(pretrained):
+def test_run_writes_its_curves(pretrained):
   steps = [line["step"] for line in curve(pretrained) if "train/loss" in line]
   assert steps == [1, 2, 3, 4]
   held_out = [line for line in curve(pretrained) if "held_out/loss" in line]
@@ -78,13 +78,13 @@ def test_a_run_leaves_its_curves(pretrained):
   assert (pretrained / "curves.png").stat().st_size > 10_000
 
 
-def test_another_run_in_the_same_place_is_refused(folder, pretrained):
+def test_another_seed_in_the_same_workdir_is_refused(folder, pretrained):
   other = dataclasses.replace(pretraining(folder), seed=1)
   with pytest.raises(UserError, match="seed=1"):
     train.train(other, pretrained)
 
 
-def test_held_out_scores_do_not_depend_on_the_batch_size(pretrained):
+def test_scores_do_not_depend_on_the_batch_size(pretrained):
   first, second = (predict.of_workdir(str(pretrained), [f"batch_size={n}"])
                    for n in (8, 24))
   for name, value in first.items():
@@ -127,7 +127,7 @@ def test_finetuning_learns_and_predicts(
         [1.0] * 37, abs=1e-5)
 
 
-def test_finetuning_starts_from_the_pretrained_parameters(pretrained):
+def test_finetuning_starts_from_pretrained_params(pretrained):
   saved = checkpoints.read_checkpoint(pretrained)
   fresh = jax.tree.map(np.zeros_like, saved.params) | {
       "classifier": {"kernel": np.zeros((16, 2))}}
@@ -140,7 +140,7 @@ def test_finetuning_starts_from_the_pretrained_parameters(pretrained):
     initialize.start_from(saved, wider)
 
 
-def test_tags_for_every_word(folder, tmp_path, pretrained):
+def test_tagging_predicts_a_tag_for_every_word(folder, tmp_path, pretrained):
   rng = np.random.default_rng(1)
   for name, count in (("train", 150), ("dev", 20)):
     (folder / f"{name}.conll").write_text("\n\n".join("\n".join(
@@ -162,7 +162,7 @@ def test_tags_for_every_word(folder, tmp_path, pretrained):
     assert all(0.5 < float(p) <= 1 for p in line["probabilities"])
 
 
-def test_embeddings_are_those_of_each_text_alone(pretrained):
+def test_embeddings_equal_those_of_each_text_alone(pretrained):
   saved = checkpoints.read_checkpoint(pretrained)
   texts = ["red green", "old", "new warm cold dark light soft red"] * 4
   for pooling in ("mean", "cls", "pooled", "tokens"):
@@ -174,7 +174,7 @@ def test_embeddings_are_those_of_each_text_alone(pretrained):
     embed.embed(saved, texts, layer=2)
 
 
-def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
+def test_patience_ends_a_run_also_after_a_kill(folder, tmp_path,
                                                  monkeypatch):
   """What was seen behind the last checkpoint is seen again, and counts once."""
   seen = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9, 0.9]
@@ -201,7 +201,7 @@ def test_patience_ends_a_run_and_survives_a_kill(folder, tmp_path,
   assert curve(tmp_path) == lines
 
 
-def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
+def test_best_checkpoint_is_kept_and_read(tmp_path, pretrained):
   manifest = checkpoints.read_checkpoint(pretrained).manifest
   manifest = dataclasses.replace(
       manifest, changes=[*manifest.changes, "best=accuracy"])
@@ -210,20 +210,20 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
       out.save(TrainState(np.int32(step), np.int32(0),
                           {"step": np.float32(step)}, {"m": np.zeros(1)}),
                manifest, {"accuracy": accuracy})
-  found = checkpoints.read_checkpoint(tmp_path)
-  assert found.step == 2 and found.params == {"step": 2.0}
-  kept = {p.name for p in (tmp_path / "checkpoints").iterdir()
+  best = checkpoints.read_checkpoint(tmp_path)
+  assert best.step == 2 and best.params == {"step": 2.0}
+  saved = {p.name for p in (tmp_path / "checkpoints").iterdir()
           if p.name.isdecimal()}
-  assert kept == {"2", "4"}
+  assert saved == {"2", "4"}
   with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     state = TrainState(np.int32(4), np.int32(0), {"step": np.float32(4)},
                        {"m": np.zeros(1)})
     for score, again in ((0.95, False), (0.95, True)):
       out.save(state, manifest, {"accuracy": score}, again=again)
       out.wait()
-      found = checkpoints.read_checkpoint(tmp_path)
-      assert found.step == (4 if again else 2)
-  assert found.manifest.scores == {"accuracy": 0.95}
+      best = checkpoints.read_checkpoint(tmp_path)
+      assert best.step == (4 if again else 2)
+  assert best.manifest.scores == {"accuracy": 0.95}
   # Another that is only as good is not the best one.
   with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     for step, scores in ((5, {"accuracy": 0.95}), (6, {})):
@@ -240,14 +240,14 @@ def test_the_best_checkpoint_is_kept_and_used(tmp_path, pretrained):
 @pytest.mark.parametrize("metric, better", [
     ("accuracy", 0.6), ("mlm_loss", 0.4), ("perplexity", 0.4),
     ("bits_per_byte", 0.4)])
-def test_what_is_better_goes_by_the_metric(metric, better):
-  found, old, none = (selection.rank(metric, {metric: x})
+def test_rank_depends_on_the_metric(metric, better):
+  better_rank, old, none = (selection.rank(metric, {metric: x})
                       for x in (better, 0.5, np.nan))
-  assert found > old > none
+  assert better_rank > old > none
 
 
 @pytest.mark.parametrize("options", [{"epochs": 0.0},
                                      {"evaluation_batches": 0}])
-def test_runs_without_steps_or_scores_are_refused(options):
+def test_experiment_without_steps_or_scores_is_refused(options):
   with pytest.raises(UserError, match="epochs=0.0: more|_batches=0: at least"):
     Experiment(**options)

@@ -79,15 +79,15 @@ def replayed(folder: pathlib.Path, step: int) -> replay.Replay:
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_rows_sum_to_the_step(microbatches):
+def test_row_losses_sum_to_the_step(microbatches):
   """The same masks and the same dropout, so the same losses."""
   recipe = tiny.recipe(microbatches=microbatches)
   batch = tiny.batch()
   state = jax.jit(recipe.init)(np.int32(3), batch).replace(step=np.int32(7))
-  _, wanted = jax.jit(functools.partial(train_step, recipe))(state, batch)
+  _, expected = jax.jit(functools.partial(train_step, recipe))(state, batch)
   _, pairs, each = jax.jit(functools.partial(row_losses, recipe))(state, batch)
   for name, (total_B, weight_B) in pairs.items():
-    total, weight = wanted[f"{name}_loss"]
+    total, weight = expected[f"{name}_loss"]
     assert weight_B.sum() == weight
     np.testing.assert_allclose(total_B.sum(), total, rtol=1e-5)
   np.testing.assert_allclose(each["nsp"]["example_mask"].sum(-1),
@@ -97,18 +97,18 @@ def test_rows_sum_to_the_step(microbatches):
 @pytest.mark.parametrize("step, origin", [
     (2, "the first ones, run on to step 1"), (3, "the checkpoint of step 2"),
     (4, "the checkpoint of step 2, run on to step 3")])
-def test_a_replay_has_the_loss_that_was_logged(folder, step, origin):
-  found = replayed(folder, step)
+def test_replay_has_the_logged_loss(folder, step, origin):
+  step_replay = replayed(folder, step)
   logged = [line for line in jsonl.read_jsonl(folder / "run/metrics.jsonl")
             if "train/loss" in line][step - 1]
-  for name, mean in found.means().items():
+  for name, mean in step_replay.means().items():
     assert mean == pytest.approx(logged[f"train/{name}"], rel=1e-5)
-  assert found.origin == origin
+  assert step_replay.origin == origin
   assert f"metrics.jsonl: {logged['train/loss']:.6g}" in str(
-      replay.text(found, 1))
+      replay.text(step_replay, 1))
 
 
-def test_older_parameters_are_another_loss_of_the_same_batch(folder):
+def test_nearest_params_give_another_loss_of_the_same_batch(folder):
   exact = replayed(folder, 4)
   nearest = replay.replay(folder / "run", 4, nearest=True)
   assert "where the run had those of step 3" in nearest.origin
@@ -117,50 +117,52 @@ def test_older_parameters_are_another_loss_of_the_same_batch(folder):
   assert abs(exact.means()["loss"] - nearest.means()["loss"]) > 1e-3
 
 
-def test_a_step_left_out_only_counts(folder, tmp_path):
+def test_skipped_step_only_counts(folder, tmp_path):
   run = shutil.copytree(folder / "run", tmp_path / "run")
   (run / "skipped.json").write_text(json.dumps([1, 2]))
-  found = replay.replay(run, 2)
-  state = jax.jit(found.run.recipe.init)(np.int32(0), found.run.row())
-  _, pairs, _ = jax.jit(functools.partial(row_losses, found.run.recipe))(
-      state.replace(step=np.int32(1)), found.batch)
-  np.testing.assert_allclose(found.pairs["mlm"][0], pairs["mlm"][0], rtol=1e-5)
-  assert "skipped its batch" in str(replay.text(found, 1))
+  step_replay = replay.replay(run, 2)
+  replayed_run = step_replay.run
+  state = jax.jit(replayed_run.recipe.init)(np.int32(0), replayed_run.row())
+  _, pairs, _ = jax.jit(functools.partial(row_losses, step_replay.run.recipe))(
+      state.replace(step=np.int32(1)), step_replay.batch)
+  np.testing.assert_allclose(step_replay.pairs["mlm"][0], pairs["mlm"][0],
+                             rtol=1e-5)
+  assert "skipped its batch" in str(replay.text(step_replay, 1))
 
 
-def test_the_text_hides_nothing(folder, capsys):
+def test_text_shows_the_complete_batch(folder, capsys):
   """Without its brackets it is the batch; in them are what is predicted."""
   assert main(["replay", str(folder / "run"), "--step", "3", "--rows",
                "99"]) == 0
   header, *rows = capsys.readouterr().out.strip().split("\n\n")
-  found = replayed(folder, 3)
+  step_replay = replayed(folder, 3)
   assert header.startswith("Step 3 of 4: learning rate 0.01, loss ")
   losses = [float(re.search(r"loss ([\d.]+)", row)[1]) for row in rows]
   assert losses == sorted(losses, reverse=True) and len(rows) == 8
-  tokenizer = found.run.prepared.tokenizer
+  tokenizer = step_replay.run.prepared.tokenizer
   seen = set()
   for row in rows:
     b = int(re.match(r"Row (\d+) of the batch \(epoch 0, row \d+\)", row)[1])
     first, *examples = row.split("\n")
-    ids_L, example_ids_L = (found.batch[key][b] for key in (
+    ids_L, example_ids_L = (step_replay.batch[key][b] for key in (
         "input_ids", "example_ids"))
     for e, line in enumerate(examples):
-      label = found.batch["next_sentence_labels"][b, e]
+      label = step_replay.batch["next_sentence_labels"][b, e]
       head = re.match(r"  (next|random) \(nsp [\d.]+\): ", line)
       assert head[1] == ("next", "random")[label]
       line = line[head.end():]
       here_L = example_ids_L == e + 1
       brackets = re.findall(r"\[(\S+) (kept|-> \S+)\]\(([\d.]+)\)", line)
       seen |= {shown for _, shown, _ in brackets}
-      positions_P = found.corrupted["masked_positions"][b]
-      weights_P = found.corrupted["masked_weights"][b]
+      positions_P = step_replay.corrupted["masked_positions"][b]
+      weights_P = step_replay.corrupted["masked_weights"][b]
       assert len(brackets) == weights_P[here_L[positions_P]].sum()
       plain = re.sub(r"\[(\S+) (kept|-> \S+)\]\([\d.]+\)", r"\1", line)
       assert plain.replace(" | ", " ").split() == [
           piece for piece in tokenizer.tokens(ids_L[here_L])
           if piece not in ("[CLS]", "[SEP]")]
     total = sum(float(loss) for loss in re.findall(r"\]\(([\d.]+)\)", row))
-    assert total == pytest.approx(found.pairs["mlm"][0][b], abs=0.2)
+    assert total == pytest.approx(step_replay.pairs["mlm"][0][b], abs=0.2)
   assert "-> MASK" in seen and len(seen) > 2
 
 
@@ -182,7 +184,7 @@ def task(folder: pathlib.Path, objective, **columns) -> Experiment:
     (Mlm(), {}, r"\n  (next|random): .*\[\S+ -> MASK\]\([\d.]+\)"),
     ("electra", {}, r"\n  (next|random): .*\[\S+ -> MASK\]\([\d.]+\)")],
     ids=["classification", "regression", "tagging", "mlm", "a page's own"])
-def test_every_objective_has_a_text(folder, objective, columns, pattern):
+def test_objective_has_a_text(folder, objective, columns, pattern):
   if objective == "electra":
     objective = config.load_page(f"ablations/{objective}").experiment.objective
   run = compose(task(folder, objective, **columns) if columns else
@@ -193,7 +195,7 @@ def test_every_objective_has_a_text(folder, objective, columns, pattern):
   assert re.search(pattern, text), text
 
 
-def test_mistakes_are_explained(folder, tmp_path):
+def test_mistake_is_explained(folder, tmp_path):
   for step in (0, 5):
     with pytest.raises(UserError, match=f"--step {step}.* steps 1 to 4"):
       replay.replay(folder / "run", step)

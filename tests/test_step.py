@@ -51,7 +51,7 @@ def test_step_is_the_same_on_every_layout(layout, microbatches):
     np.testing.assert_allclose(other_means[name], value, rtol=2e-6)
 
 
-def test_a_step_changes_all_parameters():
+def test_step_changes_all_params():
   recipe = tiny.recipe(optimizer=BertAdam())
   batch = tiny.batch()
   state = jax.jit(recipe.init)(np.int32(0), batch)
@@ -74,7 +74,7 @@ def test_step_compiled_as_users_do_is_the_same():
                usual(state, batch))
 
 
-def test_what_is_drawn_depends_on_seed_step_and_row():
+def test_random_numbers_depend_on_seed_step_and_row():
   recipe = tiny.recipe()
   batch = tiny.batch()
   step = jax.jit(functools.partial(train_step, recipe))
@@ -87,24 +87,24 @@ def test_what_is_drawn_depends_on_seed_step_and_row():
   assert loss(state, {**batch, "row": batch["row"] + 1}) != first
 
 
-def test_evaluation_masks_a_row_always_alike_and_ignores_empty_ones():
+def test_evaluation_masks_depend_on_the_row_alone():
   recipe = tiny.recipe()
   batch = tiny.batch()
   state = jax.jit(recipe.init)(np.int32(0), batch)
   evaluate = jax.jit(lambda batch: evaluation_step(recipe, state.params,
                                                    batch)[0])
-  whole = weighted.merge([evaluate(batch)])
+  complete = weighted.merge([evaluate(batch)])
   part = lambda rows: {key: value[rows] for key, value in batch.items()}
   pad = lambda b: {k: np.concatenate([v, np.zeros_like(v)])
                    for k, v in b.items()}
   halves = weighted.merge([evaluate(pad(part(slice(0, 8)))),
                            evaluate(pad(part(slice(8, 16))))])
-  for name, (total, weight) in whole.items():
+  for name, (total, weight) in complete.items():
     assert halves[name][1] == weight
     np.testing.assert_allclose(halves[name][0], total, rtol=1e-5)
 
 
-def test_a_batch_that_cannot_be_split_is_refused():
+def test_batch_that_cannot_be_split_is_refused():
   with pytest.raises(UserError, match="batch_size=12 .* nearest .* 8 and 16"):
     MeshLayout(data=8).build(tiny.recipe(), jax.eval_shape(
         tiny.recipe().init, np.int32(0), tiny.batch()), 12, tiny.batch())

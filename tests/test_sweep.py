@@ -52,13 +52,13 @@ LEAST_LOSS = lambda scores: -scores["loss"]
 @pytest.fixture(scope="module")
 def ended(eight, folder) -> list[MemberResult]:
   """With their parameters, which only `further` is shown."""
-  found = []
+  results = []
   eight.train(folder / "sweep", LEAST_LOSS,
-              score_further=lambda result: found.append(result) or {})
-  return found
+              score_further=lambda result: results.append(result) or {})
+  return results
 
 
-def test_each_member_is_the_run_by_itself(eight, ended, folder):
+def test_member_equals_the_run_by_itself(eight, ended, folder):
   outcome = ended[6]
   assert outcome.member == Member(2, 1e-3)
   solo = train_lib.train(eight.run_alone(outcome.member).experiment,
@@ -69,7 +69,7 @@ def test_each_member_is_the_run_by_itself(eight, ended, folder):
                                  atol=1e-6), outcome.params, solo.params)
 
 
-def test_the_best_can_be_used(ended, folder):
+def test_best_member_can_be_exported(ended, folder):
   best = max(ended, key=lambda outcome: LEAST_LOSS(outcome.scores))
   workdir = folder / "sweep" / "best"
   saved = read_checkpoint(workdir)
@@ -86,7 +86,7 @@ def test_members_differ(ended):
   assert len(losses) == 8
 
 
-def test_eight_members_on_eight_devices_do_not_talk(eight):
+def test_members_on_devices_of_their_own_send_nothing(eight):
   states = eight.first_states(eight.members)
   kernel = states.params["classifier"]["kernel"]
   assert [shard.data.shape[0] for shard in kernel.addressable_shards] == [1] * 8
@@ -100,30 +100,30 @@ def test_eight_members_on_eight_devices_do_not_talk(eight):
   assert "fusion" in text
 
 
-def test_what_became_of_all_is_told(eight, ended, tmp_path, monkeypatch):
+def test_diverged_member_is_reported_but_not_best(eight, ended, tmp_path,
+                                                  monkeypatch):
   """A member that diverged is not the best, and JSON stays JSON."""
   lost = dataclasses.replace(ended[0], scores={
       name: float("nan") for name in ended[0].scores})
   better = dataclasses.replace(ended[1], scores=ended[1].scores | {"loss": 0.1})
   monkeypatch.setattr(eight, "train_group", lambda *_: [lost, better, ended[2]])
   monkeypatch.setattr(sweep, "Sweep", lambda *_: eight)
-  told = sweep.run(eight.run.experiment, tmp_path, 2, page="experiment = 1")
-  assert f"Best by loss: {better.member}." in told and "nan" in told
-  kept = json.loads((tmp_path / "results.json").read_text(),
+  report = sweep.run(eight.run.experiment, tmp_path, 2, page="experiment = 1")
+  assert f"Best by loss: {better.member}." in report and "nan" in report
+  saved = json.loads((tmp_path / "results.json").read_text(),
                     parse_constant=pytest.fail)["results"]
-  assert [o["scores"]["loss"] for o in kept][:2] == [None, 0.1]
+  assert [o["scores"]["loss"] for o in saved][:2] == [None, 0.1]
   assert read_checkpoint(tmp_path / "best").manifest.page == "experiment = 1"
-  # What is finished is told again, and not done again.
+  # What is finished is reported again, and not trained again.
   monkeypatch.setattr(eight, "train_group", pytest.fail)
-  assert sweep.run(eight.run.experiment, tmp_path, 2) == told
+  assert sweep.run(eight.run.experiment, tmp_path, 2) == report
 
 
-def test_a_killed_sweep_goes_on_with_the_group_it_was_in(experiment, ended,
-                                                         tmp_path):
+def test_killed_sweep_resumes_with_its_group(experiment, ended, tmp_path):
   four = sweep.grid(experiment, 2, (1e-2, 1e-3))
 
   def train(until: int, **options) -> list[Member]:
-    """Trains so many of them, and tells which."""
+    """Trains them, is killed before number `until`; the members trained."""
     done = []
 
     def further(outcome: MemberResult) -> dict[str, float]:
@@ -166,12 +166,13 @@ def test_member_stops_by_its_own_patience(experiment, tmp_path, monkeypatch,
   assert [result.step for result in results] == counts
 
 
-@pytest.mark.parametrize("options, told", [
+@pytest.mark.parametrize("options, message", [
     ({"microbatches": 3}, "batch_size=8 cannot be split into 3"),
     ({"evaluation_batches": 1}, "evaluates on the full set"),
     ({"spike_deviations": 3.0}, "set spike_deviations=0.0"),
     ({"budget": "1min"}, "a sweep has no budget"),
     ({"objective": Mlm()}, "sweeps are for labeled tasks")])
-def test_what_no_sweep_does_is_told(experiment, options, told):
-  with pytest.raises(UserError, match=told):
+def test_option_without_meaning_in_a_sweep_is_refused(experiment, options,
+                                                      message):
+  with pytest.raises(UserError, match=message):
     Sweep(dataclasses.replace(experiment, **options), [Member(0, 1e-3)])

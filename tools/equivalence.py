@@ -49,16 +49,16 @@ TASKS = ("MLM + NSP", "task")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """How one step is run; a mesh is data x fsdp x tensor, none is pmap."""
+  """How one step is run: data x fsdp x tensor, or another layout's name."""
 
-  mesh: tuple[int, int, int] | None
+  mesh: tuple[int, int, int] | str
   processes: int = 1
   devices: int = 8  # of each process
   microbatches: int = 1
 
   def layout(self) -> list[str]:
     """As overrides of an experiment."""
-    return ["layout=pmap"] if self.mesh is None else [
+    return [f"layout={self.mesh}"] if isinstance(self.mesh, str) else [
         f"layout.{axis}={size}"
         for axis, size in zip(("data", "fsdp", "tensor"), self.mesh)]
 
@@ -69,14 +69,15 @@ CASES = {
     "fsdp 8": Case((1, 8, 1)),
     "data 4 x tensor 2": Case((4, 1, 2)),
     "data 2 x fsdp 2 x tensor 2": Case((2, 2, 2)),
-    "pmap 8": Case(None),
+    "shard_map 8": Case("shard_map"),
+    "pmap 8": Case("pmap"),
     "data 8, accumulation 2": Case((8, 1, 1), microbatches=2),
     "data 4, accumulation 8": Case((4, 1, 1), devices=4, microbatches=8),
     "1 device, accumulation 8": Case((1, 1, 1), devices=1, microbatches=8),
     "data 8, 2 processes x 4": Case((8, 1, 1), 2, 4),
     "data 8, 4 processes x 2": Case((8, 1, 1), 4, 2),
     "data 2 x fsdp 2 x tensor 2, 4 processes x 2": Case((2, 2, 2), 4, 2),
-    "pmap 8, 2 processes x 4": Case(None, 2, 4),
+    "pmap 8, 2 processes x 4": Case("pmap", 2, 4),
     YARDSTICK: Case((1, 1, 1), devices=1),
 }
 
@@ -258,12 +259,12 @@ def compare(name: str, folder: pathlib.Path, zero: dict[str, set[str]]
       apart = {key: np.linalg.norm(_wide(one[key]) - _wide(two[key]))
                for key in paths}
       loss = abs(one["loss"] - two["loss"]) / abs(two["loss"])
-    whole = np.linalg.norm(list(norm.values()))
+    total = np.linalg.norm(list(norm.values()))
     relative = {key: apart[key] / norm[key] for key in paths
                 if key not in zero[task]}
     largest = max(relative, key=relative.get)
     cells += [_number(float(loss)), _number(relative[largest])]
-    zeros.append(max((apart[key] / whole for key in zero[task]), default=0.0))
+    zeros.append(max((apart[key] / total for key in zero[task]), default=0.0))
     worst.append(f"{task}: {largest.partition(':')[2]}")
     digests.append(_batch_hash(name, folder, task))
   return [name, *cells, _number(max(zeros)), " ".join(digests)], worst
@@ -279,11 +280,11 @@ def _wide(x: np.ndarray) -> np.ndarray:
 
 def zeros_of(folder: pathlib.Path, task: str) -> set[str]:
   """Parameters whose gradient in float64 is nothing beside the others."""
-  with np.load(_file(folder, YARDSTICK, task)) as found:
-    norm = {key: np.linalg.norm(found[key].ravel()) for key in found.files
+  with np.load(_file(folder, YARDSTICK, task)) as arrays:
+    norm = {key: np.linalg.norm(arrays[key].ravel()) for key in arrays.files
             if key.startswith("gradients:")}
-  whole = np.linalg.norm(list(norm.values()))
-  return {key for key, value in norm.items() if value < 1e-12 * whole}
+  total = np.linalg.norm(list(norm.values()))
+  return {key for key, value in norm.items() if value < 1e-12 * total}
 
 
 def _batch_hash(name: str, folder: pathlib.Path, task: str) -> str:
@@ -322,15 +323,15 @@ def main() -> None:
       print(name, file=sys.stderr, flush=True)
       run(name, folder)
     zero = {task: zeros_of(folder, task) for task in TASKS}
-    found = {name: compare(name, folder, zero) for name in CASES
+    rows = {name: compare(name, folder, zero) for name in CASES
              if name != REFERENCE}
   from bert_jax.reporting import markdown
   table = markdown.table(
       [f"against {REFERENCE}", *(f"{task}: {part}" for task in TASKS
                                  for part in ("loss", "gradients")),
-       "zeros", "batches"], [cells for cells, _ in found.values()])
+       "zeros", "batches"], [cells for cells, _ in rows.values()])
   print(table)
-  for name, (_, worst) in found.items():
+  for name, (_, worst) in rows.items():
     print(f"{name}: differs most in {'; '.join(worst)}", file=sys.stderr)
   print(f"zeros: {zero}", file=sys.stderr)
   if options.output:

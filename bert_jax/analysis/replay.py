@@ -63,7 +63,7 @@ class Replay:
   skipped: bool
 
   def means(self) -> dict[str, float]:
-    """`loss` and its parts, over the whole batch."""
+    """`loss` and its parts, over the batch."""
     return weighted.summarize({
         f"{name}_loss": (total_B.sum(), weight_B.sum())
         for name, (total_B, weight_B) in self.pairs.items()})
@@ -90,8 +90,8 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
   workdir = pathlib.Path(workdir)
   manifests = checkpoints.read_manifests(workdir)
   if not manifests:
-    raise UserError(f"{workdir} holds no finished checkpoint that is whole, "
-                    "which would tell what the run is.")
+    raise UserError(f"{workdir} holds no finished checkpoint that is intact, "
+                    "which would say what the run is.")
   manifest = manifests[max(manifests)]
   experiment = _laid_out(manifest.experiment, overrides)
   if not 1 <= step <= experiment.steps:
@@ -171,64 +171,64 @@ def _logged(workdir: pathlib.Path, run: Run,
   path = workdir / "metrics.jsonl"
   if run.experiment.log_every != 1 or not path.exists():
     return None
-  found = [line["train/loss"] for line in jsonl.read_jsonl(path)
-           if line["step"] == step and "train/loss" in line]
-  return found[-1] if found else None
+  losses = [line["train/loss"] for line in jsonl.read_jsonl(path)
+            if line["step"] == step and "train/loss" in line]
+  return losses[-1] if losses else None
 
 
-def text(found: Replay, rows: int) -> Text:
+def text(replayed: Replay, rows: int) -> Text:
   """The step's numbers, and `rows` rows, those of the largest loss first."""
-  loss_B = found.row_loss_B()
+  loss_B = replayed.row_loss_B()
   # What is not finite is the largest.
   order = np.argsort(-np.where(np.isfinite(loss_B), loss_B, np.inf),
                      kind="stable")
-  out = _header(found, min(rows, len(order)))
+  out = _header(replayed, min(rows, len(order)))
   for b in order[:rows].tolist():
     out.append("\n\n")
-    out.append(_row(found, b, float(loss_B[b])))
+    out.append(_row(replayed, b, float(loss_B[b])))
   return out
 
 
-def _header(found: Replay, rows: int) -> Text:
-  means = found.means()
-  rate = float(found.run.recipe.schedule(found.step - 1))
+def _header(replayed: Replay, rows: int) -> Text:
+  means = replayed.means()
+  rate = float(replayed.run.recipe.schedule(replayed.step - 1))
   parts = ", ".join(f"{name} {means[f'{name}_loss']:.6g}"
-                    for name in found.pairs)
-  logged = ("" if found.logged is None
-            else f"; metrics.jsonl: {found.logged:.6g}")
+                    for name in replayed.pairs)
+  logged = ("" if replayed.logged is None
+            else f"; metrics.jsonl: {replayed.logged:.6g}")
   lines = [
-      f"Step {found.step} of {found.run.experiment.steps}: learning rate "
+      f"Step {replayed.step} of {replayed.run.experiment.steps}: learning rate "
       f"{rate:.4g}, loss {means['loss']:.6g} ({parts}){logged}",
-      f"Parameters: {found.origin}",
-      f"Rows: {rows} of {len(found.batch['row'])}, the largest loss first"]
-  if found.skipped:
+      f"Parameters: {replayed.origin}",
+      f"Rows: {rows} of {len(replayed.batch['row'])}, the largest loss first"]
+  if replayed.skipped:
     lines.append("The run rolled back before this step and skipped its batch.")
-  if "masked_positions" in found.corrupted:
+  if "masked_positions" in replayed.corrupted:
     lines.append("[what it should say -> what the network saw](its loss)")
   return Text("\n".join(lines))
 
 
-def _row(found: Replay, b: int, loss: float) -> Text:
-  rows, size = found.run.prepared.train, found.run.experiment.batch_size
-  epoch, number = divmod((found.step - 1) * size + b, len(rows))
+def _row(replayed: Replay, b: int, loss: float) -> Text:
+  rows, size = replayed.run.prepared.train, replayed.run.experiment.batch_size
+  epoch, number = divmod((replayed.step - 1) * size + b, len(rows))
   parts = ", ".join(
       f"{name} {total_B[b] / max(weight_B[b], 1e-6):.4f} of {weight_B[b]:g}"
-      for name, (total_B, weight_B) in found.pairs.items())
+      for name, (total_B, weight_B) in replayed.pairs.items())
   out = Text(f"Row {b} of the batch (epoch {epoch}, row {number}): ")
   out.append(f"loss {loss:.4f}", style="bold")
   out.append(f" ({parts})")
-  for example in range(int(found.batch["example_ids"][b].max())):
+  for example in range(int(replayed.batch["example_ids"][b].max())):
     out.append("\n  ")
-    out.append(_label(found, b, example))
-    for i, token in enumerate(_tokens(found, b, example)):
+    out.append(_label(replayed, b, example))
+    for i, token in enumerate(_tokens(replayed, b, example)):
       out.append(" " if i else "")
       out.append(token)
   return out
 
 
-def _label(found: Replay, b: int, example: int) -> Text:
+def _label(replayed: Replay, b: int, example: int) -> Text:
   """What an example is labeled with, and what its parts of the loss are."""
-  batch, objective = found.batch, found.run.experiment.objective
+  batch, objective = replayed.batch, replayed.run.experiment.objective
   words = []
   here_L = batch["example_ids"][b] == example + 1
   # An example may have several segments, and has its label at the first.
@@ -242,33 +242,33 @@ def _label(found: Replay, b: int, example: int) -> Text:
         objective.labels)])
   elif batch["token_type_ids"][b, here_L].any():
     words.append(("next", "random")[batch["next_sentence_labels"][b, example]])
-  for name in found.pairs:
-    loss_E = _one_by_one(found, name, "example_mask", b)
+  for name in replayed.pairs:
+    loss_E = _one_by_one(replayed, name, "example_mask", b)
     if loss_E is not None:
       words.append(f"({name} {loss_E[example]:.4f})")
   return Text(f"{' '.join(words)}: " if words else "", style=BOUNDARY)
 
 
-def _one_by_one(found: Replay, name: str, weights: str,
+def _one_by_one(replayed: Replay, name: str, weights: str,
                 b: int) -> np.ndarray | None:
   """The losses of a row that `weights` weigh; None if it is not their sum."""
-  if weights not in found.each[name]:
+  if weights not in replayed.each[name]:
     return None
-  loss, weight = found.each[name][weights][b], found.corrupted[weights][b]
-  same = np.allclose((loss * weight).sum(), found.pairs[name][0][b], rtol=1e-3,
-                     equal_nan=True)
+  loss, weight = replayed.each[name][weights][b], replayed.corrupted[weights][b]
+  same = np.allclose((loss * weight).sum(), replayed.pairs[name][0][b],
+                     rtol=1e-3, equal_nan=True)
   return loss if same and loss.any() else None
 
 
-def _tokens(found: Replay, b: int, example: int) -> Iterator[Text]:
+def _tokens(replayed: Replay, b: int, example: int) -> Iterator[Text]:
   """The pieces of an example, what is to be predicted in brackets."""
-  batch, vocabulary = found.batch, found.run.prepared.tokenizer.vocabulary
-  piece = lambda i: found.run.prepared.tokenizer.tokens([int(i)])[0]
-  predicted = _predicted(found, b)
-  tags = found.run.experiment.objective.label_kind == "tags"
+  batch, vocabulary = replayed.batch, replayed.run.prepared.tokenizer.vocabulary
+  piece = lambda i: replayed.run.prepared.tokenizer.tokens([int(i)])[0]
+  predicted = _predicted(replayed, b)
+  tags = replayed.run.experiment.objective.label_kind == "tags"
   type_before = 0
   for l in np.flatnonzero(batch["example_ids"][b] == example + 1):
-    said, seen = batch["input_ids"][b, l], found.corrupted["input_ids"][b, l]
+    said, seen = batch["input_ids"][b, l], replayed.corrupted["input_ids"][b, l]
     if batch["token_type_ids"][b, l] != type_before:
       type_before = batch["token_type_ids"][b, l]
       yield Text("|", style=BOUNDARY)
@@ -283,17 +283,17 @@ def _tokens(found: Replay, b: int, example: int) -> Iterator[Text]:
       tag = batch["labels"][b, l] if tags else -1
       token = Text(piece(said))
       yield token if tag < 0 else token.append(
-          f"/{found.run.experiment.objective.labels[tag]}", style=PREDICTED)
+          f"/{replayed.run.experiment.objective.labels[tag]}", style=PREDICTED)
 
 
-def _predicted(found: Replay, b: int) -> dict[int, float | None]:
+def _predicted(replayed: Replay, b: int) -> dict[int, float | None]:
   """Positions of a row that are to be predicted, and the loss of each."""
-  if "masked_positions" not in found.corrupted:
+  if "masked_positions" not in replayed.corrupted:
     return {}
-  positions_P, weights_P = (found.corrupted[key][b] for key in (
+  positions_P, weights_P = (replayed.corrupted[key][b] for key in (
       "masked_positions", "masked_weights"))
-  losses = [loss_P for name in found.pairs if (loss_P := _one_by_one(
-      found, name, "masked_weights", b)) is not None]
+  losses = [loss_P for name in replayed.pairs if (loss_P := _one_by_one(
+      replayed, name, "masked_weights", b)) is not None]
   loss_P = sum(losses).tolist() if losses else [None] * len(positions_P)
   return {l: loss for l, loss, weight in zip(
       positions_P.tolist(), loss_P, weights_P) if weight > 0}

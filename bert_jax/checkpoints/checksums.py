@@ -16,8 +16,8 @@ _WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 def checksums(tree: Any) -> dict[str, int]:
   """The checksum of every array by its path."""
-  found = jax.device_get(_checksums(leaves(tree)))
-  return {path: int(value) for path, value in found.items()}
+  values = jax.device_get(_checksums(leaves(tree)))
+  return {path: int(value) for path, value in values.items()}
 
 
 @jax.jit

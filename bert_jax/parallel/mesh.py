@@ -90,7 +90,7 @@ def share(mesh: Mesh, batch: Mapping[str, np.ndarray]
 
 
 def place(tree: Any, placed: Any) -> Any:
-  """Arrays that every process has whole, as global ones.
+  """Arrays that every process has in full, as global ones.
 
   Args:
     tree: arrays on the host.
@@ -105,7 +105,7 @@ def place(tree: Any, placed: Any) -> Any:
 
 
 def collect(tree: Any, mesh: Mesh) -> Any:
-  """Global arrays, whole and on the host of every process."""
+  """Global arrays, in full and on the host of every process."""
   if jax.process_count() > 1:
     everywhere = NamedSharding(mesh, P())
     tree = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)

@@ -59,7 +59,7 @@ class Suite:
     experiment: what the tasks share, of GlueData.
     workdir: gets a folder for each task, and table.md, results.json, glue.png.
     tasks: their names; (): those whose files are there.
-    seeds: so many of each rate, from the experiment's on.
+    seeds: of each rate, from the experiment's on.
     rates: peak learning rates; (): the experiment's.
     at_once: members of a sweep that run together; None: as memory allows.
     page: the source of the config page, kept in the checkpoints.
@@ -85,18 +85,18 @@ def run(suite: Suite) -> str:
   """
   if not isinstance(suite.experiment.data, GlueData):
     raise UserError(f"data={suite.experiment.data.choice_name}: the suite "
-                    "wants data=glue.")
+                    "needs data=glue.")
   if not suite.experiment.init_from:
     raise UserError("The suite starts from a pretrained network: "
                     "init_from=WORKDIR, of a run or of `bert-jax import`.")
   _check_protocol(suite.experiment)
   results = {name: _task(suite, name) for name in _names(suite)}
-  told = table(results)
-  files.write_text(suite.workdir / "table.md", told + "\n")
+  markdown_table = table(results)
+  files.write_text(suite.workdir / "table.md", markdown_table + "\n")
   files.write_text(suite.workdir / "results.json",
                    member_results.to_json(results))
   _draw(results, suite.workdir / "glue.png")
-  return told
+  return markdown_table
 
 
 def _check_protocol(experiment: Experiment) -> None:
@@ -113,7 +113,7 @@ def _check_protocol(experiment: Experiment) -> None:
           "otherwise.")
   if not isinstance(experiment.objective, Classification):
     raise UserError(f"objective={experiment.objective.choice_name}: the suite "
-                    "wants objective=classification; where a task has numbers "
+                    "needs objective=classification; for tasks with numbers "
                     "it takes regression by itself.")
 
 
@@ -125,14 +125,14 @@ def _names(suite: Suite) -> list[str]:
     if task_facts(name).name not in trained:
       raise UserError(f"--tasks {name}: it has no training set of its own; it "
                       "comes with MNLI.")
-  found = [name for name in glue.present(folder) if name in trained]
-  missing = [name for name in suite.tasks if name not in found]
-  if missing or not found:
+  present = [name for name in glue.present(folder) if name in trained]
+  missing = [name for name in suite.tasks if name not in present]
+  if missing or not present:
     raise UserError(
         f"data.folder={folder}: no train and dev files of "
-        f"{', '.join(missing or trained)} there. GLUE's own layout is wanted, "
+        f"{', '.join(missing or trained)} there. The layout is GLUE's own, "
         f"as {folder}/RTE/train.tsv; or data.folder=tfds.")
-  return list(suite.tasks) or found
+  return list(suite.tasks) or present
 
 
 def _task(suite: Suite, name: str) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _say(name: str, task_sweep: Sweep) -> None:
 
 def _mismatched(suite: Suite, name: str,
                 run: Run) -> Callable[[MemberResult], Mapping[str, float]]:
-  """The scores on what else is told of a task, where there is something."""
+  """Further scores of a task, where its data has another dev set."""
   if name not in _SCORED_BY:
     return lambda result: {}
   data = suite.experiment.data
@@ -203,13 +203,14 @@ def _degenerate(labeled: LabeledSet, scores: Mapping[str, float]) -> bool:
 
 
 def _submit(suite: Suite, name: str, run: Run, params: Any) -> None:
-  """Writes what GLUE's server wants, where its questions are there."""
+  """Writes the submission to GLUE's server, where the test set is there."""
   folder = suite.experiment.data.folder
   asked = [name, *([_SCORED_BY[name], "AX"] if name in _SCORED_BY else [])]
   for other in asked:
     if glue.has_test(folder, other):
-      found = _predictor(run, glue.read(folder, other, "test"))(params)
-      glue.write_submission(suite.workdir / "submission", other, found)
+      predict = _predictor(run, glue.read(folder, other, "test"))
+      glue.write_submission(suite.workdir / "submission", other,
+                            predict(params))
 
 
 def _predictor(run: Run,
@@ -237,7 +238,7 @@ def chosen_rate(result: Mapping[str, Any]) -> float:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-  """In hundredths, as GLUE is told; a line for every metric."""
+  """In hundredths, as GLUE is reported; a line for every metric."""
   lines = [line for name, result in results.items()
            for line in _lines(name, result)]
   medians = [SeedStatistics.of(_scores(result, result["metrics"][0])).median
@@ -251,14 +252,15 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _lines(name: str, result: Mapping[str, Any]) -> list[list[str]]:
-  rate, told = chosen_rate(result), lambda x: f"{100 * x:.1f}"
+  rate, hundredths = chosen_rate(result), lambda x: f"{100 * x:.1f}"
   here = [r for r in result["results"] if r["learning_rate"] == rate]
   extra = [m for m in here[0]["scores"] if m.startswith("mismatched_acc")]
   spreads = {metric: SeedStatistics.of(_scores(result, metric))
              for metric in [*result["metrics"], *extra]}
-  return [[name, metric.replace("_", " "), f"{rate:g}", told(s.median),
-           told(s.mean), told(s.deviation), f"{told(s.low)} to {told(s.high)}",
-           str(s.count), str(sum(r["degenerate"] for r in here))]
+  return [[name, metric.replace("_", " "), f"{rate:g}",
+           hundredths(s.median), hundredths(s.mean), hundredths(s.deviation),
+           f"{hundredths(s.low)} to {hundredths(s.high)}", str(s.count),
+           str(sum(r["degenerate"] for r in here))]
           for metric, s in spreads.items()]
 
 

@@ -111,4 +111,4 @@ def most_frequent_tags(labeled: Tags) -> dict[str, int]:
   for words, tags in zip(labeled.words, labeled.labels):
     for word, tag in zip(words, tags.tolist()):
       counts[word][tag] += 1
-  return {word: found.most_common(1)[0][0] for word, found in counts.items()}
+  return {word: tags.most_common(1)[0][0] for word, tags in counts.items()}

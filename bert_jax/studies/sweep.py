@@ -114,7 +114,7 @@ class Sweep:
   def _room(self, devices: Sequence[jax.Device]) -> int:
     """How many members the devices hold at once, at least one each.
 
-    A CPU computes them one after another anyhow.
+    A CPU computes them one after another in any case.
     """
     limit = memory_limit(devices)
     if limit is None:
