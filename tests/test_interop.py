@@ -499,7 +499,7 @@ def test_a_missing_part_is_told(tmp_path, capsys):
   work = str(tmp_path / "work")
   assert main(["import", str(source), "--workdir", work]) == 0
   assert main(["evaluate", work]) == 1
-  assert "has no mlm/transform, which objective=mlm_nsp needs" in (
+  assert "has no mlm, which objective=mlm_nsp needs" in (
       capsys.readouterr().err)
 
 
