@@ -161,8 +161,8 @@ def compose(experiment: Experiment,
   objective = experiment.objective
   prepared = experiment.data.prepare(
       experiment.seed, tokenizer, objective.label_kind, objective.labels)
-  if prepared.examples is not None:
-    objective = objective.complete(prepared.examples)
+  if prepared.train_set is not None:
+    objective = objective.complete(prepared.train_set)
   vocabulary = prepared.tokenizer.vocabulary
   complete = dataclasses.replace(
       experiment, objective=objective,

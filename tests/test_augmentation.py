@@ -100,7 +100,7 @@ def test_masking_shows_masks():
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_labels_of_tokens_are_not_moved(name):
-  labeled = MADE["tags"]()
+  labeled = MADE["tagging"]()
   rows = lambda change: labeled.rows(Tiny(), 64, 2, 0, augmentation=change)
   if name in ("none", "masking"):
     np.testing.assert_array_equal(rows(MEMBERS[name]()).row(0, 0)["labels"],

@@ -5,6 +5,7 @@ import pytest
 
 from bert_jax.config import UserError, override
 from bert_jax.data.labeled import glue
+from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.records import tables
 from bert_jax.data.records.bad_records import Faults
 from bert_jax.data.records.tables import Table
@@ -130,7 +131,7 @@ def test_what_is_there_is_found(tmp_path):
   assert glue.has_test(str(tmp_path), "MNLI")
   assert not glue.has_test(str(tmp_path), "RTE")
   with pytest.raises(UserError, match="did you mean 'MRPC'"):
-    glue.task_facts("MRCP")
+    glue.task_named("MRCP")
   with pytest.raises(UserError, match="data.task=AX has no examples"):
     glue.read(str(tmp_path), "AX", "train")
 
@@ -156,13 +157,13 @@ def test_a_task_is_data_by_its_name(tmp_path):
     (tmp_path / "RTE" / f"{split}.tsv").write_text(text)
   (tmp_path / "RTE" / "test.tsv").write_text(
       text.replace("\tlabel", "").replace("\tentailment", ""))
-  train, dev = data.sets("class", glue.RTE)
+  train, dev = data.sets(ClassificationSet, glue.RTE)
   assert train.texts_a == dev.texts_a == texts_a
   assert dev.labels.tolist() == labels
   for source in ("test", str(tmp_path / "RTE" / "test.tsv")):
-    found = data.unlabeled(source, "class", glue.RTE)
+    found = data.unlabeled(source, ClassificationSet, glue.RTE)
     assert found.texts_a == texts_a and found.labels is None
-  with pytest.raises(UserError, match="data.task=RTE wants objective=classif"):
-    data.sets("number", ())
+  with pytest.raises(UserError, match="data.task=RTE needs objective=classif"):
+    data.sets(RegressionSet, ())
   with pytest.raises(UserError, match="RTE has entailment,not_entailment"):
-    data.sets("class", ("0", "1"))
+    data.sets(ClassificationSet, ("0", "1"))

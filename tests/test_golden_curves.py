@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from bert_jax.data.batches import loader
-from bert_jax.data.labeled.classes import Classes
+from bert_jax.data.labeled.texts import ClassificationSet
 from bert_jax.metrics import weighted
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.masking import TokenMasking
@@ -51,7 +51,7 @@ def labeled_rows(count: int = 200):
   rng = np.random.default_rng(1)
   texts = [" ".join(map(str, rng.integers(5, tiny.SIZE, rng.integers(2, 12))))
            for _ in range(count)]
-  examples = Classes(
+  examples = ClassificationSet(
       names=[str(i) for i in range(count)], texts_a=texts, label_names=LABELS,
       labels=rng.integers(0, len(LABELS), count).astype(np.int32))
   return examples.rows(Numerals(), tiny.LENGTH, 4, SEED)

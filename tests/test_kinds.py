@@ -13,12 +13,11 @@ from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.batches.spec import empty_row
-from bert_jax.data.labeled import classes
 from bert_jax.data.labeled.base import KINDS, LabeledSet
-from bert_jax.data.labeled.classes import Classes, Numbers
-from bert_jax.data.labeled.multi_label import LabelSets
-from bert_jax.data.labeled.segments import MultipleChoice, Vectors
-from bert_jax.data.labeled.tags import tagged
+from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
+from bert_jax.data.labeled.multi_label import MultiLabelSet
+from bert_jax.data.labeled.segments import MultipleChoiceSet, EmbeddingSet
+from bert_jax.data.labeled.tagging import tagged
 from bert_jax.data.records.columns import Columns
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import retrieval
@@ -55,29 +54,30 @@ def labels(*shape: int, top: int = 3) -> np.ndarray:
 
 # A set of each kind; a new kind wants one here.
 MADE: dict[str, Callable[[], LabeledSet]] = {
-    "class": lambda: Classes(
+    "classification": lambda: ClassificationSet(
         names=texts(0), texts_a=texts(0), texts_b=texts(1),
         labels=labels(COUNT), label_names=NAMES),
-    "number": lambda: Numbers(
+    "regression": lambda: RegressionSet(
         names=texts(0), texts_a=texts(0),
         labels=labels(COUNT).astype(np.float32)),
-    "classes": lambda: LabelSets(
+    "multi_label": lambda: MultiLabelSet(
         names=texts(0), texts_a=texts(0), label_names=NAMES,
         labels=labels(COUNT, 3, top=2).astype(np.float32)),
-    "tags": lambda: tagged([
+    "tagging": lambda: tagged([
         (text, text.split(), labels(len(text.split())).astype(str))
         for text in texts(0)], ("0", "1", "2")),
-    "choice": lambda: MultipleChoice(
+    "multiple_choice": lambda: MultipleChoiceSet(
         names=texts(0), texts_a=texts(0, 1), labels=labels(COUNT),
         choices=[list(c) for c in zip(texts(1, 1), texts(2, 1), texts(3, 1))],
         label_names=NAMES),
-    "vectors": lambda: Vectors(
+    "embedding": lambda: EmbeddingSet(
         names=texts(0), texts_a=texts(0), texts_b=texts(1),
         labels=labels(COUNT).astype(np.float32)),
 }
 OBJECTIVES = {
     name: member for name, member in Objective.members().items()
-    if member.label_kind in MADE and member is not Contrastive
+    if member.label_kind and member.label_kind.kind in MADE
+    and member is not Contrastive
     and member.__module__.startswith("bert_jax.")}
 
 
@@ -100,7 +100,7 @@ def batches_of(labeled: LabeledSet) -> tuple[dict, dict]:
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_packed_examples_are_as_one_a_row(name):
   """The same logits and gradients, and the labels back where they belong."""
-  labeled = MADE[OBJECTIVES[name].label_kind]()
+  labeled = MADE[OBJECTIVES[name].label_kind.kind]()
   objective = objective_for(OBJECTIVES[name], labeled)
   recipe = tiny.recipe(objective, num_hidden_layers=1,
                        max_position_embeddings=72)
@@ -161,7 +161,7 @@ class Roberta(Tiny):
 @pytest.mark.parametrize("tokenizer", [Tiny(), Roberta()],
                          ids=["BERT's", "RoBERTa's"])
 def test_an_example_lies_whole_in_its_row(tokenizer):
-  labeled = MADE["choice"]()
+  labeled = MADE["multiple_choice"]()
   seen = []
   rows = labeled.rows(tokenizer, 72, 3, 0)
   for row in map(lambda i: rows.row(0, i), range(len(rows))):
@@ -190,15 +190,15 @@ def write(path, *records: dict) -> str:
 def test_sets_of_labels_are_read(tmp_path):
   path = tmp_path / "a.tsv"
   path.write_text("sentence\tlabel\nhi\tred|blue\nho\t\nha\tblue\n")
-  labeled = classes.read(str(path), Columns(separator="|"), "classes")
+  labeled = MultiLabelSet.read(str(path), Columns(separator="|"))
   assert labeled.label_names == ("blue", "red")
   assert labeled.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
   lists = write(tmp_path / "a.jsonl", {"sentence": "x", "label": ["red"]},
                 {"sentence": "y", "label": ["rde", "blue"]})
   with pytest.raises(UserError, match="a.jsonl:2: the label 'rde' is not known"
                      "; did you mean 'red'"):
-    classes.read(lists, Columns(), "classes", labeled.label_names)
-  found = classes.read(lists, Columns(bad_records="skip"), "classes",
+    MultiLabelSet.read(lists, Columns(), labeled.label_names)
+  found = MultiLabelSet.read(lists, Columns(bad_records="skip"),
                        ("blue", "red"))
   assert found.labels.tolist() == [[0, 1]]
 
@@ -208,7 +208,7 @@ def test_choices_are_read(tmp_path):
   path = tmp_path / "a.tsv"
   path.write_text("premise\tbegins\tone\ttwo\tlabel\n"
                   "It rained.\tSo\twe ran\twe slept\t1\n")
-  labeled = classes.read(str(path), columns, "choice")
+  labeled = MultipleChoiceSet.read(str(path), columns)
   assert labeled.choices == [["So we ran", "So we slept"]]
   assert labeled.labels.tolist() == [1]
   assert labeled.label_names == ("0", "1")
@@ -217,14 +217,14 @@ def test_choices_are_read(tmp_path):
                 {"q": "y", "options": ["u", "v"], "label": "A"})
   with pytest.raises(UserError, match="1 with another number of choices.*\n"
                      ".*:2: 2 choices, not 3"):
-    classes.read(lists, Columns("q", choices=("options",)), "choice",
+    MultipleChoiceSet.read(lists, Columns("q", choices=("options",)),
                  ("A", "B", "C"))
   with pytest.raises(UserError, match="name the columns of the choices"):
-    classes.read(lists, Columns("q"), "choice")
+    MultipleChoiceSet.read(lists, Columns("q"))
 
 
 def test_vectors_are_scored_by_similarity_or_by_search():
-  labeled = MADE["vectors"]()
+  labeled = MADE["embedding"]()
   found = np.random.default_rng(0).normal(size=(COUNT, 2, 4))
   similar = labeled.scores(found)
   assert similar["pearson"] == pearson(
@@ -233,7 +233,7 @@ def test_vectors_are_scored_by_similarity_or_by_search():
   found[:, 1] = found[:, 0]
   assert unlabeled.scores(found / np.linalg.norm(
       found, axis=-1, keepdims=True))["recall_1"] == 1
-  single = Vectors(names=labeled.names, texts_a=labeled.texts_a)
+  single = EmbeddingSet(names=labeled.names, texts_a=labeled.texts_a)
   assert single.encode(Tiny(), 72).segments == 1
   assert single.scores(found[:, :1]) == {}
 
@@ -299,7 +299,7 @@ def test_class_weights_are_a_weighted_mean():
 
 
 def test_weights_may_balance_the_training_set():
-  labeled = Classes(names=list("abcd"), texts_a=list("abcd"),
+  labeled = ClassificationSet(names=list("abcd"), texts_a=list("abcd"),
                      labels=np.array([0, 1, 1, 1], np.int32),
                      label_names=("x", "y"))
   objective = Classification(balanced=True).complete(labeled)
@@ -314,7 +314,7 @@ def test_weights_may_balance_the_training_set():
     with pytest.raises(UserError, match="each at least 0, and one above"):
       Classification(class_weights=weights)
   with pytest.raises(UserError, match="data.columns.label"):
-    Similarity().complete(dataclasses.replace(MADE["vectors"](), labels=None))
+    Similarity().complete(dataclasses.replace(MADE["embedding"](), labels=None))
   assert config.override(
       Experiment(objective=Classification()),
       ["objective.class_weights=1,2.5"]).objective.class_weights == (1, 2.5)

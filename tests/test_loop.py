@@ -119,7 +119,7 @@ def test_finetuning_learns_and_predicts(
   read = (folder / "dev.tsv").read_text().splitlines()
   assert count == 37 and len(lines) == len(read) == 38
   assert all(out.startswith(line) for out, line in zip(lines, read))
-  if objective.label_kind == "class":
+  if isinstance(objective, Classification):
     columns = [line.split("\t") for line in lines[1:]]
     right = np.mean([c[1] == c[3] for c in columns])
     assert right == pytest.approx(result.scores["accuracy"])

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from bert_jax.data.labeled.tags import tagged
+from bert_jax.data.labeled.tagging import tagged
 from bert_jax.studies import quickstart
 from tests.memory_corpus import memory_corpus
 

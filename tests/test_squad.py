@@ -12,7 +12,7 @@ from bert_jax.cli.main import main
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled import base as sets, windows
-from bert_jax.data.labeled.spans import Answer, Found, Spans, best_spans
+from bert_jax.data.labeled.spans import Answer, Found, SpanSet, best_spans
 from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.records import squad
 from bert_jax.data.records.squad import Question
@@ -156,7 +156,7 @@ def test_other_files_are_told(tmp_path, name, text, words):
 
 
 def test_splits_go_by_article():
-  spans = Spans.of(made(120), SpanOptions())
+  spans = SpanSet.of(made(120), SpanOptions())
   train, held_out = sets.split(spans, 30)
   assert len(train) + len(held_out) == 120 and len(held_out)
   assert not {q.article for q in train.questions} & {
@@ -204,7 +204,7 @@ def seen(spans, length, examples_per_row, tokenizer=Words()):
     (1, Words()), (4, Words()), (4, Roberta())], ids=["1", "4", "RoBERTa's"])
 def test_every_answer_is_found_where_it_is(examples_per_row, tokenizer):
   questions = made(60)
-  spans = Spans.of(questions, SpanOptions(doc_stride=6, null_threshold=0.0))
+  spans = SpanSet.of(questions, SpanOptions(doc_stride=6, null_threshold=0.0))
   predicted, held = [], set()
   for batch, logits in seen(spans, 40, examples_per_row, tokenizer):
     logits[:] = 0
@@ -228,7 +228,7 @@ def test_every_answer_is_found_where_it_is(examples_per_row, tokenizer):
 
 
 def test_packing_changes_no_answer():
-  spans = Spans.of(made(50), SpanOptions(doc_stride=9, n_best=5))
+  spans = SpanSet.of(made(50), SpanOptions(doc_stride=9, n_best=5))
   alone, packed = (spans.collect(list(seen(spans, 48, n))) for n in (1, 3))
   assert alone == packed
   assert len(spans.rows(Words(), 48, 3, 0)) < len(
@@ -259,8 +259,8 @@ def test_when_no_answer_is_given(tmp_path):
   question = Question("x", "x", "7", "q?", "red fox", ("red",), 0, 3)
   found = Found((Answer("red", 0, 3, 2.0, 1.0), Answer("fox", 4, 7, 1.0, 1.0)),
                 Answer("", 0, 0, 3.0, 0.5))
-  always = Spans.of([question], SpanOptions())
-  never, rather, at = (Spans.of([question], SpanOptions(null_threshold=t))
+  always = SpanSet.of([question], SpanOptions())
+  never, rather, at = (SpanSet.of([question], SpanOptions(null_threshold=t))
                        for t in (0.0, 0.6, 0.5))
   assert found.null_odds == 0.5
   assert [s.answer(found) for s in (always, never, rather, at)] == [
@@ -315,7 +315,7 @@ def test_scores_are_the_official_ones():
 
 
 def test_the_loss_is_that_of_each_window():
-  spans = Spans.of(made(24, longest=7), SpanOptions(doc_stride=6))
+  spans = SpanSet.of(made(24, longest=7), SpanOptions(doc_stride=6))
   batch, logits = max(seen(spans, 40, 3),
                       key=lambda batch: batch[0]["example_mask"].sum())
   total, count = 0.0, 0
@@ -341,7 +341,7 @@ def test_the_loss_is_that_of_each_window():
 
 
 def test_errors_teach():
-  spans = Spans.of(made(3), SpanOptions())
+  spans = SpanSet.of(made(3), SpanOptions())
   with pytest.raises(UserError, match="Rows of 6 tokens hold no context"):
     spans.rows(Words(), 6, 1, 0)
   with pytest.raises(UserError, match="data.doc_stride=0: at least 1"):

@@ -7,11 +7,11 @@ import pytest
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled import base as sets
-from bert_jax.data.labeled.classes import Classes, Numbers, read
-from bert_jax.data.labeled.multi_label import LabelSets
+from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
+from bert_jax.data.labeled.multi_label import MultiLabelSet
 from bert_jax.data.labeled.rows import TaskRows
-from bert_jax.data.labeled.spans import Spans
-from bert_jax.data.labeled.tags import Tags, tagged
+from bert_jax.data.labeled.spans import SpanSet
+from bert_jax.data.labeled.tagging import TaggingSet, tagged
 from bert_jax.data.records.columns import Columns
 from tests.memory_corpus import SPECIAL, vocabulary
 
@@ -37,33 +37,37 @@ def random_words(rng: np.random.Generator, longest: int) -> list[str]:
           for _ in range(rng.integers(1, longest + 1))]
 
 
-def classes(count: int, longest: int = 12, pairs: bool = False) -> Classes:
+def classes(count: int, longest: int = 12,
+            pairs: bool = False) -> ClassificationSet:
   rng = np.random.default_rng(count)
   texts = [[" ".join(random_words(rng, longest)) for _ in range(count)]
            for _ in range(2)]
-  return Classes(names=[str(i) for i in range(count)], texts_a=texts[0],
-                 texts_b=texts[1] if pairs else None,
-                 labels=rng.integers(0, 3, count).astype(np.int32),
-                 label_names=("a", "b", "c"))
+  return ClassificationSet(
+      names=[str(i) for i in range(count)], texts_a=texts[0],
+      texts_b=texts[1] if pairs else None,
+      labels=rng.integers(0, 3, count).astype(np.int32),
+      label_names=("a", "b", "c"))
 
 
 def test_texts_and_classes_are_read(tmp_path):
   path = tmp_path / "train.tsv"
   path.write_text("text\tsecond\tlabel\nhi\tyou\t10\nho\tme\t9\nha\tus\t10\n")
-  labeled = read(str(path), Columns("text", "second"), "class")
+  labeled = ClassificationSet.read(str(path), Columns("text", "second"))
   assert labeled.texts_a == ["hi", "ho", "ha"]
   assert labeled.texts_b == ["you", "me", "us"]
   assert labeled.label_names == ("9", "10")  # by value
   assert labeled.labels.tolist() == [1, 0, 1]
   assert labeled.names[0] == "train.tsv:2"  # wherever it lies
   # By number there is no header unless it is said.
-  numbered = read(str(path), Columns("0", "", "2", header=True), "class")
+  numbered = ClassificationSet.read(str(path),
+                                    Columns("0", "", "2", header=True))
   assert numbered.texts_a == labeled.texts_a and numbered.texts_b is None
-  assert read(str(path), Columns("0", label="2"), "class",
+  assert ClassificationSet.read(str(path), Columns("0", label="2"),
               ).label_names == ("10", "9", "label")
-  numbers = read(str(path), Columns("text"), "number")
+  numbers = RegressionSet.read(str(path), Columns("text"))
   assert numbers.labels.tolist() == [10, 9, 10]
-  unlabeled = read(str(path), Columns("text", label=""), "class", ("x",))
+  unlabeled = ClassificationSet.read(str(path), Columns("text", label=""),
+                                     ("x",))
   assert unlabeled.labels is None and unlabeled.label_names == ("x",)
 
 
@@ -73,17 +77,17 @@ def test_what_is_null_is_no_label(tmp_path):
   path.write_text('{"sentence": "a", "label": 1}\n'
                   '{"sentence": "b", "label": null}\n')
   skip = Columns(bad_records="skip")
-  for kind, count in (("class", 1), (LabelSets.kind, 2)):
-    found = read(str(path), skip, kind)
-    assert found.label_names == ("1",) and len(found) == count
+  for kind, count in ((ClassificationSet, 1), (MultiLabelSet, 2)):
+    labeled = kind.read(str(path), skip)
+    assert labeled.label_names == ("1",) and len(labeled) == count
   path.write_text('{"sentence": "a", "label": null}\n')
   with pytest.raises(UserError, match="'label' has no label at all"):
-    read(str(path), skip, LabelSets.kind)
+    MultiLabelSet.read(str(path), skip)
   with pytest.raises(UserError, match="read by data=squad"):
-    read(str(path), skip, Spans.kind)
+    SpanSet.read(str(path), skip)
   # What tells CoNLL files from others is how the file's name ends.
   (path.parent / "a.conll").write_text("New\tB\n")
-  assert len(read(str(path.parent / "a.conll"), Columns(), "tags")) == 1
+  assert len(TaggingSet.read(str(path.parent / "a.conll"), Columns())) == 1
 
 
 def test_unknown_labels_are_told(tmp_path):
@@ -91,9 +95,9 @@ def test_unknown_labels_are_told(tmp_path):
   path.write_text("sentence\tlabel\nfine\tgood\noops\tgodo\n")
   with pytest.raises(UserError, match=r"dev.tsv:3: the label 'godo' is not "
                      "known; did you mean 'good'.*bad, good"):
-    read(str(path), Columns(), "class", ("bad", "good"))
+    ClassificationSet.read(str(path), Columns(), ("bad", "good"))
   with pytest.raises(UserError, match="dev.tsv:2: the label 'good' is no num"):
-    read(str(path), Columns(), "number")
+    RegressionSet.read(str(path), Columns())
 
 
 def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
@@ -103,7 +107,7 @@ def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
                   "e\tf\tgood\textra\na\tb\t\n")
   columns = Columns(pair="pair")
   with pytest.raises(UserError) as raised:
-    read(str(path), columns, "class", ("bad", "good"))
+    ClassificationSet.read(str(path), columns, ("bad", "good"))
   assert str(raised.value).splitlines() == [
       f"{path}: 7 of 9 records cannot be used (3 with other columns, 2 with an "
       "empty text, 2 with an unknown label):",
@@ -116,13 +120,13 @@ def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
       "Mend them, or leave them out by data.columns.dirty=skip."]
   assert f"{path}:1: ignoring a byte-order mark" in caplog.text
   skip = dataclasses.replace(columns, bad_records="skip")
-  found = read(str(path), skip, "class", ("bad", "good"))
+  found = ClassificationSet.read(str(path), skip, ("bad", "good"))
   assert found.names == ["dev.tsv:2", "dev.tsv:7"]
   assert found.texts_a == ["a", "c"] and found.labels.tolist() == [1, 0]
   assert len(found.table.records) == 2
   assert "7 of 9 records cannot be used" in caplog.text
   # To be predicted, an empty text is one like others.
-  new = read(str(path), dataclasses.replace(skip, label=""), "class")
+  new = ClassificationSet.read(str(path), dataclasses.replace(skip, label=""))
   assert len(new) == 6 and new.texts_a[1] == ""
 
 
@@ -131,8 +135,8 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
   conll.write_text("New\tB\nYork\tI\n\nis\tO\n")
   lines.write_text('{"w": ["New", "York"], "t": ["B", "I"]}\n'
                    '{"w": ["is"], "t": ["O"]}\n')
-  for labeled in (read(str(conll), Columns(), "tags"),
-                   read(str(lines), Columns("w", label="t"), "tags")):
+  for labeled in (TaggingSet.read(str(conll), Columns()),
+                   TaggingSet.read(str(lines), Columns("w", label="t"))):
     assert labeled.words == [["New", "York"], ["is"]]
     assert labeled.label_names == ("B", "I", "O")
     assert [l.tolist() for l in labeled.labels] == [[0, 1], [2]]
@@ -140,7 +144,7 @@ def test_tags_are_read_from_columns_and_from_lists(tmp_path):
     file.write('{"w": ["a", "b"], "t": ["O"]}\n{"w": "a b", "t": "B O"}\n')
   with pytest.raises(UserError, match="1 that are no list.*\n.*:3: 2 words have"
                      " 1 tags\n.*:4: 'a b' is no list"):
-    read(str(lines), Columns("w", label="t"), "tags", ("B", "I", "O"))
+    TaggingSet.read(str(lines), Columns("w", label="t"), ("B", "I", "O"))
   with pytest.raises(UserError, match="mine: 2 words have 1 tags"):
     tagged([("mine", ["a", "b"], ["O"])])
   with pytest.raises(UserError, match="mine: the label 'P' is not known"):
@@ -233,18 +237,18 @@ def test_training_shows_every_example_once_in_another_order():
 
 def test_numbers_and_unknown_labels():
   labeled = classes(5)
-  numbers = Numbers(names=labeled.names, texts_a=labeled.texts_a,
+  numbers = RegressionSet(names=labeled.names, texts_a=labeled.texts_a,
                     labels=np.arange(5, dtype=np.float32))
   row = TaskRows(numbers, Letters(), 999, 7, 0, shuffle=False).row(0, 0)
   assert row["labels"].dtype == np.float32
   assert sorted(row["labels"]) == [0, 0, 0, 1, 2, 3, 4]
-  for kind, label in ((Classes, -1), (Numbers, 0)):
+  for kind, label in ((ClassificationSet, -1), (RegressionSet, 0)):
     unknown = kind(names=labeled.names, texts_a=labeled.texts_a)
     assert (TaskRows(unknown, Letters(), 999, 7, 0).row(0, 0)["labels"]
             == label).all()
 
 
-def words_and_tags(count: int) -> Tags:
+def words_and_tags(count: int) -> TaggingSet:
   rng = np.random.default_rng(0)
   words = [random_words(rng, 20) for _ in range(count)]
   words[3] = ["...", "ab", "."]
@@ -314,22 +318,22 @@ def test_errors_teach():
 
 
 @pytest.mark.parametrize("name, columns, kind, count", [
-    ("SST-2/dev.tsv", Columns(), "class", 872),
-    ("CoLA/dev.tsv", Columns("3", label="1"), "class", 1043),
-    ("MRPC/train.tsv", Columns("#1 String", "#2 String", "Quality"), "class",
-     3668),
-    ("RTE/dev.tsv", Columns("sentence1", "sentence2"), "class", 277),
-    ("STS-B/dev.tsv", Columns("sentence1", "sentence2", "score"), "number",
-     1500)])
+    ("SST-2/dev.tsv", Columns(), ClassificationSet, 872),
+    ("CoLA/dev.tsv", Columns("3", label="1"), ClassificationSet, 1043),
+    ("MRPC/train.tsv", Columns("#1 String", "#2 String", "Quality"),
+     ClassificationSet, 3668),
+    ("RTE/dev.tsv", Columns("sentence1", "sentence2"), ClassificationSet, 277),
+    ("STS-B/dev.tsv", Columns("sentence1", "sentence2", "score"),
+     RegressionSet, 1500)])
 def test_glue_as_it_ships(shared, name, columns, kind, count):
-  labeled = read(str(shared / "data" / "glue" / name), columns, kind)
+  labeled = kind.read(str(shared / "data" / "glue" / name), columns)
   assert len(labeled) == count and not labeled.table.faults.found
-  assert len(labeled.label_names) == (2 if kind == "class" else 0)
+  assert len(labeled.label_names) == (2 if kind is ClassificationSet else 0)
 
 
 def test_wnut17_as_it_ships(shared):
   folder = shared / "data" / "ner" / "wnut17"
-  train = read(str(folder / "train.conll"), Columns(), "tags")
-  test = read(str(folder / "test.annotated"), Columns(), "tags",
-              train.label_names)
+  train = TaggingSet.read(str(folder / "train.conll"), Columns())
+  test = TaggingSet.read(str(folder / "test.annotated"), Columns(),
+                         train.label_names)
   assert (len(train), len(test), len(train.label_names)) == (3394, 1287, 13)

@@ -137,7 +137,7 @@ def _problem(task: str, microbatches: int):
   from bert_jax.data.batches import loader
   from bert_jax.data.pretraining.formats import PairsFormat
   from bert_jax.data.pretraining.rows import PretrainingRows
-  from bert_jax.data.labeled.classes import Classes
+  from bert_jax.data.labeled.texts import ClassificationSet
   from bert_jax.data.tokenizers.vocabulary import Vocabulary
   from bert_jax.model.bert import BertConfig
   from bert_jax.objectives.mlm import MlmNsp
@@ -165,7 +165,7 @@ def _problem(task: str, microbatches: int):
     tokenizer = types.SimpleNamespace(
         vocabulary=vocabulary, fingerprint="numbers",
         encode=lambda texts: [list(map(int, text.split())) for text in texts])
-    rows = Classes(
+    rows = ClassificationSet(
         names=list(map(str, range(len(texts)))), texts_a=texts,
         labels=rng.integers(0, 3, len(texts)).astype(np.int32),
         label_names=objective.labels).rows(

@@ -71,10 +71,11 @@ def outputs_of(found, params, batch):
   if "classifier" in found.parts:
     logits = network(found.model, found.objective).apply(
         params, batch)["classifier"]
-    kind = found.objective.label_kind
-    if kind == "number":
+    kind = found.objective.label_kind.kind
+    if kind == "regression":
       logits = logits[..., None]
-    return {"classifier": logits if kind in ("tags", "span") else logits[:, 0]}
+    by_token = kind in ("tagging", "span")
+    return {"classifier": logits if by_token else logits[:, 0]}
   encoder, variables = Encoder(found.model), {"params": params["encoder"]}
   sequence = encoder.apply(variables, batch)
   outputs = {"sequence": sequence}

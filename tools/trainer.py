@@ -123,7 +123,7 @@ def train(args, python, sets, key):
   """One seed by the Trainer, scored by the same metrics as ours."""
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
-    number = sets["train"].kind == "number"
+    number = not sets["train"].label_names
     told = key | {"classes": 1 if number else len(sets["train"].label_names)}
     for split, labeled in sets.items():
       told[split] = [labeled.texts_a, labeled.texts_b,

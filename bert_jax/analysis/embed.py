@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError, nearest
 from bert_jax.data.batches import loader
-from bert_jax.data.labeled.classes import Classes
+from bert_jax.data.labeled.texts import ClassificationSet
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import mean_pool
@@ -80,7 +80,7 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   if pooling == "pooled" and "pooler" not in saved.params["encoder"]:
     raise UserError("This network was trained without a pooler (its objective "
                     "has no use for one); take the pooling mean or cls.")
-  labeled = Classes(names=[str(i) for i in range(len(texts))],
+  labeled = ClassificationSet(names=[str(i) for i in range(len(texts))],
                      texts_a=list(texts), texts_b=list(pairs) or None)
   rows = labeled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
                        shuffle=False)

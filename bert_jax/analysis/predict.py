@@ -26,7 +26,8 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
   _agree(saved, experiment, prepared.evaluation)
   evaluator, params = load(saved, experiment.batch_size,
                            prepared.evaluation)
-  return evaluator.evaluate(params, prepared.evaluation, prepared.labeled,
+  return evaluator.evaluate(params, prepared.evaluation,
+                            prepared.evaluation_set,
                             experiment.evaluation_batches)
 
 

@@ -22,7 +22,6 @@ from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.checkpoints.reading import read_checkpoint, read_state
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
-from bert_jax.data.labeled.base import kind_of
 from bert_jax.experiment import Run, compose
 from bert_jax.metrics import weighted
 from bert_jax.parallel import mesh
@@ -237,7 +236,7 @@ def _label(replayed: Replay, b: int, example: int) -> Text:
   if later:
     return Text("or: ", style=BOUNDARY)
   if objective.label_kind is not None:
-    words += filter(None, [kind_of(objective.label_kind).describe_label(
+    words += filter(None, [objective.label_kind.describe_label(
         {key: value[b] for key, value in batch.items()}, example,
         objective.labels)])
   elif batch["token_type_ids"][b, here_L].any():
@@ -265,7 +264,8 @@ def _tokens(replayed: Replay, b: int, example: int) -> Iterator[Text]:
   batch, vocabulary = replayed.batch, replayed.run.prepared.tokenizer.vocabulary
   piece = lambda i: replayed.run.prepared.tokenizer.tokens([int(i)])[0]
   predicted = _predicted(replayed, b)
-  tags = replayed.run.experiment.objective.label_kind == "tags"
+  objective = replayed.run.experiment.objective
+  row = {key: value[b] for key, value in batch.items()}
   type_before = 0
   for l in np.flatnonzero(batch["example_ids"][b] == example + 1):
     said, seen = batch["input_ids"][b, l], replayed.corrupted["input_ids"][b, l]
@@ -280,10 +280,10 @@ def _tokens(replayed: Replay, b: int, example: int) -> Iterator[Text]:
         token.append(f"({predicted[l]:.2f})", style=NUMBER)
       yield token
     elif said not in (vocabulary.cls_id, vocabulary.sep_id):
-      tag = batch["labels"][b, l] if tags else -1
+      kind = objective.label_kind
+      label = kind and kind.describe_token_label(row, l, objective.labels)
       token = Text(piece(said))
-      yield token if tag < 0 else token.append(
-          f"/{replayed.run.experiment.objective.labels[tag]}", style=PREDICTED)
+      yield token.append(f"/{label}", style=PREDICTED) if label else token
 
 
 def _predicted(replayed: Replay, b: int) -> dict[int, float | None]:

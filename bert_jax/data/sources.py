@@ -7,10 +7,11 @@ from typing import Any
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data.batches.rows import Rows
-from bert_jax.data.labeled import base as labeled, classes, glue, tags
+from bert_jax.data.labeled import base as labeled, glue
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.base import LabeledSet, subsample
-from bert_jax.data.labeled.spans import Spans
+from bert_jax.data.labeled.spans import SpanSet
+from bert_jax.data.labeled.tagging import TaggingSet, tagged
 from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.pretraining import corpus_builder
 from bert_jax.data.pretraining.corpus import Splits
@@ -37,8 +38,8 @@ class Datasets:
   train: Rows
   evaluation: Rows
   tokenizer: LoadedTokenizer
-  labeled: LabeledSet | None = None  # the examples of `evaluation`
-  examples: LabeledSet | None = None  # those of `train`
+  evaluation_set: LabeledSet | None = None  # the examples of `evaluation`
+  train_set: LabeledSet | None = None  # those of `train`
   corpus: Splits | None = None
 
   @property
@@ -54,19 +55,20 @@ class Data(Choice):
   examples_per_row: int = 1
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: str | None, labels: tuple[str, ...]) -> Datasets:
+              kind: type[LabeledSet] | None,
+              labels: tuple[str, ...]) -> Datasets:
     """Reads, tokenizes and caches what is needed.
 
     Args:
       seed: of the order of rows and of all drawn with them.
       tokenizer: the one of the network to start from; None: make one.
-      kind: what the objective takes for labels; None: it takes none.
+      kind: of labels that the objective takes; None: it takes none.
       labels: their names in the order of their ids; (): those in the data.
     """
     raise NotImplementedError
 
-  def unlabeled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> LabeledSet:
+  def unlabeled(self, source: str, kind: type[LabeledSet] | None,
+                labels: tuple[str, ...]) -> LabeledSet:
     """The examples of a file to predict, whose labels are not looked at.
 
     Raises:
@@ -93,7 +95,8 @@ class TextData(Data):
   held_out_percent: float = 2.0
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: str | None, labels: tuple[str, ...]) -> Datasets:
+              kind: type[LabeledSet] | None,
+              labels: tuple[str, ...]) -> Datasets:
     splits = corpus_builder.prepare(
         self.text, tokenizer or self.tokenizer,
         cache_directory() / "corpora", self.held_out_percent)
@@ -142,7 +145,8 @@ class LabeledData(Data):
     raise NotImplementedError
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: str | None, labels: tuple[str, ...]) -> Datasets:
+              kind: type[LabeledSet] | None,
+              labels: tuple[str, ...]) -> Datasets:
     if kind is None:
       raise UserError(f"data={self.choice_name} has labels, but the objective "
                       "takes none; set one that does, as objective="
@@ -175,16 +179,15 @@ class TableData(LabeledData):
     if not self.train:
       raise UserError("data.train: name the file of the training examples, as "
                       "in data.train=train.tsv.")
-    train = classes.read(self.train, self.columns, kind, labels)
+    train = kind.read(self.train, self.columns, labels)
     if not self.evaluation:
       return labeled.split(train, self.held_out_percent)
-    return train, classes.read(self.evaluation, self.columns, kind,
-                               train.label_names)
+    return train, kind.read(self.evaluation, self.columns, train.label_names)
 
-  def unlabeled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> LabeledSet:
-    return classes.read(source, dataclasses.replace(self.columns, label=""),
-                        kind, labels)
+  def unlabeled(self, source: str, kind: type[LabeledSet] | None,
+                labels: tuple[str, ...]) -> LabeledSet:
+    return kind.read(source, dataclasses.replace(self.columns, label=""),
+                     labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,11 +205,12 @@ class GlueData(LabeledData):
   task: str = "MRPC"
   bad_records: OnBadRecord = "skip"
 
-  def facts(self, kind: str, labels: tuple[str, ...]) -> glue.Task:
-    task = glue.task_facts(self.task)
-    if kind != task.kind:
-      wanted = {"class": "classification", "number": "regression"}[task.kind]
-      raise UserError(f"data.task={self.task} wants objective={wanted}.")
+  def checked_task(self, kind: type[LabeledSet],
+                   labels: tuple[str, ...]) -> glue.Task:
+    task = glue.task_named(self.task)
+    if kind is not task.kind:
+      raise UserError(f"data.task={self.task} needs objective="
+                      f"{task.kind.kind}.")
     if labels not in ((), task.labels):
       raise UserError(f"objective.labels={','.join(labels)}: data.task="
                       f"{self.task} has {','.join(task.labels)}.")
@@ -214,14 +218,14 @@ class GlueData(LabeledData):
 
   def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
-    self.facts(kind, labels)
+    self.checked_task(kind, labels)
     return tuple(glue.read(self.folder, self.task, split, self.bad_records)
                  for split in ("train", "dev"))
 
-  def unlabeled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> LabeledSet:
+  def unlabeled(self, source: str, kind: type[LabeledSet] | None,
+                labels: tuple[str, ...]) -> LabeledSet:
     """Of a file with the columns of the task's test file, or of "test"."""
-    task = self.facts(kind, labels)
+    task = self.checked_task(kind, labels)
     if source == "test":
       return glue.read(self.folder, self.task, "test")
     return glue.read_file(source, task, "test")
@@ -246,13 +250,13 @@ class SquadData(SpanOptions, LabeledData):
 
   def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
-    if kind != "span":
+    if kind is not SpanSet:
       raise UserError("data=squad has answers that are spans of contexts; set "
                       "objective=span.")
     if not self.train:
       raise UserError("data.train: name the file of the questions to train "
                       "on, as in data.train=train-v1.1.json.")
-    train = Spans.of(squad.read(self.train, self.bad_records), self)
+    train = SpanSet.of(squad.read(self.train, self.bad_records), self)
     none = sum(not right for right in train.labels)
     if none and self.null_threshold is None:
       raise UserError(
@@ -260,12 +264,13 @@ class SquadData(SpanOptions, LabeledData):
           "data.null_threshold=0 and the network may give none (SQuAD 2.0).")
     if not self.evaluation:
       return labeled.split(train, self.held_out_percent)
-    return train, Spans.of(squad.read(self.evaluation, self.bad_records), self)
+    return train, SpanSet.of(squad.read(self.evaluation, self.bad_records),
+                             self)
 
-  def unlabeled(self, source: str, kind: str | None,
-                 labels: tuple[str, ...]) -> LabeledSet:
-    return Spans.of(squad.read(source, self.bad_records, labeled=False), self,
-                    labeled=False)
+  def unlabeled(self, source: str, kind: type[LabeledSet] | None,
+                labels: tuple[str, ...]) -> LabeledSet:
+    return SpanSet.of(squad.read(source, self.bad_records, labeled=False),
+                      self, labeled=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,8 +285,15 @@ class CodeWordsData(LabeledData):
 
   def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:
-    if kind != "tags":
+    if kind is not TaggingSet:
       raise UserError("data=code_words has a tag for every word; set "
                       "objective=tagging.")
-    everything = tags.tagged(list(docstrings.code_paragraphs()), labels)
+    everything = tagged(list(docstrings.code_paragraphs()), labels)
     return labeled.split(everything, self.held_out_percent)
+
+
+def reader_of(kind: type[LabeledSet] | None) -> type[Data]:
+  """The member that reads files for such labels."""
+  if kind is None:
+    return TextData
+  return TableData if kind.in_tables else SquadData

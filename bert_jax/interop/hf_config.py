@@ -32,32 +32,41 @@ _ACTIVATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-  """What goes with a kind of labels."""
+  """What Hugging Face calls a head for a kind of labels.
+
+  Attributes:
+    ending: of the class.
+    use: what the hub says that such a network is for (pipeline_tag).
+    pooler: whether the head is on the pooled output.
+    outputs: of the head; None: one for each label.
+    problem: problem_type of the configuration.
+  """
 
   objective: type[Objective]
-  ending: str  # of the class
+  ending: str
+  use: str
   pooler: bool
-  problem: str | None = None  # problem_type of the configuration
+  outputs: int | None = None
+  problem: str | None = None
 
 
-_TASKS = {
-    "class": _Task(Classification, "ForSequenceClassification", True,
-                   "single_label_classification"),
-    "number": _Task(Regression, "ForSequenceClassification", True,
-                    "regression"),
-    "classes": _Task(MultiLabel, "ForSequenceClassification", True,
-                     "multi_label_classification"),
-    "tags": _Task(Tagging, "ForTokenClassification", False),
-    "choice": _Task(MultipleChoice, "ForMultipleChoice", True),
-    "span": _Task(Span, "ForQuestionAnswering", False)}
-_OUTPUTS = {"number": 1, "choice": 1, "span": 2}
+TASKS = {task.objective.label_kind: task for task in (
+    _Task(Classification, "ForSequenceClassification", "text-classification",
+          True, problem="single_label_classification"),
+    _Task(Regression, "ForSequenceClassification", "text-classification", True,
+          1, "regression"),
+    _Task(MultiLabel, "ForSequenceClassification", "text-classification", True,
+          problem="multi_label_classification"),
+    _Task(Tagging, "ForTokenClassification", "token-classification", False),
+    _Task(MultipleChoice, "ForMultipleChoice", "multiple-choice", True, 1),
+    _Task(Span, "ForQuestionAnswering", "question-answering", False, 2))}
 # Ending of a class that reads text: the parts that it cannot do without.
 _READERS = {
     "Model": set(), "ForPreTraining": {"encoder/pooler", "mlm", "nsp"},
     "ForMaskedLM": {"mlm"}, "LMHeadModel": {"mlm"},
     "ForNextSentencePrediction": {"encoder/pooler", "nsp"}}
 _HEADS = {"encoder/pooler", "mlm", "nsp"}
-_ENDINGS = (*_READERS, *dict.fromkeys(t.ending for t in _TASKS.values()))
+_ENDINGS = (*_READERS, *dict.fromkeys(t.ending for t in TASKS.values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +118,8 @@ def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
   first = 0 if family == "bert" else pad + 1
   model = _model(options, first, source)
   there = parameter_map.parts(shapes)
-  kind = _kind(options, there, source)
-  if kind is None:
+  task = _task(options, there, source)
+  if task is None:
     needed = _READERS[_ending(options, source) or "Model"]
     found = frozenset({"encoder"} | needed | there & _HEADS)
     _check_roberta(family != "bert", model, found)
@@ -119,8 +128,8 @@ def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
   else:
     # Many hold a pooler that their class has no use for.
     found = frozenset({"encoder", "classifier"} | there & {"encoder/pooler"} | (
-        {"encoder/pooler"} if _TASKS[kind].pooler else set()))
-    objective = _objective(kind, options, shapes, source)
+        {"encoder/pooler"} if task.pooler else set()))
+    objective = _objective(task, options, shapes, source)
   return Architecture(model, objective, found, first)
 
 
@@ -168,26 +177,26 @@ def _ending(options: Mapping[str, Any], source: str) -> str:
       classes[0], [f"Bert{ending}" for ending in _ENDINGS]))
 
 
-def _kind(options: Mapping[str, Any], there: set[str],
-          source: str) -> str | None:
-  """The kind of labels, None where the network reads text alone."""
+def _task(options: Mapping[str, Any], there: set[str],
+          source: str) -> _Task | None:
+  """What the head is for; None where the network reads text alone."""
   ending = _ending(options, source)
   if ending in _READERS or not ending and "classifier" not in there:
     return None
   if not ending:
     ending = ("ForSequenceClassification" if "encoder/pooler" in there
               else "ForTokenClassification")
-  kinds = [kind for kind, task in _TASKS.items() if task.ending == ending]
-  if len(kinds) == 1:
-    return kinds[0]
-  problem = options.get("problem_type")
-  if problem is None:
-    return "number" if len(_labels(options)) == 1 else "class"
-  if problem not in {task.problem for task in _TASKS.values()}:
+  tasks = [task for task in TASKS.values() if task.ending == ending]
+  if len(tasks) == 1:
+    return tasks[0]
+  problem = options.get("problem_type") or (
+      "regression" if len(_labels(options)) == 1
+      else "single_label_classification")
+  if problem not in {task.problem for task in TASKS.values()}:
     raise UserError(f"{source}: problem_type={problem}" + nearest(
-        str(problem), [task.problem for task in _TASKS.values()
+        str(problem), [task.problem for task in TASKS.values()
                        if task.problem]))
-  return next(kind for kind in kinds if _TASKS[kind].problem == problem)
+  return next(task for task in tasks if task.problem == problem)
 
 
 def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -198,17 +207,17 @@ def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
   return tuple(str(found[i]) for i in sorted(found, key=int))
 
 
-def _objective(kind: str, options: Mapping[str, Any],
+def _objective(task: _Task, options: Mapping[str, Any],
                shapes: Mapping[str, tuple[int, ...]],
                source: str) -> Objective:
-  member = _TASKS[kind].objective
+  member = task.objective
   outputs = shapes["classifier.bias"][0] if "classifier.bias" in shapes else (
       None)  # A missing tensor, told later.
-  if kind in _OUTPUTS:
-    if outputs not in (None, _OUTPUTS[kind]):
+  if task.outputs:
+    if outputs not in (None, task.outputs):
       raise UserError(
           f"{source}: a head for objective={member.choice_name} gives "
-          f"{_OUTPUTS[kind]} numbers, but the classifier has {outputs}.")
+          f"{task.outputs} numbers, but the classifier has {outputs}.")
     return member()
   classes = outputs or 2
   labels = _labels(options) or tuple(f"LABEL_{i}" for i in range(classes))
@@ -251,12 +260,12 @@ def write(model: BertConfig, objective: Objective, parts: set[str],
 def _written_head(objective: Objective,
                   parts: set[str]) -> tuple[str, dict[str, Any]]:
   """The ending of the class, and what is said of its labels."""
-  if "classifier" in parts and objective.label_kind in _TASKS:
-    task, labels = _TASKS[objective.label_kind], {}
+  if "classifier" in parts and objective.label_kind in TASKS:
+    task, labels = TASKS[objective.label_kind], {}
     if task.problem:
       labels["problem_type"] = task.problem
-    names_ = ("LABEL_0",) if objective.label_kind == "number" else (
-        () if objective.label_kind == "choice" else objective.labels)
+    names_ = (("LABEL_0",) if task.objective is Regression else
+              () if task.outputs else objective.labels)
     if names_:
       labels["id2label"] = {str(i): name for i, name in enumerate(names_)}
       labels["label2id"] = {name: i for i, name in enumerate(names_)}

@@ -12,7 +12,7 @@ from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
-from bert_jax.data.sources import Data, SquadData, TableData, TextData
+from bert_jax.data.sources import Data, reader_of
 from bert_jax.data.tokenizers import choices, hf_directory, wordpiece
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.experiment import Experiment
@@ -70,9 +70,8 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
 
 def _data(objective: Objective, positions: int) -> Data:
   """What such a network reads, but for the files."""
-  kinds = {None: TextData, "span": SquadData}
-  kind = kinds.get(objective.label_kind, TableData)
-  return kind(length=min(kind.length, positions))
+  reader = reader_of(objective.label_kind)
+  return reader(length=min(reader.length, positions))
 
 
 def read(source: str, tokenizer: str = "") -> Imported:

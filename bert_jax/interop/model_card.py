@@ -9,13 +9,10 @@ import json
 from bert_jax import config
 from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.experiment import Experiment, workload
+from bert_jax.interop.hf_config import TASKS
 from bert_jax.reporting import markdown
 
 UNKNOWN = "not recorded"
-# What Hugging Face calls what a network with such labels is for.
-_USES = {"class": "text-classification", "number": "text-classification",
-         "classes": "text-classification", "tags": "token-classification",
-         "span": "question-answering", "choice": "multiple-choice"}
 
 
 def _told(meaning: str) -> str:
@@ -63,12 +60,12 @@ def _header(saved: Checkpoint, details: CardDetails, architecture: str) -> str:
     fields["license"] = details.license
   if details.language:
     fields["language"] = details.language
-  kind = saved.manifest.experiment.objective.label_kind
-  use = _USES[kind] if kind in _USES else (
+  task = TASKS.get(saved.manifest.experiment.objective.label_kind)
+  use = task.use if task else (
       "feature-extraction" if architecture.endswith("Model") else "fill-mask")
   if not architecture.endswith("ForNextSentencePrediction"):  # It has no name.
     fields["pipeline_tag"] = use
-  if kind in _USES and saved.manifest.scores:
+  if task and saved.manifest.scores:
     fields["model-index"] = [{
         "name": "bert-jax", "results": [{
             "task": {"type": use},

@@ -10,7 +10,7 @@ import numpy as np
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data.batches import spec
-from bert_jax.data.labeled.base import LabeledSet, kind_of
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.bert import BertConfig
@@ -31,9 +31,8 @@ class Objective(Choice):
   those of the full global batch however it is split.
   """
 
-  # What the labels in the data are, as data.labeled names their kinds; None:
-  # the text itself is what is learned.
-  label_kind: ClassVar[str | None] = None
+  # The kind of labels in the data; None: it learns from the text itself.
+  label_kind: ClassVar[type[LabeledSet] | None] = None
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
   # What `corrupt` adds to the keys of a batch.
@@ -58,7 +57,7 @@ class Objective(Choice):
     keys, sizes = spec.PRETRAINING_KEYS, {"L": length, "E": examples,
                                           "S": examples}
     if self.label_kind:
-      kind = kind_of(self.label_kind)
+      kind = self.label_kind
       keys, sizes = kind.keys, sizes | {
           "S": examples * kind.segments(self.labels), "C": len(self.labels)}
     return spec.empty_row(keys, sizes, vocabulary)

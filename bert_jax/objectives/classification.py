@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from bert_jax.config import UserError
-from bert_jax.data.labeled import segments
+from bert_jax.data.labeled.segments import MultipleChoiceSet
 from bert_jax.data.labeled.base import LabeledSet
-from bert_jax.data.labeled.classes import Classes
-from bert_jax.data.labeled.multi_label import LabelSets
-from bert_jax.data.labeled.tags import Tags
+from bert_jax.data.labeled.texts import ClassificationSet
+from bert_jax.data.labeled.multi_label import MultiLabelSet
+from bert_jax.data.labeled.tagging import TaggingSet
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
@@ -62,7 +62,7 @@ class MultiLabel(Objective):
   """
 
   labels: tuple[str, ...] = ()
-  label_kind: ClassVar = LabelSets.kind
+  label_kind: ClassVar = MultiLabelSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
@@ -92,7 +92,7 @@ class MultipleChoice(SoftmaxObjective, Objective):
   """
 
   labels: tuple[str, ...] = ()
-  label_kind: ClassVar = segments.MultipleChoice.kind
+  label_kind: ClassVar = MultipleChoiceSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
@@ -149,7 +149,7 @@ class _Classes(SoftmaxObjective, Objective):
 class Classification(_Classes):
   """One class for a text or a pair of texts, from the pooled output."""
 
-  label_kind: ClassVar = Classes.kind
+  label_kind: ClassVar = ClassificationSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
@@ -162,7 +162,7 @@ class Tagging(_Classes):
   """One tag for every word, read at its first piece (Devlin et al. 2019, 5.3).
   """
 
-  label_kind: ClassVar = Tags.kind
+  label_kind: ClassVar = TaggingSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

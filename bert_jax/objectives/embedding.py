@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from bert_jax.config import UserError
-from bert_jax.data.labeled import segments
+from bert_jax.data.labeled.segments import EmbeddingSet
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.model.encoder import Encoder, gather
 from bert_jax.model.heads import mean_pool
@@ -27,7 +27,7 @@ class Similarity(Objective):
 
   pooling: Literal["mean", "cls"] = "mean"
   scale: float = 5.0
-  label_kind: ClassVar = segments.Vectors.kind
+  label_kind: ClassVar = EmbeddingSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

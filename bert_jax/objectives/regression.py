@@ -7,7 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from bert_jax.data.labeled.classes import Numbers
+from bert_jax.data.labeled.texts import RegressionSet
 from bert_jax.model.encoder import Encoder
 from bert_jax.objectives.base import (
     Batch, Objective, pooled_logits, weighted_sum)
@@ -17,7 +17,7 @@ from bert_jax.objectives.base import (
 class Regression(Objective):
   """One number for a text or a pair of texts; squared error."""
 
-  label_kind: ClassVar = Numbers.kind
+  label_kind: ClassVar = RegressionSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

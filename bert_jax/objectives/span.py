@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bert_jax.data.labeled.spans import SpanSet
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
@@ -25,7 +26,7 @@ class Span(Objective):
   in one row do not see each other.
   """
 
-  label_kind: ClassVar = "span"
+  label_kind: ClassVar = SpanSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

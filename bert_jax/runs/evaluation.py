@@ -14,7 +14,7 @@ from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader, spec
 from bert_jax.data.batches.rows import Rows
-from bert_jax.data.labeled.base import LabeledSet, kind_of
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.experiment import Run, recipe
 from bert_jax.metrics import weighted
 from bert_jax.objectives.base import Batch, Means
@@ -40,7 +40,7 @@ def predict_batch(recipe: Recipe, params: Any, batch: Batch) -> Outputs:
   sums, outputs = evaluation_step(recipe, params, batch)
   if objective.label_kind is None:
     return Outputs(sums)
-  keys = kind_of(objective.label_kind).keys
+  keys = objective.label_kind.keys
   return Outputs(sums, spec.locating(keys, batch),
                  objective.predictions(outputs))
 
@@ -93,7 +93,7 @@ class Evaluator:
   def evaluate_run(self, params: Any, run: Run) -> dict[str, float]:
     """On the held-out data of a run, as its experiment asks for."""
     prepared = run.prepared
-    return self.evaluate(params, prepared.evaluation, prepared.labeled,
+    return self.evaluate(params, prepared.evaluation, prepared.evaluation_set,
                          run.experiment.evaluation_batches)
 
   def predict(self, params: Any, rows: Rows, labeled: LabeledSet) -> Any:

@@ -13,7 +13,8 @@ from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.labeled import glue
 from bert_jax.data.labeled.base import LabeledSet
-from bert_jax.data.labeled.glue import Task, task_facts
+from bert_jax.data.labeled.glue import Task, task_named
+from bert_jax.data.labeled.texts import ClassificationSet
 from bert_jax.data.sources import GlueData
 from bert_jax.experiment import Experiment, Run
 from bert_jax.objectives.classification import Classification
@@ -122,7 +123,7 @@ def _names(suite: Suite) -> list[str]:
   trained = [name for name, task in glue.TASKS.items()
              if task.train and name not in _SCORED_BY.values()]
   for name in suite.tasks:
-    if task_facts(name).name not in trained:
+    if task_named(name).name not in trained:
       raise UserError(f"--tasks {name}: it has no training set of its own; it "
                       "comes with MNLI.")
   present = [name for name in glue.present(folder) if name in trained]
@@ -137,7 +138,7 @@ def _names(suite: Suite) -> list[str]:
 
 def _task(suite: Suite, name: str) -> dict[str, Any]:
   """A task's results, as JSON; those of an earlier call where there are."""
-  task, folder = task_facts(name), suite.workdir / name
+  task, folder = task_named(name), suite.workdir / name
   experiment = _of_task(suite.experiment, task)
   members = sweep.grid(experiment, suite.seeds, suite.rates)
   provenance = {"protocol": dataclasses.asdict(Protocol()),
@@ -155,7 +156,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
       folder, lambda scores: _value(scores, task.metrics[0]), suite.page,
       _mismatched(suite, name, task_sweep.run))
   _submit(suite, name, task_sweep.run, read_checkpoint(folder / "best").params)
-  labeled = task_sweep.run.prepared.labeled
+  labeled = task_sweep.run.prepared.evaluation_set
   result = provenance | {
       "metrics": task.metrics,
       "results": [
@@ -167,8 +168,8 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
 
 
 def _of_task(experiment: Experiment, task: Task) -> Experiment:
-  objective = (Regression() if task.kind == "number"
-               else experiment.objective)
+  objective = (experiment.objective if task.kind is ClassificationSet
+               else Regression())
   return dataclasses.replace(
       experiment, objective=objective,
       data=dataclasses.replace(experiment.data, task=task.name))
@@ -196,7 +197,7 @@ def _mismatched(suite: Suite, name: str,
 
 
 def _degenerate(labeled: LabeledSet, scores: Mapping[str, float]) -> bool:
-  if labeled.kind == "number":
+  if not labeled.label_names:
     return not scores["pearson"] > 0
   most = labeled.counts_C().max() / len(labeled)
   return not scores["accuracy"] > most

@@ -99,8 +99,8 @@ class MemberProgram:
     outputs = jax.device_get([
         self._evaluate(params, batch) for batch in loader.evaluation_batches(
             prepared.evaluation, run.experiment.batch_size)])
-    return [scores(jax.tree.map(lambda x: x[i], outputs), prepared.labeled)
-            for i in range(members)]
+    return [scores(jax.tree.map(lambda x: x[i], outputs),
+                   prepared.evaluation_set) for i in range(members)]
 
 
 def batches(run: Run, seeds: Sequence[int],

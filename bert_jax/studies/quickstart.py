@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_jax import config, files
 from bert_jax.checkpoints.reading import resolve_experiment
-from bert_jax.data.labeled.tags import Tags
+from bert_jax.data.labeled.tagging import TaggingSet
 from bert_jax.data.pretraining.corpus import Splits
 from bert_jax.data.sources import CodeWordsData
 from bert_jax.metrics import entities
@@ -95,7 +95,7 @@ def unigram_loss(splits: Splits) -> float:
 
 def lexicon(data: CodeWordsData) -> float:
   """The score of giving each word the tag it mostly has in training."""
-  train, evaluation = data.sets("tags", ())
+  train, evaluation = data.sets(TaggingSet, ())
   most = most_frequent_tags(train)
   outside = train.label_names.index("O")
   names = lambda tags: [train.label_names[t] for t in tags]
@@ -105,7 +105,7 @@ def lexicon(data: CodeWordsData) -> float:
        for words in evaluation.words])[SCORE]
 
 
-def most_frequent_tags(labeled: Tags) -> dict[str, int]:
+def most_frequent_tags(labeled: TaggingSet) -> dict[str, int]:
   """The most frequent tag of each word."""
   counts = collections.defaultdict(collections.Counter)
   for words, tags in zip(labeled.words, labeled.labels):

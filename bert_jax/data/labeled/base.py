@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from bert_jax.config import UserError, nearest
+from bert_jax.config import UserError
 from bert_jax.data.batches.spec import KEYS, Key, Keys
 from bert_jax.data.batches.splits import held_out
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
@@ -43,7 +43,11 @@ class LabeledSet:
     table: the records as they were read, for predictions beside them.
   """
 
-  kind: ClassVar[str]
+  kind: ClassVar[str]  # the name of the kind, under which it is in KINDS
+  # Part of what rows are shuffled by: another one gives another order.
+  order_key: ClassVar[str]
+  # Whether `read` finds the examples in tables (TSV, JSON lines, ...).
+  in_tables: ClassVar[bool] = True
   keys: ClassVar[Keys] = KEYS | {
       "example_index": Key(np.int32, "E", fill=-1, locates=True)}
   rows_type: ClassVar[type[TaskRows]] = TaskRows
@@ -102,8 +106,14 @@ class LabeledSet:
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
-           label_names: Sequence[str]) -> str:
+                     label_names: Sequence[str]) -> str:
     """The label of an example in a row, in words; "" if nothing can be said."""
+    return ""
+
+  @classmethod
+  def describe_token_label(cls, row: Mapping[str, np.ndarray], token: int,
+                           label_names: Sequence[str]) -> str:
+    """The label of a token; "" if it has none."""
     return ""
 
   def texts(self) -> list[str]:
@@ -158,12 +168,6 @@ class LabeledSet:
     (given, records), (columns, beside) = self.given(), self.predictions(found)
     tables.write_table(path, [*given, *columns],
                        [[*r, *b] for r, b in zip(records, beside)])
-
-
-def kind_of(name: str) -> type[LabeledSet]:
-  if name not in KINDS:
-    raise UserError(f"unknown kind of label {name!r}" + nearest(name, KINDS))
-  return KINDS[name]
 
 
 def split(labeled: LabeledSet, percent: float) -> tuple[LabeledSet, LabeledSet]:

@@ -1,4 +1,4 @@
-"""GLUE (Wang et al. 2019): tasks as a table of facts, files, submissions.
+"""GLUE (Wang et al. 2019): its tasks as a table, files, submissions.
 
 Files are read as GLUE ships them, below one folder (glue/CoLA/train.tsv ...),
 or through TFDS where the folder is "tfds". What sets a task apart is a line of
@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from bert_jax.config import UserError, nearest
-from bert_jax.data.labeled import classes
 from bert_jax.data.labeled.base import LabeledSet, Records
+from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.records import tables
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
@@ -32,10 +32,10 @@ class Task:
   Attributes:
     columns: text, second text and label in the files for training.
     metrics: the official ones, the first of which decides.
-    submission: the file that GLUE's server wants.
+    submission: the file that GLUE's server takes.
     labels, tfds_labels: as the files and the server spell them, and as TFDS
       does, in the same order; () there: the same.
-    kind: of the labels, as data.labeled names them.
+    kind: of the labels.
     folder, train, dev, test: the files; without train or dev, "".
     test_text: the column of the text in test, where it is another.
     tfds, tfds_texts, tfds_eval: name, columns, and what follows the names of
@@ -51,7 +51,7 @@ class Task:
   tfds_texts: tuple[str, str]
   labels: tuple[str, ...] = YES_NO
   tfds_labels: tuple[str, ...] = ()
-  kind: str = "class"
+  kind: type[LabeledSet] = ClassificationSet
   folder: str = ""
   train: str = "train.tsv"
   dev: str = "dev.tsv"
@@ -81,7 +81,7 @@ TASKS = {task.name: task for task in (
          "MRPC.tsv", "mrpc", _PAIR,
          tfds_labels=("not_equivalent", "equivalent")),
     Task("STS-B", (*_PAIR, "score"), ("pearson", "spearman"), "STS-B.tsv",
-         "stsb", _PAIR, labels=(), kind="number"),
+         "stsb", _PAIR, labels=(), kind=RegressionSet),
     Task("QQP", ("question1", "question2", "is_duplicate"), ("f1", "accuracy"),
          "QQP.tsv", "qqp", ("question1", "question2"),
          tfds_labels=("not_duplicate", "duplicate")),
@@ -100,7 +100,7 @@ TASKS = {task.name: task for task in (
          test="diagnostic.tsv"))}
 
 
-def task_facts(name: str) -> Task:
+def task_named(name: str) -> Task:
   if name not in TASKS:
     raise UserError(f"data.task={name}: no such task of GLUE"
                     + nearest(name, TASKS))
@@ -117,7 +117,7 @@ def present(folder: str) -> list[str]:
 
 def has_test(folder: str, name: str) -> bool:
   """Whether what the server asks is there."""
-  return folder == TFDS or _path(folder, task_facts(name), "test").is_file()
+  return folder == TFDS or _path(folder, task_named(name), "test").is_file()
 
 
 def read(folder: str, name: str, split: Split,
@@ -127,7 +127,7 @@ def read(folder: str, name: str, split: Split,
   Raises:
     UserError: there is no such part, or no such file.
   """
-  task = task_facts(name)
+  task = task_named(name)
   if not getattr(task, split):
     raise UserError(f"data.task={name} has no examples to train on: it is "
                     "there to be predicted by what was trained on MNLI.")
@@ -137,11 +137,11 @@ def read(folder: str, name: str, split: Split,
   part = {"train": "train", "dev": "validation", "test": "test"}[split]
   text, pair = task.tfds_texts
   label = "" if split == "test" else "label"
-  found = classes.read(
+  labeled = task.kind.read(
       f"tfds:glue/{task.tfds}:{part}{ending}",
-      Columns(text, pair, label, bad_records=bad_records), task.kind,
+      Columns(text, pair, label, bad_records=bad_records),
       task.tfds_labels or task.labels)
-  return dataclasses.replace(found, label_names=task.labels)
+  return dataclasses.replace(labeled, label_names=task.labels)
 
 
 def read_file(path: str, task: Task, split: Split,
@@ -150,8 +150,8 @@ def read_file(path: str, task: Task, split: Split,
   text, pair, label = task.columns
   if split == "test":
     text, label, bad_records = task.test_text or text, "", "error"
-  return classes.read(path, Columns(text, pair, label, bad_records=bad_records),
-                      task.kind, task.labels)
+  return task.kind.read(
+      path, Columns(text, pair, label, bad_records=bad_records), task.labels)
 
 
 def _path(folder: str, task: Task, split: Split) -> pathlib.Path:
@@ -159,28 +159,28 @@ def _path(folder: str, task: Task, split: Split) -> pathlib.Path:
           / getattr(task, split))
 
 
-def submission(name: str, found: Any) -> tuple[str, *Records]:
-  """What GLUE's server wants to be told of the test examples.
+def submission(name: str, outputs: Any) -> tuple[str, *Records]:
+  """The file of predictions for the test examples that GLUE's server takes.
 
   Args:
     name: the task.
-    found: what `LabeledSet.collect` gave: probabilities (X, C), or numbers
+    outputs: what `LabeledSet.collect` gave: probabilities (X, C), or numbers
       (X,).
 
   Returns:
     The name of the file, its columns and its records.
   """
-  task = task_facts(name)
-  if task.kind == "number":
-    told = [f"{value:.3f}" for value in np.clip(found, 0, 5).tolist()]
+  task = task_named(name)
+  if task.labels:
+    answers = [task.labels[best] for best in np.argmax(outputs, -1).tolist()]
   else:
-    told = [task.labels[best] for best in np.argmax(found, -1).tolist()]
+    answers = [f"{value:.3f}" for value in np.clip(outputs, 0, 5).tolist()]
   return (task.submission, ["index", "prediction"],
-          [[str(i), value] for i, value in enumerate(told)])
+          [[str(i), answer] for i, answer in enumerate(answers)])
 
 
-def write_submission(folder: pathlib.Path, name: str, found: Any) -> None:
+def write_submission(folder: pathlib.Path, name: str, outputs: Any) -> None:
   """Writes a task's predictions as GLUE's server reads them."""
-  file, columns, records = submission(name, found)
+  file, columns, records = submission(name, outputs)
   folder.mkdir(exist_ok=True)
   tables.write_table(str(folder / file), columns, records)

@@ -1,4 +1,4 @@
-"""The kind "classes": a text has any number of labels."""
+"""The kind "multi_label": a text has any number of labels."""
 
 import dataclasses
 import itertools
@@ -10,21 +10,22 @@ import numpy as np
 from bert_jax.config import UserError
 from bert_jax.data.batches.spec import Key
 from bert_jax.data.labeled.base import LabeledSet, Records
-from bert_jax.data.labeled.classes import Texts
+from bert_jax.data.labeled.texts import TextSet
 from bert_jax.data.records import columns as fields
 from bert_jax.data.records.columns import Columns
 from bert_jax.metrics.scores import label_set_scores
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class LabelSets(Texts):
+class MultiLabelSet(TextSet):
   """Labels (X, C), 1 for each that holds; found: probabilities (X, C).
 
   In a table the labels stand in one field with `columns.separator` between
   them (none: an empty field), in JSON lines also in a list.
   """
 
-  kind: ClassVar = "classes"
+  kind: ClassVar = "multi_label"
+  order_key: ClassVar = "classes"
   keys: ClassVar = LabeledSet.keys | {"labels": Key(np.float32, "EC")}
 
   @classmethod
@@ -55,7 +56,7 @@ class LabelSets(Texts):
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
-           label_names: Sequence[str]) -> str:
+                     label_names: Sequence[str]) -> str:
     return _names(row["labels"][example], label_names) or "no label"
 
   def scores(self, found: np.ndarray) -> dict[str, float]:

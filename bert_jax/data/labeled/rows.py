@@ -29,7 +29,7 @@ class TaskRows(Rows):
     self.augmentation = augmentation
     augmentation.check(self.encoded, labeled.kind)
     content = hashlib.blake2b(
-        repr((labeled.kind, labeled.label_names)).encode())
+        repr((labeled.order_key, labeled.label_names)).encode())
     for array in self.encoded.arrays():
       content.update(np.ascontiguousarray(array).tobytes())
     super().__init__(length, examples_per_row, seed, shuffle,

@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_jax.config import UserError
 from bert_jax.data.labeled.base import LabeledSet, Records
-from bert_jax.data.labeled.classes import Classes, Numbers
+from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.labeled.encoded import (
     Encoded, encode_texts, flatten, paired, room)
 from bert_jax.data.records import columns as fields
@@ -26,7 +26,7 @@ from bert_jax.metrics.scores import accuracy, score
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class MultipleChoice(LabeledSet):
+class MultipleChoiceSet(LabeledSet):
   """Which choice goes on from, or answers, a text; found: (X, choices).
 
   Attributes:
@@ -37,14 +37,15 @@ class MultipleChoice(LabeledSet):
     label_names: what a file calls the choices; unless given, 0, 1, ...
   """
 
-  kind: ClassVar = "choice"
-  keys: ClassVar = Classes.keys
+  kind: ClassVar = "multiple_choice"
+  order_key: ClassVar = "choice"
+  keys: ClassVar = ClassificationSet.keys
   texts_a: list[str]
   choices: list[list[str]]
 
   @classmethod
   def parse(cls, table: Table, columns: Columns,
-            label_names: tuple[str, ...]) -> "MultipleChoice":
+            label_names: tuple[str, ...]) -> "MultipleChoiceSet":
     if not columns.choices:
       raise UserError("data.columns.choices: name the columns of the choices, "
                       "as in data.columns.choices=choice1,choice2.")
@@ -82,7 +83,7 @@ class MultipleChoice(LabeledSet):
   def segments(cls, label_names: Sequence[str]) -> int:
     return len(label_names)
 
-  describe_label = Classes.describe_label
+  describe_label = ClassificationSet.describe_label
 
   def scores(self, found: np.ndarray) -> dict[str, float]:
     if self.labels is None:
@@ -115,7 +116,7 @@ def _choices(text: Callable[[Any], str], count: int, begins: int,
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Vectors(Numbers):
+class EmbeddingSet(RegressionSet):
   """Texts or pairs to be embedded, each for itself; found: (X, 1 or 2, D).
 
   Attributes:
@@ -123,7 +124,8 @@ class Vectors(Numbers):
       text is what a search by the first one should find.
   """
 
-  kind: ClassVar = "vectors"
+  kind: ClassVar = "embedding"
+  order_key: ClassVar = "vectors"
 
   def encode(self, tokenizer: Any, length: int) -> Encoded:
     segments = 1 if self.texts_b is None else 2
@@ -138,7 +140,7 @@ class Vectors(Numbers):
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
-           label_names: Sequence[str]) -> str:
+                     label_names: Sequence[str]) -> str:
     return f"{row['labels'][example]:g}"
 
   def scores(self, found: np.ndarray) -> dict[str, float]:

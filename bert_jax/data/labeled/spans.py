@@ -65,7 +65,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Spans(LabeledSet):
+class SpanSet(LabeledSet):
   """Questions whose answers are spans of contexts; found: X times `Found`.
 
   Attributes:
@@ -76,6 +76,8 @@ class Spans(LabeledSet):
   """
 
   kind: ClassVar = "span"
+  order_key: ClassVar = "span"
+  in_tables: ClassVar = False
   keys: ClassVar = LabeledSet.keys | {
       # The answer's first and last token in the row; both the window's [CLS]
       # where it does not hold the full answer.
@@ -92,7 +94,7 @@ class Spans(LabeledSet):
 
   @classmethod
   def of(cls, questions: Iterable[Question], options: SpanOptions,
-         labeled: bool = True) -> "Spans":
+         labeled: bool = True) -> "SpanSet":
     questions = list(questions)
     return cls(names=[q.article for q in questions], questions=questions,
                labels=[q.answers for q in questions] if labeled else None,
@@ -100,13 +102,13 @@ class Spans(LabeledSet):
 
   @classmethod
   def read(cls, spec: str, columns: Columns,
-           label_names: Sequence[str] = ()) -> "Spans":
+           label_names: Sequence[str] = ()) -> "SpanSet":
     raise UserError(f"{spec}: answers that are spans of contexts are read by "
                     "data=squad.")
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
-           label_names: Sequence[str]) -> str:
+                     label_names: Sequence[str]) -> str:
     first, start, end = (int(row[key][example]) for key in (
         "cls_positions", "start_positions", "end_positions"))
     return ("no answer here" if start == first else

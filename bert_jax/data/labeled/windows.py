@@ -66,7 +66,7 @@ class EncodedSpans(Encoded):
 class SpanRows(TaskRows):
   """Rows of windows; every window once in an epoch, packed.
 
-  `Spans.keys` says what is in them.
+  `SpanSet.keys` says what is in them.
   """
 
   def _row(self, encoded: EncodedSpans,

@@ -1,8 +1,8 @@
-"""The kind "tags": a tag for every word."""
+"""The kind "tagging": a tag for every word."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +22,7 @@ OUTSIDE = "O"  # the tag of words outside of every entity
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Tags(LabeledSet):
+class TaggingSet(LabeledSet):
   """A tag for every word; found: X times probabilities (words, C).
 
   Attributes:
@@ -30,7 +30,8 @@ class Tags(LabeledSet):
     labels: X arrays of int32, one for each word.
   """
 
-  kind: ClassVar = "tags"
+  kind: ClassVar = "tagging"
+  order_key: ClassVar = "tags"
   keys: ClassVar = LabeledSet.keys | {
       # At the first piece of each word.
       "labels": Key(np.int32, "L", fill=-1),
@@ -40,7 +41,7 @@ class Tags(LabeledSet):
 
   @classmethod
   def read(cls, spec: str, columns: Columns,
-           label_names: Sequence[str] = ()) -> "Tags":
+           label_names: Sequence[str] = ()) -> "TaggingSet":
     if spec.startswith("tfds:") or files.suffix(spec) in tables.JSON:
       return super().read(spec, columns, label_names)
     word = int(columns.text) if columns.text.isdecimal() else 0
@@ -52,7 +53,7 @@ class Tags(LabeledSet):
 
   @classmethod
   def parse(cls, table: Table, columns: Columns,
-            label_names: tuple[str, ...]) -> "Tags":
+            label_names: tuple[str, ...]) -> "TaggingSet":
     wanted = {"words": ([columns.text], fields.words)}
     if columns.label:
       label_names = label_names or fields.found_labels(
@@ -65,6 +66,12 @@ class Tags(LabeledSet):
     table, values = clean(table, columns.bad_records, wanted)
     return cls(names=table.names(), table=table, label_names=label_names,
                **values)
+
+  @classmethod
+  def describe_token_label(cls, row: Mapping[str, np.ndarray], token: int,
+                           label_names: Sequence[str]) -> str:
+    tag = row["labels"][token]
+    return "" if tag < 0 else label_names[tag]
 
   def texts(self) -> list[str]:
     return [" ".join(words) for words in self.words]
@@ -119,7 +126,7 @@ class Tags(LabeledSet):
 
 
 def tagged(examples: Iterable[tuple[str, Sequence[str], Sequence[str] | None]],
-           label_names: Sequence[str] = ()) -> Tags:
+           label_names: Sequence[str] = ()) -> TaggingSet:
   """A set of (name, words, tags) examples; tags None: nothing is known."""
   examples, labels = list(examples), None
   names, words, tags = ([e[i] for e in examples] for i in range(3))
@@ -132,7 +139,7 @@ def tagged(examples: Iterable[tuple[str, Sequence[str], Sequence[str] | None]],
         labels.append(numbers(example_words, example_tags))
       except Fault as fault:
         raise UserError(f"{name}: {fault.detail()}") from None
-  return Tags(names=names, words=[list(w) for w in words], labels=labels,
+  return TaggingSet(names=names, words=[list(w) for w in words], labels=labels,
               label_names=tuple(label_names))
 
 

@@ -1,4 +1,4 @@
-"""The kinds of labels of a text: a class, a number."""
+"""The kinds "classification" and "regression": a label for each text."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax.data.batches.spec import Key
-from bert_jax.data.labeled.base import LabeledSet, Records, kind_of
+from bert_jax.data.labeled.base import LabeledSet, Records
 from bert_jax.data.labeled.encoded import Encoded, encode_texts
 from bert_jax.data.records import columns as fields
 from bert_jax.data.records.columns import Columns, clean
@@ -15,14 +15,8 @@ from bert_jax.data.records.tables import Table
 from bert_jax.metrics.scores import score
 
 
-def read(spec: str, columns: Columns, kind: str,
-         label_names: Sequence[str] = ()) -> LabeledSet:
-  """Reads a labeled set of a kind, as `LabeledSet.read`."""
-  return kind_of(kind).read(spec, columns, label_names)
-
-
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Texts(LabeledSet):
+class TextSet(LabeledSet):
   """Texts or pairs of texts with one label each.
 
   Attributes:
@@ -35,7 +29,7 @@ class Texts(LabeledSet):
 
   @classmethod
   def parse(cls, table: Table, columns: Columns,
-            label_names: tuple[str, ...]) -> "Texts":
+            label_names: tuple[str, ...]) -> "TextSet":
     # Without labels nothing is learned, and every record wants an answer.
     text = fields.some_text if columns.label else fields.text
     wanted = {"texts_a": ([columns.text], text)}
@@ -90,10 +84,11 @@ class Texts(LabeledSet):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Classes(Texts):
+class ClassificationSet(TextSet):
   """One class for each text or pair; found: probabilities (X, C)."""
 
-  kind: ClassVar = "class"
+  kind: ClassVar = "classification"
+  order_key: ClassVar = "class"
   keys: ClassVar = LabeledSet.keys | {"labels": Key(np.int32, "E", fill=-1)}
   score_names: ClassVar = ("accuracy", "f1", "precision", "recall",
                            "matthews")
@@ -112,16 +107,17 @@ class Classes(Texts):
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
-           label_names: Sequence[str]) -> str:
+                     label_names: Sequence[str]) -> str:
     label = row["labels"][example]
     return "no label" if label < 0 else label_names[label]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class Numbers(Texts):
+class RegressionSet(TextSet):
   """A number for each text or pair; found: numbers (X,)."""
 
-  kind: ClassVar = "number"
+  kind: ClassVar = "regression"
+  order_key: ClassVar = "number"
   keys: ClassVar = LabeledSet.keys | {"labels": Key(np.float32, "E")}
   score_names: ClassVar = ("pearson", "spearman")
 
@@ -139,5 +135,5 @@ class Numbers(Texts):
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
-           label_names: Sequence[str]) -> str:
+                     label_names: Sequence[str]) -> str:
     return f"{row['labels'][example]:g}"
