@@ -27,9 +27,9 @@ class Ill(Mlm):
   divisor: int = 31
   times: float = float("nan")
 
-  def corrupt(self, batch, keys_B, vocabulary):
+  def corrupt(self, batch, keys_B, vocabulary, step):
     ill_B = batch["input_ids"].sum(axis=1) % self.divisor == 0
-    return super().corrupt(batch, keys_B, vocabulary) | {"ill": ill_B}
+    return super().corrupt(batch, keys_B, vocabulary, step) | {"ill": ill_B}
 
   def losses(self, logits, batch):
     more = jnp.sum(jnp.where(batch["ill"], self.times, 0.0))

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.objectives.masking import Masking, TokenMasking, WholeWordMasking
+from bert_jax.config import UserError
+from bert_jax.objectives.masking import (
+    Masking, SpanMasking, TokenMasking, WholeWordMasking)
 from tests import tiny
 
 ROWS, LENGTH = 512, 128
@@ -24,11 +26,11 @@ def text() -> dict[str, np.ndarray]:
           "example_ids": real_BL.astype(np.int32)}
 
 
-def masked(masking: Masking, batch=None, seed: int = 0):
+def masked(masking: Masking, batch=None, seed: int = 0, step=None):
   keys_B = jax.random.split(jax.random.key(seed), ROWS)
   batch = batch or text()
   return batch, jax.device_get(jax.jit(
-      lambda b: masking.apply(b, keys_B, tiny.VOCABULARY))(batch))
+      lambda b: masking.apply(b, keys_B, tiny.VOCABULARY, step))(batch))
 
 
 @pytest.fixture(params=Masking.members().values(), ids=Masking.members())
@@ -69,6 +71,8 @@ def test_shares_of_what_is_shown(masking):
   shown = out["input_ids"][rows_B1, out["masked_positions"]][chosen_BP]
   label = out["masked_labels"][chosen_BP]
   count, ordinary = len(label), tiny.SIZE - 5
+  if masking.units_look_alike:
+    count /= 8  # Tokens of a span are shown alike: fewer draws.
   close = lambda share, p: abs(share - p) < 4 * (p * (1 - p) / count)**.5
   assert close((shown == 4).mean(), 0.8)
   assert close((shown == label).mean(), 0.1 + 0.1 / ordinary)
@@ -86,8 +90,10 @@ def test_rows_are_masked_by_their_own_keys(masking):
     np.testing.assert_array_equal(value, whole[key][7:9])
 
 
-def test_words_are_masked_whole():
-  batch, out = masked(WholeWordMasking())
+@pytest.mark.parametrize("masking", [WholeWordMasking(), SpanMasking()],
+                         ids=lambda m: m.choice_name)
+def test_words_are_masked_whole(masking):
+  batch, out = masked(masking)
   starts_V = tiny.VOCABULARY.word_start_V
   cut = 0
   for b in range(ROWS):
@@ -107,3 +113,79 @@ def test_an_empty_row_predicts_nothing():
   empty = {key: np.zeros_like(value) for key, value in text().items()}
   _, out = masked(TokenMasking(), empty)
   assert not out["masked_weights"].any() and not out["input_ids"].any()
+
+
+def test_span_lengths_are_a_truncated_geometric():
+  keys_B = jax.random.split(jax.random.key(0), 4000)
+  lengths = np.asarray(SpanMasking().lengths(keys_B, 20))
+  expected = 0.2 * 0.8 ** np.arange(10) / (1 - 0.8**10)
+  share = np.bincount(lengths.ravel(), minlength=11)[1:] / lengths.size
+  np.testing.assert_allclose(
+      share, expected, atol=4 * (expected / lengths.size).max()**.5)
+  assert lengths.mean() == pytest.approx(3.8, abs=0.03)  # SpanBERT's figure
+
+
+def test_spans_cover_consecutive_words_up_to_the_rate():
+  """Rows without padding; a token is a word: masks come in runs."""
+  ids_BL = np.random.default_rng(0).integers(1, 15, (ROWS, LENGTH)) * 3 + 2
+  batch = {"input_ids": ids_BL.astype(np.int32),
+           "example_ids": np.ones((ROWS, LENGTH), np.int32)}
+  keys_B = jax.random.split(jax.random.key(0), ROWS)
+
+  def runs(masking: Masking) -> float:
+    _, out = masked(masking, batch)
+    assert (out["masked_weights"].sum(-1) == 19).all()  # 15% of 128
+    hidden = np.zeros((ROWS, LENGTH + 1), int)
+    np.put_along_axis(hidden, out["masked_positions"], 1, -1)
+    hidden[:, 0] = 0  # where unused slots point
+    return hidden.sum() / (np.diff(hidden, axis=-1) > 0).sum()
+
+  # Neighbors are masked with the rate, so runs are longer than spans.
+  assert 1.1 < runs(TokenMasking()) < 1.3
+  assert 3.2 < runs(SpanMasking()) < 5
+  unit_BL = SpanMasking().units(np.ones((ROWS, LENGTH), bool), keys_B)
+  lengths = np.diff(np.flatnonzero(np.diff(np.asarray(unit_BL).ravel())))
+  assert lengths.max() <= 10
+
+
+def test_spans_end_at_special_tokens_and_are_shown_alike():
+  batch, out = masked(SpanMasking(span_p=0.01, longest_span=10))
+  alike = runs = 0
+  for b in range(ROWS):
+    positions = np.sort(out["masked_positions"][b][
+        out["masked_weights"][b] > 0])
+    shown = out["input_ids"][b]
+    for left, right in zip(positions, positions[1:]):
+      if right == left + 1:
+        runs += 1
+        alike += (shown[left] == 4) == (shown[right] == 4)
+  assert alike / runs > 0.95  # by chance: 0.8 ** 2 + 0.2 ** 2
+
+
+def test_rate_moves_linearly_and_evaluation_does_not_see_it():
+  constant = TokenMasking(rate=0.15)
+  moving = TokenMasking(rate=0.15, initial_rate=0.3, rate_steps=100)
+  real_B = text()["example_ids"].sum(-1)
+  predicted = moving.predictions_per_row(LENGTH)
+  assert predicted == TokenMasking(rate=0.3).predictions_per_row(LENGTH)
+  for step, rate in ((0, 0.3), (50, 0.225), (100, 0.15), (900, 0.15)):
+    _, out = masked(moving, step=jnp.int32(step))
+    assert out["masked_weights"].shape == (ROWS, predicted)
+    np.testing.assert_allclose(
+        out["masked_weights"].sum(-1),
+        np.clip(np.round(rate * real_B), 1, predicted), atol=1)
+    assert out["masked_weights"].sum() == pytest.approx(
+        rate * real_B.sum(), rel=0.01)
+  jax.tree.map(np.testing.assert_array_equal, masked(moving)[1],
+               masked(constant)[1])
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"rate": 1.0}, "masking.rate=1.0: must lie between"),
+    ({"initial_rate": 0.0, "rate_steps": 5}, "masking.initial_rate=0.0"),
+    ({"initial_rate": 0.3}, "needs both, as in"),
+    ({"rate_steps": 3}, "needs both"),
+    ({"mask_fraction": 0.95}, "at most 1")])
+def test_masking_options_are_checked(options, message):
+  with pytest.raises(UserError, match=message):
+    SpanMasking(**options)

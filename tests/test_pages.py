@@ -90,7 +90,7 @@ def test_electra_judges_what_its_generator_wrote():
   recipe = tiny.recipe(objective)
   batch = tiny.batch()
   keys_B = jax.random.split(jax.random.key(0), tiny.BATCH)
-  corrupted = jax.jit(recipe.inputs)(batch, keys_B)
+  corrupted = jax.jit(recipe.inputs)(batch, keys_B, np.int32(0))
   params = jax.jit(recipe.init)(np.int32(0), batch).params
   outputs = jax.jit(recipe.network.apply)(params, corrupted, keys_B)
   masked_BL = np.zeros_like(batch["input_ids"], bool)

@@ -79,9 +79,14 @@ class Objective(Choice):
     """
     return None
 
-  def corrupt(self, batch: Batch, keys_B: jax.Array,
-              vocabulary: Vocabulary) -> Batch:
-    """The batch as the network sees it; `keys_B` holds one key a row."""
+  def corrupt(self, batch: Batch, keys_B: jax.Array, vocabulary: Vocabulary,
+              step: jax.Array | None) -> Batch:
+    """The batch as the network sees it.
+
+    Args:
+      keys_B: one key a row.
+      step: completed updates; None in evaluation, which stays the same.
+    """
     return batch
 
   def outputs(self, networks: Mapping[str, Encoder], batch: Batch,

@@ -15,40 +15,79 @@ from bert_jax.objectives.base import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Masking(Choice):
-  """BERT's masking (Devlin et al. 2019, 3.1), anew in every epoch, on device.
+  """BERT's masking (Devlin et al. 2019, 3.1), dynamic and on device.
 
   Of each row, `rate` of the tokens (special ones count but are never chosen)
   are predicted; of these 80% are shown as [MASK], 10% as a random ordinary
   token, 10% as they are. A member says which tokens are chosen together.
+
+  Attributes:
+    rate: of evaluation and, unless `initial_rate` is set, of training.
+    initial_rate: of the first step of training, from where it moves linearly
+      to `rate` within `rate_steps` updates; None: it is constant.
+    rate_steps: see there.
+    mask_fraction: of the predicted tokens, those shown as [MASK].
+    random_fraction: those shown as a random ordinary token.
   """
 
   rate: float = 0.15
+  initial_rate: float | None = None
+  rate_steps: int = 0
   keys: ClassVar[Keys] = {
       "masked_positions": Key(jnp.int32, "P"),
       "masked_labels": Key(jnp.int32, "P"),
       "masked_weights": Key(jnp.float32, "P", weighs=True)}
+  # Whether all tokens of a unit are shown in the same of the three ways.
+  units_look_alike: ClassVar[bool] = False
   mask_fraction: float = 0.8
   random_fraction: float = 0.1
 
   def __post_init__(self):
-    if not 0 < self.rate < 1:
-      raise UserError(f"masking.rate={self.rate}: must lie between 0 and 1.")
+    for name in ("rate", "initial_rate"):
+      rate = getattr(self, name)
+      if rate is not None and not 0 < rate < 1:
+        raise UserError(f"masking.{name}={rate}: must lie between 0 and 1.")
+    if (self.initial_rate is not None) != (self.rate_steps > 0):
+      raise UserError(
+          f"masking.initial_rate={self.initial_rate} and masking.rate_steps="
+          f"{self.rate_steps}: a rate that moves needs both, as in "
+          "masking.initial_rate=0.3 masking.rate_steps=10000.")
     if not 0 <= self.mask_fraction + self.random_fraction <= 1:
       raise UserError(
           "masking.mask_fraction + masking.random_fraction = "
           f"{self.mask_fraction + self.random_fraction}: at most 1.")
 
-  def predictions_per_row(self, length: int) -> int:
+  def predictions_per_row(self, length: int, training: bool = True) -> int:
     """P: Google's own choices, 20 of 128 and 80 of 512 tokens at 15%."""
-    return min(length, 4 * math.ceil(length * self.rate / 4))
+    rate = max(self.rate, self.initial_rate or 0) if training else self.rate
+    return min(length, 4 * math.ceil(length * rate / 4))
 
-  def units(self, starts_word_BL: jax.Array) -> jax.Array:
-    """The unit each token belongs to, numbers below L: chosen whole or not."""
+  def rate_at(self, step: jax.Array | None) -> jax.Array | float:
+    """The rate of a step; None: of evaluation."""
+    if step is None or self.initial_rate is None:
+      return self.rate
+    progress = jnp.minimum(jnp.asarray(step, jnp.float32) / self.rate_steps, 1)
+    return self.initial_rate + (self.rate - self.initial_rate) * progress
+
+  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
+    """The unit each token belongs to, rising numbers below L.
+
+    The tokens of a unit are chosen together. Special tokens end a unit.
+    """
     raise NotImplementedError
 
-  def apply(self, batch: Batch, keys_B: jax.Array,
-            vocabulary: Vocabulary) -> Batch:
-    """Adds masked_{positions,labels,weights} and rewrites input_ids."""
+  def parts(self, starts_word_BL: jax.Array,
+            unit_BL: jax.Array) -> jax.Array:
+    """What of a unit is chosen whole or not, where all would be too many."""
+    return unit_BL
+
+  def apply(self, batch: Batch, keys_B: jax.Array, vocabulary: Vocabulary,
+            step: jax.Array | None = None) -> Batch:
+    """Adds masked_{positions,labels,weights} and rewrites input_ids.
+
+    Args:
+      step: of training; None: in evaluation, which no schedule changes.
+    """
     ids_BL, real_BL = batch["input_ids"], batch["example_ids"] > 0
     ordinary_V = jnp.zeros(vocabulary.size, bool).at[
         vocabulary.ordinary_ids].set(True)
@@ -57,26 +96,28 @@ class Masking(Choice):
     after_BL = jnp.roll(candidate_BL, 1, axis=-1).at[:, 0].set(False)
     starts_BL = (jnp.asarray(vocabulary.word_start_V)[ids_BL]
                  | ~candidate_BL | ~after_BL)
-    choose_B, show_B, draw_B = (
-        jax.vmap(jax.random.fold_in, (0, None))(keys_B, i) for i in range(3))
-    unit_BL = self.units(starts_BL)
-    score_BL, size_BL = (
-        jnp.take_along_axis(x_BL, unit_BL, axis=-1)
-        for x_BL in (_uniform(choose_B, ids_BL.shape[-1]), _sizes(unit_BL)))
-    predicted = self.predictions_per_row(ids_BL.shape[-1])
+    choose_B, show_B, draw_B, unit_B = (
+        jax.vmap(jax.random.fold_in, (0, None))(keys_B, i) for i in range(4))
+    unit_BL = _split_at_special(self.units(starts_BL, unit_B), candidate_BL)
+    part_BL = self.parts(starts_BL, unit_BL)
+    score_BL = jnp.take_along_axis(_uniform(choose_B, ids_BL.shape[-1]),
+                                   unit_BL, axis=-1)
+    size_BL = jnp.take_along_axis(_sizes(part_BL), part_BL, axis=-1)
+    predicted = self.predictions_per_row(ids_BL.shape[-1], step is not None)
     tokens_B = real_BL.sum(-1, dtype=jnp.float32)
-    wanted_B = jnp.clip(jnp.round(self.rate * tokens_B), 1, predicted
-                        ).astype(jnp.int32)
+    count_B = jnp.clip(jnp.round(self.rate_at(step) * tokens_B), 1, predicted
+                       ).astype(jnp.int32)
     # Stable, so that the tokens of one unit stay together and in order.
     order_BL = jnp.argsort(jnp.where(candidate_BL, score_BL, 2.0), axis=-1,
                            stable=True)
     positions_BP = order_BL[:, :predicted]
     at = lambda x_BL: jnp.take_along_axis(x_BL, positions_BP, axis=-1)
-    chosen_BP = at(candidate_BL) & _fits(at(unit_BL), at(size_BL), wanted_B)
+    chosen_BP = at(candidate_BL) & (
+        _first_slots(at(part_BL)) + at(size_BL) <= count_B[:, None])
     # Unused slots point at position 0 and weigh nothing.
     positions_BP = jnp.where(chosen_BP, positions_BP, 0)
     labels_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=-1)
-    shown_BP = self._shown(labels_BP, show_B, draw_B, vocabulary)
+    shown_BP = self._shown(labels_BP, at(unit_BL), show_B, draw_B, vocabulary)
     rows_B1 = jnp.arange(ids_BL.shape[0])[:, None]
     # Unused slots write outside the row and are dropped.
     target_BP = jnp.where(chosen_BP, positions_BP, ids_BL.shape[-1])
@@ -87,10 +128,13 @@ class Masking(Choice):
             "masked_labels": labels_BP,
             "masked_weights": chosen_BP.astype(jnp.float32)}
 
-  def _shown(self, labels_BP: jax.Array, show_B: jax.Array, draw_B: jax.Array,
-             vocabulary: Vocabulary) -> jax.Array:
+  def _shown(self, labels_BP: jax.Array, unit_BP: jax.Array, show_B: jax.Array,
+             draw_B: jax.Array, vocabulary: Vocabulary) -> jax.Array:
     predicted = labels_BP.shape[-1]
-    uniform_BP = jax.vmap(lambda k: jax.random.uniform(k, (predicted,)))(show_B)
+    uniform_BP = _uniform(show_B, predicted)
+    if self.units_look_alike:
+      uniform_BP = jnp.take_along_axis(uniform_BP, _first_slots(unit_BP),
+                                       axis=-1)
     ordinary = jnp.asarray(vocabulary.ordinary_ids, labels_BP.dtype)
     random_BP = ordinary[jax.vmap(lambda k: jax.random.randint(
         k, (predicted,), 0, ordinary.size))(draw_B)]
@@ -100,16 +144,21 @@ class Masking(Choice):
     return jnp.where(uniform_BP < self.mask_fraction, mask, kept_BP)
 
 
-def _fits(unit_BP: jax.Array, size_BP: jax.Array,
-          wanted_B: jax.Array) -> jax.Array:
-  """Whether the whole unit of each slot lies within the wanted number."""
+def _split_at_special(unit_BL: jax.Array,
+                      candidate_BL: jax.Array) -> jax.Array:
+  """The units, ended by every token that cannot be predicted."""
+  begins_BL = ((unit_BL != jnp.roll(unit_BL, 1, axis=-1))
+               | (candidate_BL != jnp.roll(candidate_BL, 1, axis=-1)))
+  return jnp.cumsum(begins_BL.at[:, 0].set(True), axis=-1) - 1
+
+
+def _first_slots(unit_BP: jax.Array) -> jax.Array:
+  """The first slot of the unit of each slot."""
   slot_P = jnp.arange(unit_BP.shape[-1])
   first_BP = jnp.concatenate(
       [jnp.ones_like(unit_BP[:, :1], bool),
        unit_BP[:, 1:] != unit_BP[:, :-1]], axis=-1)
-  start_BP = jax.lax.cummax(
-      jnp.where(first_BP, slot_P[None, :], 0), axis=1)
-  return start_BP + size_BP <= wanted_B[:, None]
+  return jax.lax.cummax(jnp.where(first_BP, slot_P[None, :], 0), axis=1)
 
 
 def _sizes(unit_BL: jax.Array) -> jax.Array:
@@ -126,7 +175,7 @@ def _uniform(keys_B: jax.Array, length: int) -> jax.Array:
 class TokenMasking(Masking):
   """Every token for itself, as BERT was published."""
 
-  def units(self, starts_word_BL: jax.Array) -> jax.Array:
+  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.arange(starts_word_BL.shape[-1])[None],
                             starts_word_BL.shape)
 
@@ -139,5 +188,50 @@ class WholeWordMasking(Masking):
   shorter ones are not tried in its stead.
   """
 
-  def units(self, starts_word_BL: jax.Array) -> jax.Array:
+  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
+    return jnp.cumsum(starts_word_BL, axis=-1) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class SpanMasking(Masking):
+  """Spans of consecutive words (SpanBERT, Joshi et al. 2020, 3.1).
+
+  The text is cut into spans whose lengths in words are geometric, truncated at
+  `longest_span` (mean 3.8 words); random ones are predicted until the rate is
+  reached, the last one cut at a word. All tokens of a span are shown alike.
+  SpanBERT draws places instead, and again where they overlap, so that there
+  longer spans are placed less often as a row fills up.
+
+  Attributes:
+    span_p: the success probability of the geometric distribution.
+    longest_span: in words.
+  """
+
+  span_p: float = 0.2
+  longest_span: int = 10
+  units_look_alike: ClassVar = True
+
+  def __post_init__(self):
+    super().__post_init__()
+    if not 0 < self.span_p < 1 or self.longest_span < 1:
+      raise UserError(f"masking.span_p={self.span_p} must lie between 0 and 1, "
+                      f"masking.longest_span={self.longest_span} be at least "
+                      "1.")
+
+  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
+    word_BL = jnp.cumsum(starts_word_BL, axis=-1) - 1
+    end_BL = jnp.cumsum(self.lengths(keys_B, word_BL.shape[-1]), axis=-1)
+    return jax.vmap(lambda end_L, word_L: jnp.searchsorted(
+        end_L, word_L, side="right"))(end_BL, word_BL).astype(word_BL.dtype)
+
+  def lengths(self, keys_B: jax.Array, count: int) -> jax.Array:
+    """`count` lengths of spans a row, in words."""
+    failure = 1 - self.span_p
+    # The inverse of the cumulative distribution, truncated.
+    below = 1 - _uniform(keys_B, count) * (1 - failure**self.longest_span)
+    lengths = jnp.ceil(jnp.log(below) / math.log(failure)).astype(jnp.int32)
+    return jnp.clip(lengths, 1, self.longest_span)
+
+  def parts(self, starts_word_BL: jax.Array,
+            unit_BL: jax.Array) -> jax.Array:
     return jnp.cumsum(starts_word_BL, axis=-1) - 1

@@ -26,9 +26,9 @@ class Mlm(Objective):
   masking: Masking = TokenMasking()
   keys: ClassVar = Masking.keys
 
-  def corrupt(self, batch: Batch, keys_B: jax.Array,
-              vocabulary: Vocabulary) -> Batch:
-    return self.masking.apply(batch, keys_B, vocabulary)
+  def corrupt(self, batch: Batch, keys_B: jax.Array, vocabulary: Vocabulary,
+              step: jax.Array | None) -> Batch:
+    return self.masking.apply(batch, keys_B, vocabulary, step)
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

@@ -145,7 +145,7 @@ class Workload:
 
     def corrupted(batch: Batch) -> tuple[Batch, jax.Array]:
       keys_B = row_keys(jax.random.key(0), batch["row"])
-      return self.recipe.inputs(batch, keys_B), keys_B
+      return self.recipe.inputs(batch, keys_B, np.int32(0)), keys_B
 
     return self.state.params, *jax.eval_shape(corrupted, batch)
 

@@ -55,14 +55,15 @@ class Recipe:
     """The state before the first step; `batch` gives shapes, B may be 1."""
     key = jax.random.key(seed)
     keys_B = row_keys(key, batch["row"])
-    params = self.network.init(key, self.inputs(batch, keys_B))
+    params = self.network.init(key, self.inputs(batch, keys_B, jnp.int32(0)))
     return TrainState(jnp.zeros((), jnp.int32), seed, params,
                       self.optimizer.init(self.rates.trained(params)))
 
-  def inputs(self, batch: Batch, keys_B: jax.Array) -> Batch:
+  def inputs(self, batch: Batch, keys_B: jax.Array,
+             step: jax.Array | None) -> Batch:
     """The batch as the network gets it: corrupted, and with an order."""
     return with_order(self.objective, self.objective.corrupt(
-        batch, keys_B, self.vocabulary))
+        batch, keys_B, self.vocabulary, step))
 
   @property
   def networks(self) -> dict[str, BertConfig]:
@@ -129,7 +130,7 @@ def _drawn(recipe: Recipe, state: TrainState,
   keys_B = row_keys(jax.random.fold_in(jax.random.key(state.seed),
                                        state.step), batch["row"])
   stream = jax.vmap(jax.random.fold_in, (0, None))
-  return (recipe.inputs(batch, stream(keys_B, CORRUPTION)),
+  return (recipe.inputs(batch, stream(keys_B, CORRUPTION), state.step),
           stream(keys_B, DROPOUT))
 
 
@@ -164,7 +165,7 @@ def _split(rows: Any, parts: int) -> Any:
 def evaluation_step(recipe: Recipe, params: Any, batch: Batch
                     ) -> tuple[Means, Outputs]:
   """Means and outputs of a batch; the masks depend on the row alone."""
-  batch = recipe.inputs(batch, row_keys(jax.random.key(0), batch["row"]))
+  batch = recipe.inputs(batch, row_keys(jax.random.key(0), batch["row"]), None)
   outputs = recipe.network.apply(params, batch)
   totals = part_totals(recipe.objective, outputs, batch)
   return _means(recipe, totals, outputs, batch), outputs
