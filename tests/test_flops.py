@@ -15,6 +15,7 @@ from bert_jax.config import Choice, UserError
 from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment, workload
 from bert_jax.model.bert import BertConfig
+from bert_jax.objectives.base import Objective
 from bert_jax.parallel.mesh import make_mesh
 from bert_jax.training.flops import count_flops
 from bert_jax.training.optimizers import Optimizer, Sgd
@@ -37,10 +38,10 @@ def members(options) -> list[list[str]]:
           if member.__module__.startswith("bert_jax.")]
 
 
-def of_step(recipe) -> tuple[int, str]:
+def of_step(recipe, batch=None) -> tuple[int, str]:
   """FLOPs of a step, and its compiled program."""
   step = functools.partial(train_step, recipe)
-  batch = tiny.batch()
+  batch = tiny.batch() if batch is None else batch
   state = jax.eval_shape(recipe.init, np.int32(0), batch)
   return (count_flops(step, state, batch),
           jax.jit(step).lower(state, batch).compile().as_text())
@@ -65,6 +66,17 @@ def test_every_member_of_the_model_costs_what_xla_computes(change):
   model = config.override(dataclasses.replace(tiny.MODEL, **UNROLLED), change)
   counted, program = of_step(tiny.recipe(optimizer=Sgd(), **{
       f.name: getattr(model, f.name) for f in dataclasses.fields(model)}))
+  assert counted == pytest.approx(of_products(program), rel=0.01)
+
+
+@pytest.mark.parametrize("change", [
+    [f"objective={name}"] for name, member in Objective.members().items()
+    if member.__module__.startswith("bert_jax.")]
+    + [["adapter=lora"], ["optimizer=muon"]], ids="".join)
+def test_objectives_adapters_and_muon_cost_what_xla_computes(change):
+  work = workload(config.override(EXPERIMENT, [
+      *change, "data.examples_per_row=2", "model.num_hidden_layers=1"]))
+  counted, program = of_step(work.recipe, work.rows(4))
   assert counted == pytest.approx(of_products(program), rel=0.01)
 
 

@@ -108,4 +108,4 @@ def _two(vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _accompanied(mask_BE: jax.Array) -> jax.Array:
   """The mask of the examples that are not alone in their row."""
-  return mask_BE * (mask_BE.sum(-1, keepdims=True) > 1)
+  return jnp.where(mask_BE.sum(-1, keepdims=True) > 1, mask_BE, 0.0)

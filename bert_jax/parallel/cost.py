@@ -81,7 +81,7 @@ class Workload:
   def flops(self) -> int:
     """Multiplications and additions of a step's matrix products, padding and
     the optimizer's own included."""
-    batch = self._rows(self.batch_size)
+    batch = self.rows(self.batch_size)
     return count_flops(functools.partial(train_step, self.recipe), self.state,
                        batch)
 
@@ -141,7 +141,7 @@ class Workload:
 
   def _arguments(self, rows: int) -> tuple[Any, Batch, jax.Array]:
     """Shapes of what `_loss` takes."""
-    batch = self._rows(rows)
+    batch = self.rows(rows)
 
     def corrupted(batch: Batch) -> tuple[Batch, jax.Array]:
       keys_B = row_keys(jax.random.key(0), batch["row"])
@@ -149,7 +149,7 @@ class Workload:
 
     return self.state.params, *jax.eval_shape(corrupted, batch)
 
-  def _rows(self, rows: int) -> Batch:
+  def rows(self, rows: int) -> Batch:
     """Shapes of a batch of `rows` rows."""
     return {k: jax.ShapeDtypeStruct((rows, *np.shape(x)[1:]), x.dtype)
             for k, x in self.row.items()}

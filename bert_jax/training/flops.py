@@ -17,9 +17,6 @@ from bert_jax.config import UserError
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
   """Multiplications and additions of what the results of `function` need.
 
-  The trips of a loop count alike: a backward pass below frozen layers, which
-  the compiler leaves out of an unrolled loop over layers, is counted.
-
   Args:
     arguments: arrays, or their shapes and types.
 
@@ -33,10 +30,14 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
 
 
 def _count(jaxpr: Any) -> int:
-  return sum(map(_of_equation, jaxpr.eqns))
+  used = {id(v) for v in jaxpr.outvars} | {
+      id(v) for equation in jaxpr.eqns for v in equation.invars}
+  return sum(_of_equation(equation, [id(v) in used for v in equation.outvars])
+             for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any) -> int:
+def _of_equation(equation: Any, used: list[bool]) -> int:
+  """The FLOPs of an equation; `used` says which of its results are."""
   params, name = equation.params, equation.primitive.name
   shapes = [v.aval.shape for v in (*equation.invars, *equation.outvars)
             if hasattr(v.aval, "shape")]
@@ -51,6 +52,8 @@ def _of_equation(equation: Any) -> int:
       kernel, spec = shapes[1], params["dimension_numbers"].rhs_spec
       # The kernel's inputs are those of a group already.
       return 2 * math.prod((*shapes[-1], *(kernel[i] for i in spec[1:])))
+    case "scan":
+      return _of_scan(params, used)
     case "cond":
       return max(_count(branch.jaxpr) for branch in params["branches"])
     case "while":
@@ -62,11 +65,26 @@ def _of_equation(equation: Any) -> int:
   return _trips(name, params) * sum(map(_count, _inside(params)))
 
 
+def _of_scan(params: dict[str, Any], used: list[bool]) -> int:
+  """Of a loop; one that is unrolled computes what the next trip uses."""
+  body, length = params["jaxpr"].jaxpr, params["length"]
+  if params["unroll"] < length:
+    return length * _count(body)
+  first, carried = params["num_consts"], params["num_carry"]
+  total = 0
+  for left in range(length, 0, -1):  # From the last trip to the first.
+    trip, needed = partial_eval.dce_jaxpr(body, used)
+    flops, before = _count(trip), used
+    used = [*needed[first:first + carried], *used[carried:]]
+    if used == before:
+      return total + left * flops
+    total += flops
+  return total
+
+
 def _trips(name: str, params: dict[str, Any]) -> int:
   """How often the programs inside of an equation run."""
   match name:
-    case "scan":
-      return params["length"]
     case "shard_map":  # Its shapes are those of one device.
       axes = params.get("manual_axes", params["mesh"].axis_names)
       return math.prod(params["mesh"].shape[axis] for axis in axes)
