@@ -187,9 +187,9 @@ def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
 
 
 def layer_counts(experiment: Experiment) -> dict[str, int]:
-  """The number of layers of each network by its name."""
+  """How many layers of each network have parameters of their own."""
   networks = experiment.objective.networks(experiment.model)
-  return {name: model.num_hidden_layers for name, model in networks.items()}
+  return {name: model.parameter_layers for name, model in networks.items()}
 
 
 def workload(experiment: Experiment) -> Workload:

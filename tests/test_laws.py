@@ -53,9 +53,9 @@ IMPORT_JAX = {"grain"}
 
 # Letters of dimensions: the network's (rows, tokens, attended tokens, width,
 # heads, head width, feed-forward width, vocabulary, predicted positions,
-# examples in a row, classes, layers), the corpus's (tokens, words, sentences,
+# examples in a row, classes, layers, experts), the corpus's (tokens, words, sentences,
 # documents, examples and rows of an epoch), and 1: broadcasts, or one more.
-DIMENSIONS = set("BLMDHKFVPECN" "TWSUXR" "1")
+DIMENSIONS = set("BLMDHKFVPECNG" "TWSUXR" "1")
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 
@@ -207,7 +207,7 @@ def test_a_forbidden_import_is_found(room, source):
 
 @pytest.mark.parametrize("room, source", [
     ("runs", "import time\nfrom bert_jax import training, checkpoints"),
-    ("model", "from bert_jax.model.layers import Site"),
+    ("model", "from bert_jax.model.dropout import DropoutSite"),
     ("__init__", "from bert_jax import config"),
     ("data", "def batches():\n  import grain\n\nprint(open('x'))"),
 ])

@@ -16,7 +16,8 @@ from bert_jax.model.attention import Attention
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
-from bert_jax.model.layers import dropout
+from bert_jax.model.positions import NoPositions, SinusoidalPositions
+from bert_jax.model.dropout import dropout
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
@@ -238,8 +239,8 @@ def test_parameter_paths():
 
 @pytest.mark.parametrize("change", [
     {"hidden_act": "gelu_new"}, {"hidden_act": "relu"}, {"hidden_act": "silu"},
-    {"hidden_act": "tanh"}, {"position_embedding_type": "sinusoidal"},
-    {"position_embedding_type": "none"}, {"norm_placement": "pre"}])
+    {"hidden_act": "tanh"}, {"positions": SinusoidalPositions()},
+    {"positions": NoPositions()}, {"norm_placement": "pre"}])
 def test_each_option_changes_the_function(change):
   options = dataclasses.replace(SMALL, **change)
   params = parameters(dataclasses.replace(SMALL, norm_placement="pre"))
@@ -250,7 +251,7 @@ def test_each_option_changes_the_function(change):
 
 
 def test_without_positions_order_does_not_matter():
-  options = dataclasses.replace(SMALL, position_embedding_type="none")
+  options = dataclasses.replace(SMALL, positions=NoPositions())
   rows = make_rows(np.random.default_rng(7))
   turned = {key: rows[key].at[:, :3].set(rows[key][:, 2::-1])
             for key in ("input_ids", "token_type_ids")}

@@ -13,7 +13,6 @@ from bert_jax.analysis import describe
 from bert_jax.checkpoints.manager import Checkpoint
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
-from bert_jax.model.attention import DotProductAttention
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import initialize
 from bert_jax.training.optimizers import Sgd
@@ -43,25 +42,6 @@ def test_sizes_are_the_published_ones(name, millions):
   counts = describe.parameter_counts(config.load_page(name).experiment)
   published = sum(n for part, n in counts.items() if "mlm" not in part)
   assert published / 1e6 == pytest.approx(millions, rel=0.02)
-
-
-def test_a_window_is_what_it_says():
-  window = config.load_page("ablations/window_attention").experiment
-  window = window.model.attention
-  rng = np.random.default_rng(0)
-  query, key, value = (rng.normal(size=(1, 12, 2, 4)).astype(np.float32)
-                       for _ in range(3))
-  ids = np.ones((1, 12), np.int32)
-  attend = lambda choice, value: choice.attend(query, key, value, ids, ids, 0.0,
-                                               None)
-  narrow = dataclasses.replace(window, reach=2)
-  changed = value.copy()
-  changed[0, 6] += 1
-  moved = np.abs(attend(narrow, changed) - attend(narrow, value)).max((0, 2, 3))
-  assert (np.flatnonzero(moved) == [4, 5, 6, 7, 8]).all()
-  np.testing.assert_allclose(
-      attend(dataclasses.replace(window, reach=12), value),
-      attend(DotProductAttention(), value), atol=1e-6)
 
 
 @pytest.mark.parametrize("page", ["electra", "distillation"])

@@ -9,7 +9,6 @@ from typing import Any
 from bert_jax import config
 from bert_jax.config import UserError, nearest
 from bert_jax.interop import parameter_map
-from bert_jax.model.attention import DotProductAttention
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import (
@@ -28,6 +27,13 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new",
     "gelu_accurate": "gelu_new", "relu": "relu", "silu": "silu",
     "swish": "silu", "tanh": "tanh"}
+
+# Options that BERT's configuration has not: what another value than the
+# default makes is not BERT, but for those that change no function.
+_FREE = {"dtype", "scan_unroll", "remat"}
+_OURS = _FREE | {"embedding_size", "norm_placement"} | {
+    field.name for field in dataclasses.fields(BertConfig)
+    if isinstance(field.default, config.Choice)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +150,7 @@ def _model(options: Mapping[str, Any], first: int, source: str) -> BertConfig:
     raise UserError(f"{source} has no vocab_size and describes no BERT.")
   given = {field.name: options[field.name]
            for field in dataclasses.fields(BertConfig)
-           if field.name in options and field.name not in (
-               "position_embedding_type", "attention", "dtype")}
+           if field.name in options and field.name not in _OURS}
   act = given.get("hidden_act", "gelu")
   if act not in _ACTIVATIONS:
     raise UserError(f"{source}: hidden_act={act}"
@@ -234,11 +239,10 @@ def write(model: BertConfig, objective: Objective, parts: set[str],
   Raises:
     UserError: names every option that Hugging Face's BERT has not.
   """
-  wrong = [f"model.{name}={value}" for name, value, known in (
-      ("norm_placement", model.norm_placement, "post"),
-      ("position_embedding_type", model.position_embedding_type, "absolute"),
-      ("attention", model.attention.choice_name,
-       DotProductAttention.choice_name)) if value != known]
+  bert = BertConfig()
+  known = {name: getattr(bert, name) for name in _OURS - _FREE}
+  wrong = [f"model.{change}" for change in config.changes(
+      dataclasses.replace(model, **known), model)]
   if wrong:
     raise UserError(f"{', '.join(wrong)}: Hugging Face's BERT has nothing like "
                     "it, so its weights cannot be exported.")
@@ -251,8 +255,9 @@ def write(model: BertConfig, objective: Objective, parts: set[str],
   options = {
       "architectures": [FAMILIES[family] + ending], "model_type": family,
       **{field.name: getattr(model, field.name)
-         for field in dataclasses.fields(BertConfig) if field.name not in (
-             "norm_placement", "attention", "dtype", "scan_unroll")},
+         for field in dataclasses.fields(BertConfig)
+         if field.name not in _OURS},
+      "position_embedding_type": "absolute",
       "tie_word_embeddings": True, **labels}
   return options, "" if ending == "Model" else f"{family}."
 

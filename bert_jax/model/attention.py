@@ -1,60 +1,101 @@
-"""Attention: what a token may see, and how it mixes what it sees."""
+"""Attention: how a token mixes what it sees."""
 
 import dataclasses
+from typing import TYPE_CHECKING
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice
-from bert_jax.model.layers import DropoutSite, dropout
-from bert_jax.model.visibility import visible
+from bert_jax.model.dense import Dense
+from bert_jax.model.dropout import DropoutSite, dropout
+from bert_jax.model.visibility import Context, visible
+
+if TYPE_CHECKING:
+  from bert_jax.model.bert import BertConfig
 
 
 class Attention(Choice):
   """A family: each member mixes values by queries and keys."""
 
-  def attend(
-      self,
-      query_BLHK: jax.Array,
-      key_BMHK: jax.Array,
-      value_BMHK: jax.Array,
-      example_ids_BL: jax.Array,
-      example_ids_BM: jax.Array,
-      dropout_rate: float,
-      keys_B: jax.Array | None,
-  ) -> jax.Array:
-    """Mixes the values for every query.
+  def build(self, options: "BertConfig") -> nn.Module:
+    """A module that is called as PlainMixer is and may own parameters, which
+    lie at encoder/layers/attention/mixer."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainAttention(Attention):
+  """Scaled dot products (Vaswani et al. 2017, 3.2.1), softmax in float32."""
+
+  def build(self, options):
+    return PlainMixer(options)
+
+
+class PlainMixer(nn.Module):
+  options: "BertConfig"
+
+  def __call__(self, query_BLHK: jax.Array, key_BMHK: jax.Array,
+               value_BMHK: jax.Array, context: Context,
+               reach: jax.Array | int | None,
+               keys_B: jax.Array | None) -> jax.Array:
+    """The mixed values, (B, L, H, K).
+
+    A padding query sees the whole row, and is finite where the row has nothing
+    to see.
 
     Args:
       query_BLHK: queries, not yet scaled.
       key_BMHK: keys.
       value_BMHK: values.
-      example_ids_BL: the packed example of every query; 0 is padding.
-      example_ids_BM: the packed example of every key; 0 is padding.
-      dropout_rate: the probability with which a weight becomes zero.
+      context: of the tokens.
+      reach: how many tokens a query sees on each side; None: all.
       keys_B: a random key a row, or None for no dropout.
-
-    Returns:
-      The mixed values, (B, L, H, K). A padding query sees the whole row, and
-      is finite where the row has nothing to see.
     """
-    raise NotImplementedError
-
-
-@dataclasses.dataclass(frozen=True)
-class DotProductAttention(Attention):
-  """Scaled dot products (Vaswani et al. 2017, 3.2.1), softmax in float32."""
-
-  def attend(self, query_BLHK, key_BMHK, value_BMHK, example_ids_BL,
-             example_ids_BM, dropout_rate, keys_B):
-    visible_BLM = visible(example_ids_BL, example_ids_BM)
     query_BLHK = query_BLHK * query_BLHK.shape[-1]**-0.5
     score_BHLM = jnp.einsum("BLHK,BMHK->BHLM", query_BLHK, key_BMHK,
                             preferred_element_type=jnp.float32)
+    if context.bias_BHLM is not None:
+      score_BHLM += context.bias_BHLM
+    visible_BLM = visible(context.example_ids_BL, context.order_BL, reach)
     # Finite, so that a row of padding has a finite softmax and gradient.
     hidden = jnp.finfo(jnp.float32).min
     score_BHLM = jnp.where(visible_BLM[:, None], score_BHLM, hidden)
-    weight_BHLM = jax.nn.softmax(score_BHLM).astype(value_BMHK.dtype)
-    weight_BHLM = dropout(weight_BHLM, dropout_rate, keys_B,
-                          DropoutSite.ATTENTION)
+    weight_BHLM = self.weights(score_BHLM).astype(value_BMHK.dtype)
+    weight_BHLM = dropout(
+        weight_BHLM, self.options.attention_probs_dropout_prob, keys_B,
+        DropoutSite.ATTENTION)
     return jnp.einsum("BHLM,BMHK->BLHK", weight_BHLM, value_BMHK)
+
+  def weights(self, score_BHLM: jax.Array) -> jax.Array:
+    """From scores, very low where a key is hidden, to weights of values."""
+    return jax.nn.softmax(score_BHLM)
+
+
+class SelfAttention(nn.Module):
+  """Queries, keys and values of all heads, mixed and projected."""
+
+  options: "BertConfig"
+
+  def setup(self):
+    o = self.options
+    heads = (o.num_attention_heads, o.hidden_size // o.num_attention_heads)
+    width = (o.hidden_size,)
+    self.query, self.key, self.value = (
+        Dense(width, heads, o) for _ in range(3))
+    self.rotation = o.positions.rotation(o)
+    self.mixer = o.attention.build(o)
+    self.output = Dense(heads, width, o)
+
+  def __call__(self, x_BLD, layer, context, keys_B):
+    o = self.options
+    query_BLHK, key_BMHK = self.query(x_BLD), self.key(x_BLD)
+    if self.rotation is not None:
+      query_BLHK, key_BMHK = (
+          self.rotation(x, context.position_ids_BL, layer)
+          for x in (query_BLHK, key_BMHK))
+    mixed_BLHK = self.mixer(query_BLHK, key_BMHK, self.value(x_BLD), context,
+                            o.locality.reach(layer), keys_B)
+    return dropout(self.output(mixed_BLHK), o.hidden_dropout_prob, keys_B,
+                   DropoutSite.ATTENTION_OUTPUT)

@@ -4,8 +4,14 @@ import dataclasses
 from typing import Literal, get_args, get_type_hints
 
 from bert_jax.config import UserError, nearest
-from bert_jax.model.attention import Attention, DotProductAttention
-from bert_jax.model.layers import Activation
+from bert_jax.model.attention import Attention, PlainAttention
+from bert_jax.model.dense import Activation
+from bert_jax.model.feed_forward import FeedForward, MlpFeedForward
+from bert_jax.model.inputs import Inputs, TokensInputs
+from bert_jax.model.norms import LayerNorm, Norm, Placement
+from bert_jax.model.positions import LearnedPositions, Positions
+from bert_jax.model.stack import Stack, UniformStack
+from bert_jax.model.visibility import GlobalLocality, Locality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,14 +30,24 @@ class BertConfig:
   type_vocab_size: int = 2
   initializer_range: float = 0.02
   layer_norm_eps: float = 1e-12
-  position_embedding_type: Literal["absolute", "sinusoidal", "none"] = (
-      "absolute")
-  norm_placement: Literal["post", "pre"] = "post"
-  attention: Attention = DotProductAttention()
+  # Width of the embeddings, which are then projected (ALBERT); None: as
+  # hidden_size.
+  embedding_size: int | None = None
+  inputs: Inputs = TokensInputs()
+  positions: Positions = LearnedPositions()
+  locality: Locality = GlobalLocality()
+  attention: Attention = PlainAttention()
+  feed_forward: FeedForward = MlpFeedForward()
+  norm: Norm = LayerNorm()
+  norm_placement: Placement = "post"
+  stack: Stack = UniformStack()
   dtype: Literal["float32", "bfloat16"] = "float32"  # Parameters: float32.
   # Layers in one trip of the loop over layers: more is faster to run and
   # slower to compile. It changes no result and no parameter.
   scan_unroll: int = 4
+  # Compute a layer's inner results again in the backward pass: a fourth more
+  # time for much less memory.
+  remat: bool = False
 
   def __post_init__(self):
     for name, hint in get_type_hints(type(self)).items():
@@ -42,10 +58,20 @@ class BertConfig:
       if name.endswith("_prob") and not 0 <= value < 1:
         raise UserError(f"{name}={value}: expected a probability, at least 0 "
                         "and below 1.")
-      if isinstance(value, int) and value < 1:
+      if type(value) is int and value < 1:
         raise UserError(f"{name}={value}: expected at least 1.")
     if self.hidden_size % self.num_attention_heads:
       raise UserError(
           f"hidden_size={self.hidden_size} cannot be divided among "
           f"num_attention_heads={self.num_attention_heads}; "
           "one must be a multiple of the other.")
+    self.stack.blocks(self)
+
+  @property
+  def embedding_width(self) -> int:
+    return self.embedding_size or self.hidden_size
+
+  @property
+  def parameter_layers(self) -> int:
+    """How many layers have parameters of their own."""
+    return self.stack.parameter_layers(self)

@@ -1,4 +1,4 @@
-"""The encoder: token ids in, a vector for every token out."""
+"""The encoder: a batch in, a vector for every token out."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.model.bert import BertConfig
-from bert_jax.model.block import Layer
+from bert_jax.model.dense import Dense
+from bert_jax.model.dropout import DropoutSite, fold_in
 from bert_jax.model.embeddings import Embeddings
-from bert_jax.model.layers import Dense, DropoutSite, fold_in
-from bert_jax.model.norms import Norm
+from bert_jax.model.norms import finish
+from bert_jax.model.visibility import Context
 
 
 class Encoder(nn.Module):
@@ -21,17 +22,9 @@ class Encoder(nn.Module):
   def setup(self):
     o = self.options
     self.embeddings = Embeddings(o)
-    self.layers = nn.scan(
-        Layer,
-        variable_axes={"params": 0},
-        split_rngs={"params": True},
-        in_axes=(0, nn.broadcast, nn.broadcast),
-        length=o.num_hidden_layers,
-        unroll=min(o.scan_unroll, o.num_hidden_layers),
-        methods=["__call__", "keep"],
-    )(o)
-    if o.norm_placement == "pre":
-      self.final_norm = Norm(o.layer_norm_eps)
+    self.position_bias = o.positions.bias(o)
+    self.layers = o.stack.build(o)
+    self.final_norm = o.norm.build(o.layer_norm_eps)
     self.pooler = Dense((o.hidden_size,), (o.hidden_size,), o)
 
   def __call__(self, batch: Mapping[str, jax.Array],
@@ -39,14 +32,16 @@ class Encoder(nn.Module):
     """The last hidden states, (B, L, D).
 
     Args:
-      batch: `input_ids`, `token_type_ids` (sentence A = 0, B = 1),
-        `position_ids` (restart in each packed example) and `example_ids` (the
-        packed example of each token; 0 is padding), each (B, L).
+      batch: what `options.inputs` reads, as `input_ids` and `token_type_ids`
+        (sentence A = 0, B = 1), and `position_ids` (restart in each packed
+        example), `example_ids` (the packed example of each token; 0 is
+        padding) and, if it is there, `order` (a token sees those whose order is
+        not later), each (B, L).
       keys_B: a typed threefry key a row for dropout; None: no dropout.
     """
-    x_BLD = self.embeddings(batch, keys_B)
-    x_BLD, _ = self.layers(x_BLD, *self._per_layer(batch, keys_B))
-    return self._finish(x_BLD)
+    x_BLD = self.layers(self.embeddings(batch, keys_B), self._context(batch),
+                        fold_in(keys_B, DropoutSite.LAYERS))
+    return finish(self.options.norm_placement, x_BLD, self.final_norm)
 
   def hidden_states(self, batch: Mapping[str, jax.Array],
                     keys_B: jax.Array | None = None) -> jax.Array:
@@ -55,9 +50,10 @@ class Encoder(nn.Module):
     The last one is what `__call__` returns.
     """
     first_BLD = self.embeddings(batch, keys_B)
-    _, states_NBLD = self.layers.keep(
-        first_BLD, *self._per_layer(batch, keys_B))
-    last_BLD = self._finish(states_NBLD[-1])
+    states_NBLD = self.layers.keep(first_BLD, self._context(batch),
+                                   fold_in(keys_B, DropoutSite.LAYERS))
+    last_BLD = finish(self.options.norm_placement, states_NBLD[-1],
+                      self.final_norm)
     return jnp.concatenate(
         [first_BLD[None], states_NBLD[:-1], last_BLD[None]])
 
@@ -70,17 +66,15 @@ class Encoder(nn.Module):
 
   def word_embeddings(self) -> jax.Array:
     """The (V, D) float32 table, which the masked-LM decoder shares."""
-    return self.embeddings.word_embeddings.embedding
+    return self.embeddings.table()
 
-  def _per_layer(self, batch, keys_B):
-    numbers_N = jnp.arange(self.options.num_hidden_layers)
-    return (numbers_N, batch["example_ids"],
-            fold_in(keys_B, DropoutSite.LAYERS))
-
-  def _finish(self, x_BLD):
-    if self.options.norm_placement == "pre":
-      x_BLD = self.final_norm(x_BLD)
-    return x_BLD
+  def _context(self, batch: Mapping[str, jax.Array]) -> Context:
+    position_ids_BL, bias_BHLM = batch["position_ids"], None
+    if self.position_bias is not None:
+      bias_BHLM = self.position_bias(
+          position_ids_BL[:, None] - position_ids_BL[:, :, None])
+    return Context(batch["example_ids"], batch.get("order"), position_ids_BL,
+                   bias_BHLM)
 
 
 def gather(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:

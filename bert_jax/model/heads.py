@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.model.bert import BertConfig
+from bert_jax.model.dense import Dense, activation
+from bert_jax.model.dropout import DropoutSite, dropout
 from bert_jax.model.encoder import gather
-from bert_jax.model.layers import Dense, DropoutSite, activation, dropout
-from bert_jax.model.norms import Norm
+from bert_jax.model.ops import decode
 
 
 class MlmHead(nn.Module):
@@ -31,18 +32,12 @@ class MlmHead(nn.Module):
     """
     o = self.options
     x_BPD = gather(sequence_output_BLD, masked_positions_BP)
-    width = (o.hidden_size,)
-    x_BPD = Dense(width, width, o, name="transform")(x_BPD)
-    x_BPD = activation(o.hidden_act)(x_BPD)
-    x_BPD = Norm(o.layer_norm_eps, name="norm")(x_BPD)
+    transform = Dense((o.hidden_size,), table_VD.shape[1:], o,
+                      name="transform")
+    norm = o.norm.build(o.layer_norm_eps, name="norm")
+    x_BPD = norm(activation(o.hidden_act)(transform(x_BPD)))
     bias_V = self.param("bias", nn.initializers.zeros, table_VD.shape[:1])
-    # One dimension T of all predictions, for the reason that Dense gives.
-    x_TD = x_BPD.reshape(-1, o.hidden_size)
-    logits_TV = jnp.einsum("TD,VD->TV", x_TD, table_VD.astype(o.dtype),
-                           preferred_element_type=jnp.float32)
-    # A product, whose gradient is one too: XLA's sum over T is slow on a CPU.
-    logits_TV += jnp.ones((x_TD.shape[0], 1)) @ bias_V[None]
-    return logits_TV.reshape(*x_BPD.shape[:2], -1)
+    return decode(x_BPD, table_VD.astype(o.dtype), bias_V)
 
 
 class ClassificationHead(nn.Module):

@@ -1,14 +1,117 @@
 """Which token may see which."""
 
+import dataclasses
+from typing import NamedTuple
+
 import jax
+import jax.numpy as jnp
+
+from bert_jax.config import Choice, UserError
 
 
-def visible(example_ids_BL: jax.Array, example_ids_BM: jax.Array) -> jax.Array:
-  """(B, L, M): whether query L may see key M.
+class Context(NamedTuple):
+  """What every layer knows of the tokens.
 
-  Tokens see their own example. Padding is seen by nobody; a padding query
-  sees every example, as in models with a plain padding mask, so that their
-  outputs are reproduced there too.
+  Attributes:
+    example_ids_BL: the packed example of each token; 0 is padding.
+    order_BL: a token sees those whose order is not later; None: all.
+    position_ids_BL: positions, which restart in each packed example.
+    bias_BHLM: added to the scores of all layers, float32, or None.
   """
-  query_BL1, key_B1M = example_ids_BL[:, :, None], example_ids_BM[:, None, :]
-  return ((query_BL1 == key_B1M) | (query_BL1 == 0)) & (key_B1M != 0)
+
+  example_ids_BL: jax.Array
+  order_BL: jax.Array | None
+  position_ids_BL: jax.Array
+  bias_BHLM: jax.Array | None
+
+
+def visible(example_ids_BL: jax.Array, order_BL: jax.Array | None = None,
+            reach: jax.Array | int | None = None) -> jax.Array:
+  """(B, L, L): whether query L may see key M.
+
+  A key is visible if it is of the same example, its order is not later, and it
+  is at most `reach` tokens away (None: at any distance). Padding is seen by
+  nobody; a padding query sees every example, as in models with a plain padding
+  mask, so that their outputs are reproduced there too.
+  """
+  query, key = (lambda x_BL: x_BL[:, :, None]), (lambda x_BL: x_BL[:, None])
+  examples = query(example_ids_BL)
+  visible_BLM = (((examples == key(example_ids_BL)) | (examples == 0))
+                 & (key(example_ids_BL) != 0))
+  if order_BL is not None:
+    visible_BLM &= key(order_BL) <= query(order_BL)
+  if reach is not None:
+    index_1L = jnp.arange(example_ids_BL.shape[1])[None]
+    visible_BLM &= jnp.abs(query(index_1L) - key(index_1L)) <= reach
+  return visible_BLM
+
+
+class Locality(Choice):
+  """A family: how far a token sees, layer by layer.
+
+  Layers may be computed in a loop, where `layer` is a traced integer.
+  """
+
+  def reach(self, layer: jax.Array | int) -> jax.Array | int | None:
+    """Tokens on each side, or None: all."""
+    raise NotImplementedError
+
+  def rotary_base(self, layer: jax.Array | int,
+                  base: float) -> jax.Array | float:
+    """The base of rotary positions, by default the same in all layers."""
+    return base
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalLocality(Locality):
+  """Every token sees its whole example."""
+
+  def reach(self, layer):
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowLocality(Locality):
+  """`size` tokens on each side, as Longformer without its global tokens
+  (Beltagy et al. 2020). Computed densely: it saves nothing."""
+
+  size: int = 64
+
+  def __post_init__(self):
+    _check_size(self.size)
+
+  def reach(self, layer):
+    return self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class AlternatingLocality(Locality):
+  """Layers 0, every, 2 every, ... see everything, the others a window
+  (ModernBERT: Warner et al. 2024).
+
+  Attributes:
+    every: the period of global layers.
+    size: of the window, tokens on each side.
+    window_base: the base of rotary positions in layers with a window.
+  """
+
+  every: int = 3
+  size: int = 64
+  window_base: float = 10_000.0
+
+  def __post_init__(self):
+    _check_size(self.size)
+    if self.every < 1:
+      raise UserError(f"model.locality.every={self.every}: at least 1.")
+
+  def reach(self, layer):
+    return jnp.where(layer % self.every == 0, jnp.iinfo(jnp.int32).max,
+                     self.size)
+
+  def rotary_base(self, layer, base):
+    return jnp.where(layer % self.every == 0, base, self.window_base)
+
+
+def _check_size(size: int) -> None:
+  if size < 0:
+    raise UserError(f"model.locality.size={size}: at least 0.")

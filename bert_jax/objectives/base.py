@@ -15,12 +15,10 @@ from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
+from bert_jax.model.feed_forward import AUXILIARY
 from bert_jax.model.heads import ClassificationHead
 
 Batch = Mapping[str, jax.Array]
-# The collection of losses that blocks of the network sow, (B,) each: the sum
-# over a row's tokens. Also their name among the outputs.
-AUXILIARY = "auxiliary"
 
 
 class Objective(Choice):

@@ -8,7 +8,8 @@ import jax
 
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
-from bert_jax.objectives.base import AUXILIARY, Batch, Objective
+from bert_jax.model.feed_forward import AUXILIARY
+from bert_jax.objectives.base import Batch, Objective
 
 Outputs = Mapping[str, Any]
 

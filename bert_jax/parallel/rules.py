@@ -19,17 +19,21 @@ from bert_jax.training.step import Recipe
 # Small tables are everywhere: the vectors looked up in a part of a table go
 # over the network, and are more than such a table.
 # The leading axis of what lies below `layers` is the layer.
+_LAYERS = r"/layers/(block_\w+/)?"
 SHARDING_RULES: Rules[P] = (
     (r"embeddings/word_embeddings/embedding$", P("tensor", "fsdp")),
     (r"embeddings/(position|token_type)_embeddings/embedding$", P()),
     (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor", None)),
     (r"attention/(query|key|value)/bias$", P(None, "tensor", None)),
     (r"attention/output/kernel$", P(None, "tensor", None, "fsdp")),
-    (r"layers/intermediate/kernel$", P(None, "fsdp", "tensor")),
-    (r"layers/intermediate/bias$", P(None, "tensor")),
-    (r"layers/output/kernel$", P(None, "tensor", "fsdp")),
+    (_LAYERS + "(intermediate|gate)/kernel$", P(None, "fsdp", "tensor")),
+    (_LAYERS + "(intermediate|gate)/bias$", P(None, "tensor")),
+    (_LAYERS + "output/kernel$", P(None, "tensor", "fsdp")),
+    (r"/expert_intermediate/kernel$", P(None, "tensor", "fsdp", None)),
+    (r"/expert_output/kernel$", P(None, "tensor", None, "fsdp")),
+    (r"/(router|projection|position_bias)/", P()),
     (r"^mlm/bias$", P("tensor")),
-    (r"norm/(scale|bias)$|(attention|layers)/output/bias$", P()),
+    (r"norm/(scale|bias)$|(attention|layers|_of_\d+)/output/bias$", P()),
     (r"(pooler|transform)/bias$", P()),
     (r"(pooler|transform)/kernel$", P("fsdp", None)),
     (r"/lora_[ab]$", P()),

@@ -20,7 +20,8 @@ from bert_jax.config import UserError
 Value = TypeVar("Value")
 Rules = Sequence[tuple[str, Value]]
 
-_STACK = "/layers/"
+_STACK = (r"(?P<stack>[^/]+/layers/)"
+          r"(block_(?P<block>\d+)_of_(?P<blocks>\d+)/)?")
 # How many of a kernel's last dimensions a product contracts, and how many it
 # gives.
 _KERNELS: Rules[tuple[int, int]] = (
@@ -49,12 +50,15 @@ def expand(path: str, leaf: Any) -> list[str]:
   """The path of each layer in a stack of them, in order; else the path alone.
 
   Those of encoder/layers/attention/query/kernel, which leads with the layers,
-  are encoder/layers/0/attention/query/kernel, and so on.
+  are encoder/layers/0/attention/query/kernel, and so on. Of a pattern of 3,
+  encoder/layers/block_2_of_3/ are the layers 1, 4, 7, ...
   """
-  before, stack, behind = path.partition(_STACK)
-  if not stack:
+  match = re.match(_STACK, path)
+  if not match:
     return [path]
-  return [f"{before}{stack}{n}/{behind}" for n in range(leaf.shape[0])]
+  block, blocks = int(match["block"] or 1), int(match["blocks"] or 1)
+  return [f"{match['stack']}{n * blocks + block - 1}/{path[match.end():]}"
+          for n in range(leaf.shape[0])]
 
 
 def look_up(table: Rules[Value], path: str) -> Value:

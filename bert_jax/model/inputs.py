@@ -1,0 +1,62 @@
+"""What a row consists of: tokens, or what a page's own member reads."""
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+import flax.linen as nn
+import jax
+
+from bert_jax.config import Choice
+from bert_jax.data.batches.spec import KEYS, Keys
+from bert_jax.model.constrain import constrain
+from bert_jax.model.dense import Embed
+from bert_jax.model.ops import look_up_few
+
+if TYPE_CHECKING:
+  from bert_jax.model.bert import BertConfig
+
+
+class Inputs(Choice):
+  """A family: each member makes vectors from keys of the batch.
+
+  Attributes:
+    keys: those that it reads, which its rows have to hold.
+  """
+
+  keys: ClassVar[Keys] = {}
+
+  def build(self, options: "BertConfig") -> nn.Module:
+    """A module from the batch to (B, L, D), where D is
+    `options.embedding_width`. Its parameters lie at encoder/embeddings."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class TokensInputs(Inputs):
+  """The sum of a vector for each token and one for its type."""
+
+  keys: ClassVar[Keys] = {key: KEYS[key]
+                          for key in ("input_ids", "token_type_ids")}
+
+  def build(self, options):
+    return Tokens(options)
+
+
+class Tokens(nn.Module):
+  options: "BertConfig"
+
+  def setup(self):
+    o = self.options
+    self.word_embeddings = Embed(o.vocab_size, o.embedding_width, o)
+    self.token_type_embeddings = Embed(o.type_vocab_size, o.embedding_width, o)
+
+  def __call__(self, batch) -> jax.Array:
+    word_BLD = self.word_embeddings(
+        constrain(batch["input_ids"], "looked_up_ids"))
+    return (constrain(constrain(word_BLD, "looked_up"), "rows")
+            + look_up_few(self.token_type_embeddings.embedding,
+                          batch["token_type_ids"]))
+
+  def table(self) -> jax.Array:
+    """The (V, D) float32 table of the word vectors."""
+    return self.word_embeddings.embedding

@@ -1,0 +1,73 @@
+"""Mathematics in the form that XLA computes fastest, so that nothing else in
+this folder differs from the papers.
+
+Each says what it gains: milliseconds of one CPU core in a step of BERT-mini
+with 16 rows of 128 tokens, 1045 before all of them and 838 after.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def linear(x: jax.Array, kernel: jax.Array, bias: jax.Array | None,
+           dimensions: int) -> jax.Array:
+  """Contracts the last `dimensions` of `x` with the first of the kernel.
+
+  As one product of two matrices: the gradient of a product that contracts two
+  dimensions goes through a transposed copy on a CPU (a feed-forward kernel 18.8
+  -> 8.5 ms, the table of 30,522 word vectors 85 -> 42).
+  """
+  rows, outputs = x.shape[:x.ndim - dimensions], kernel.shape[dimensions:]
+  width = math.prod(kernel.shape[:dimensions])
+  y = x.reshape(-1, width) @ kernel.reshape(width, -1)
+  if bias is not None:
+    y += bias.reshape(1, -1)
+  return y.reshape(*rows, *outputs)
+
+
+def decode(x_BPD: jax.Array, table_VD: jax.Array,
+           bias_V: jax.Array) -> jax.Array:
+  """Float32 x E^T + b, (B, P, V).
+
+  The bias is a product with ones, whose gradient is a product, too: XLA's sum
+  over 320 rows of 30,522 takes 24 ms, the product 1.6.
+  """
+  x_TD = x_BPD.reshape(-1, x_BPD.shape[-1])  # One dimension, as in `linear`.
+  logits_TV = jnp.einsum("TD,VD->TV", x_TD, table_VD,
+                         preferred_element_type=jnp.float32)
+  logits_TV += jnp.ones((x_TD.shape[0], 1)) @ bias_V[None]
+  return logits_TV.reshape(*x_BPD.shape[:2], -1)
+
+
+def look_up_few(table: jax.Array, ids: jax.Array) -> jax.Array:
+  """The vectors of ids in a small table; ids beyond it are clamped.
+
+  The gradient of a look-up adds all tokens to a few vectors one after another,
+  which costs float32 digits (not timed); that of a product adds them in parts.
+  """
+  size = table.shape[0]
+  hot = jax.nn.one_hot(jnp.clip(ids.ravel(), 0, size - 1), size,
+                       dtype=table.dtype)
+  vectors = jnp.dot(hot, table, precision=jax.lax.Precision.HIGHEST)
+  return vectors.reshape(*ids.shape, -1)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+  """x Phi(x). `jax.nn.gelu(approximate=False)` goes through erfc, which takes
+  twice as long."""
+  return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+def random_bytes(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+  """Uniform uint32 below 256, four from each random word.
+
+  A byte for each dropout decision: 824-882 ms a step, half a word 897-908, a
+  word 889-926. `jax.random.bits` draws a word for each uint8.
+  """
+  *outer, rows, columns = shape
+  words = jax.random.bits(key, (*outer, -(-rows // 4), columns), jnp.uint32)
+  parts = [(words >> shift) & 255 for shift in (0, 8, 16, 24)]
+  return jnp.concatenate(parts, axis=-2)[..., :rows, :]

@@ -1,0 +1,213 @@
+"""The layers: of one kind, in a repeated pattern, or with shared parameters.
+
+A stack is a loop over its parameters, whose leading dimension counts the trips.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax import config
+from bert_jax.config import Choice, UserError, nearest
+from bert_jax.model.block import Layer
+from bert_jax.model.feed_forward import AUXILIARY
+
+if TYPE_CHECKING:
+  from bert_jax.model.bert import BertConfig
+
+# What may differ from block to block of a pattern.
+_BLOCK_OPTIONS = (
+    "num_attention_heads", "intermediate_size", "hidden_act",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
+    "layer_norm_eps", "norm", "locality", "attention", "feed_forward")
+
+
+class Stack(Choice):
+  """A family: which layers follow each other."""
+
+  def build(self, options: "BertConfig") -> nn.Module:
+    """A module that is called as Uniform is; parameters lie at
+    encoder/layers, in arrays that lead with layers."""
+    raise NotImplementedError
+
+  def blocks(self, options: "BertConfig") -> "list[BertConfig]":
+    """The options of each block of a trip.
+
+    Raises:
+      UserError: they do not fit `num_hidden_layers`, or are no blocks.
+    """
+    return [options]
+
+  def parameter_layers(self, options: "BertConfig") -> int:
+    """How many layers have parameters of their own."""
+    return options.num_hidden_layers
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformStack(Stack):
+  """Layers of one kind."""
+
+  def build(self, options):
+    return Uniform(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatternStack(Stack):
+  """Blocks that differ in some options, one after another, repeated.
+
+  Attributes:
+    pattern: for each block assignments to options of the model, divided by
+      spaces, as in ["locality=window locality.size=8","feed_forward=gated"];
+      "": none.
+  """
+
+  pattern: tuple[str, ...] = ("",)
+
+  def build(self, options):
+    return Pattern(options)
+
+  def blocks(self, options):
+    if not self.pattern or options.num_hidden_layers % len(self.pattern):
+      raise UserError(
+          f"model.stack.pattern has {len(self.pattern)} blocks, of which "
+          f"num_hidden_layers={options.num_hidden_layers} is no multiple.")
+    words = [block.split() for block in self.pattern]
+    for word in (word for block in words for word in block):
+      name = word.partition("=")[0].partition(".")[0]
+      if name not in _BLOCK_OPTIONS:
+        raise UserError(f"model.stack.pattern: {word}: no option of a block"
+                        + nearest(name, _BLOCK_OPTIONS))
+    plain = dataclasses.replace(options, stack=UniformStack())
+    return [config.override(plain, block) for block in words]
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedStack(Stack):
+  """Layers with the same parameters (ALBERT: Lan et al. 2020).
+
+  Attributes:
+    groups: of consecutive layers, each with parameters of its own.
+  """
+
+  groups: int = 1
+
+  def build(self, options):
+    return Shared(options)
+
+  def blocks(self, options):
+    if self.groups < 1 or options.num_hidden_layers % self.groups:
+      raise UserError(
+          f"model.stack.groups={self.groups}: num_hidden_layers="
+          f"{options.num_hidden_layers} is no multiple of it.")
+    return [options]
+
+  def parameter_layers(self, options):
+    return self.groups
+
+
+class Uniform(nn.Module):
+  options: "BertConfig"
+
+  def setup(self):
+    self.loop = _loop(Layer, self.options, self.options.num_hidden_layers)
+    nn.share_scope(self, self.loop)
+
+  def __call__(self, x_BLD: jax.Array, context: Any,
+               keys_B: jax.Array | None) -> jax.Array:
+    """The output of the last layer, (B, L, D)."""
+    return self.loop(x_BLD, self._layers(), context, keys_B)[0]
+
+  def keep(self, x_BLD: jax.Array, context: Any,
+           keys_B: jax.Array | None) -> jax.Array:
+    """The output of each layer, (N, B, L, D)."""
+    states = self.loop.keep(x_BLD, self._layers(), context, keys_B)[1]
+    return states.reshape(-1, *x_BLD.shape)
+
+  def _layers(self):
+    """The numbers of the layers, a row a trip of the loop."""
+    return jnp.arange(self.options.num_hidden_layers)
+
+
+class Pattern(Uniform):
+
+  def setup(self):
+    o = self.options
+    self.loop = _loop(_Period, o,
+                      o.num_hidden_layers // len(o.stack.pattern))
+    nn.share_scope(self, self.loop)
+
+  def _layers(self):
+    return super()._layers().reshape(-1, len(self.options.stack.pattern))
+
+
+class Shared(Uniform):
+
+  def setup(self):
+    self.loop = _loop(_Repeated, self.options, self.options.stack.groups)
+    nn.share_scope(self, self.loop)
+
+  def _layers(self):
+    return super()._layers().reshape(self.options.stack.groups, -1)
+
+
+class _Period(nn.Module):
+  """The blocks of a pattern once; parameters lie at block_1_of_2 and so on."""
+
+  options: "BertConfig"
+
+  def setup(self):
+    blocks = self.options.stack.blocks(self.options)
+    self.block = {f"{i + 1}_of_{len(blocks)}": _layer(o)(o)
+                  for i, o in enumerate(blocks)}
+
+  def __call__(self, x_BLD, layers, context, keys_B):
+    return self.keep(x_BLD, layers, context, keys_B)[0], None
+
+  def keep(self, x_BLD, layers, context, keys_B):
+    states = []
+    for layer, block in zip(layers, self.block.values()):
+      x_BLD, _ = block(x_BLD, layer, context, keys_B)
+      states.append(x_BLD)
+    return x_BLD, jnp.stack(states)
+
+
+class _Repeated(nn.Module):
+  """One layer, applied several times."""
+
+  options: "BertConfig"
+
+  def setup(self):
+    self.layer = _layer(self.options)(self.options)
+    nn.share_scope(self, self.layer)
+
+  def __call__(self, x_BLD, layers, context, keys_B):
+    return self.keep(x_BLD, layers, context, keys_B)[0], None
+
+  def keep(self, x_BLD, layers, context, keys_B):
+    apply = lambda layer, x_BLD, number: layer.keep(
+        x_BLD, number, context, keys_B)
+    return nn.scan(apply, variable_broadcast="params",
+                   variable_axes={AUXILIARY: 0}, split_rngs={"params": False})(
+                       self.layer, x_BLD, layers)
+
+
+def _loop(body: type[nn.Module], options: "BertConfig",
+          trips: int) -> nn.Module:
+  """`body(options)` with parameters for each trip, run one after another."""
+  if body is Layer:
+    body = _layer(options)
+  return nn.scan(
+      body, variable_axes={"params": 0, AUXILIARY: 0},
+      split_rngs={"params": True}, in_axes=(0, nn.broadcast, nn.broadcast),
+      length=trips, unroll=min(options.scan_unroll, trips),
+      methods=["__call__", "keep"])(options)
+
+
+def _layer(options: "BertConfig") -> type[nn.Module]:
+  """A layer whose inner results may be computed again by the backward pass."""
+  if not options.remat:
+    return Layer
+  return nn.remat(Layer, prevent_cse=False, methods=["__call__", "keep"])
