@@ -1,13 +1,12 @@
 """What a row consists of: tokens, or what a page's own member reads."""
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import flax.linen as nn
 import jax
 
 from bert_jax.config import Choice
-from bert_jax.data.batches.spec import KEYS, Keys
 from bert_jax.model.constrain import constrain
 from bert_jax.model.dense import Embed
 from bert_jax.model.ops import look_up_few
@@ -17,13 +16,8 @@ if TYPE_CHECKING:
 
 
 class Inputs(Choice):
-  """A family: each member makes vectors from keys of the batch.
-
-  Attributes:
-    keys: those that it reads, which its rows have to hold.
-  """
-
-  keys: ClassVar[Keys] = {}
+  """A family: each member makes vectors from keys of the batch, its own among
+  them, which the objective or its kind of labels declares."""
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module from the batch to (B, L, D), where D is
@@ -34,9 +28,6 @@ class Inputs(Choice):
 @dataclasses.dataclass(frozen=True)
 class TokensInputs(Inputs):
   """The sum of a vector for each token and one for its type."""
-
-  keys: ClassVar[Keys] = {key: KEYS[key]
-                          for key in ("input_ids", "token_type_ids")}
 
   def build(self, options):
     return Tokens(options)

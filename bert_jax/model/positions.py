@@ -68,8 +68,8 @@ class RotaryPositions(Positions):
 
   def __post_init__(self):
     if not 0 < self.fraction <= 1:
-      raise UserError(f"model.positions.fraction={self.fraction}: expected more "
-                      "than 0, and 1 at most.")
+      raise UserError(f"model.positions.fraction={self.fraction}: expected "
+                      "more than 0, and 1 at most.")
 
   def rotation(self, options):
     return Rotation(self, options)
