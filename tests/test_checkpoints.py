@@ -1,9 +1,12 @@
 """Checkpoints that are damaged, or of another run."""
 
 import dataclasses
+import errno
+import logging
 import os
 import pathlib
 import shutil
+import sys
 
 import pytest
 
@@ -85,8 +88,30 @@ def test_reading_passes_over_a_damaged_checkpoint(cut_off, tmp_path):
   run, begun, _ = cut_off
   shutil.copytree(begun, tmp_path / "run")
   flip(tmp_path / "run" / "checkpoints" / "4" / "params")
+  report = lambda: (sys.unraisablehook, logging.getLogger("absl").level)
+  before = report()
   with pytest.warns(UserWarning, match="step 4 is damaged"):
     assert reading.read_checkpoint(tmp_path / "run").step == 2
+  assert report() == before
+
+
+def test_file_that_cannot_be_opened_is_not_damage(cut_off, monkeypatch):
+  """Permissions and networks come back; nothing is put aside."""
+  run, begun, _ = cut_off
+  opened, before = pathlib.Path.open, files(begun)
+
+  def refuse(path, *arguments):
+    if path.parent.name == "params":
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return opened(path, *arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pathlib.Path, "open", refuse)
+    for read in (lambda: reading.read_checkpoint(begun),
+                 lambda: train.train(run, begun)):
+      with pytest.raises(UserError, match="params/.* cannot be read: Perm"):
+        read()
+  assert files(begun) == before
 
 
 def test_only_damaged_checkpoints_are_refused(cut_off, tmp_path):

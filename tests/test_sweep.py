@@ -3,7 +3,9 @@
 import dataclasses
 import functools
 import json
+import os
 import re
+import signal
 
 import jax
 import numpy as np
@@ -18,7 +20,7 @@ from bert_jax.experiment import Experiment
 from bert_jax.interop import exporter, model_card
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
-from bert_jax.runs import train as train_lib
+from bert_jax.runs import loop, train as train_lib
 from bert_jax.studies import members, sweep
 from bert_jax.studies.member_results import Member, MemberResult
 from bert_jax.studies.members import MemberProgram
@@ -164,6 +166,21 @@ def test_member_stops_by_its_own_patience(experiment, tmp_path, monkeypatch,
               sweep.grid(experiment, 2, (1e-3,)), 2)
   results = two.train_group(two.members, tmp_path)
   assert [result.step for result in results] == counts
+
+
+def test_sigterm_ends_a_sweep_with_its_group_to_do(experiment, tmp_path,
+                                                   monkeypatch):
+  evaluate = lambda *_: [{"accuracy": 0.5}] * 2
+
+  def ask(*arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return evaluate(*arguments)
+
+  two = Sweep(experiment, sweep.grid(experiment, 2, (1e-3,)), 2)
+  monkeypatch.setattr(MemberProgram, "evaluate", ask)
+  with pytest.raises(loop.Stopped, match="starts again with seed0_rate0.001"):
+    two.train(tmp_path, lambda scores: scores["accuracy"])
+  assert not list(tmp_path.rglob("results.json"))
 
 
 @pytest.mark.parametrize("options, message", [
