@@ -122,8 +122,8 @@ def _check_complete(recipe: Recipe, params: Any, rows: Rows) -> None:
   row = {key: value[None] for key, value in rows.empty().items()}
   state = jax.eval_shape(recipe.init, np.int32(0),
                          row | {"row": np.zeros(1, np.int32)})
-  missing = [path for path in leaves(state.params) if path not in
-             leaves(params)]
+  given = leaves(params)
+  missing = [path for path in leaves(state.params) if path not in given]
   if missing:
     raise UserError(
         f"The network has no {missing[0].rpartition('/')[0]}, which objective="

@@ -56,7 +56,7 @@ class Job:
 
 
 class Dispatched(NamedTuple):
-  """A step that the devices have begun."""
+  """A step that the devices work on."""
 
   step: int
   state: TrainState  # after it
