@@ -100,10 +100,10 @@ def test_file_that_cannot_be_opened_is_not_damage(cut_off, monkeypatch):
   run, begun, _ = cut_off
   opened, before = pathlib.Path.open, files(begun)
 
-  def refuse(path, *arguments):
+  def refuse(path, *arguments, **options):
     if path.parent.name == "params":
       raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return opened(path, *arguments)
+    return opened(path, *arguments, **options)
 
   with monkeypatch.context() as patch:
     patch.setattr(pathlib.Path, "open", refuse)
