@@ -10,7 +10,7 @@ import pytest
 
 from bert_jax import config
 from bert_jax.analysis import describe
-from bert_jax.checkpoints.manager import Checkpoint
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
 from bert_jax.objectives.mlm import Mlm

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from bert_jax.model.bert import BertConfig
+from bert_jax.model.constrain import Constraint, constrained
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.feed_forward import AUXILIARY
 from bert_jax.objectives.base import Batch, Objective
@@ -44,6 +45,17 @@ def network(model: BertConfig, objective: Objective) -> Network:
     return {**outputs, **_auxiliary(sown)}
 
   return Network(init, apply)
+
+
+def with_constraint(network: Network, constraint: Constraint) -> Network:
+  """The network whose intermediate arrays lie as `constraint` says."""
+
+  def apply(params: Any, batch: Batch, keys_B: jax.Array | None = None
+            ) -> Outputs:
+    with constrained(constraint):
+      return network.apply(params, batch, keys_B)
+
+  return network._replace(apply=apply)
 
 
 class _Module(nn.Module):

@@ -8,9 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax.model.constrain import constrained
-from bert_jax.objectives.base import Batch
-from bert_jax.objectives.network import Network, Outputs
+from bert_jax.objectives.network import Network, with_constraint
 from bert_jax.training.param_paths import Rules, leaves, path_of
 from bert_jax.training.step import Recipe
 
@@ -121,9 +119,4 @@ def place(network: Network, mesh: Mesh) -> Network:
       return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
-  def apply(params: Any, batch: Batch, keys_B: jax.Array | None = None
-            ) -> Outputs:
-    with constrained(constraint):
-      return network.apply(params, batch, keys_B)
-
-  return network._replace(apply=apply)
+  return with_constraint(network, constraint)
