@@ -189,7 +189,7 @@ def test_a_full_disk_is_told(tmp_path):
   assert "Traceback" not in ended.stderr and "ignored" not in ended.stderr
   why = "cannot be written: No space left on device."
   for name, file in (("lines", f"{disk}/metrics.jsonl"),
-                     ("board", f"{disk}/board/events.out"),
+                     ("board", f"{disk}/board"),
                      ("both", f"{disk}/"), ("picture", f"{disk}/curves.png")):
     told = [line for line in ended.stdout.splitlines()
             if line.startswith(f"{name}: {file}")]

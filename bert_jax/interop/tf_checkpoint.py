@@ -13,11 +13,12 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
+import google_crc32c
 import ml_dtypes
 import numpy as np
 
 from bert_jax.config import UserError
-from bert_jax.interop import crc32c, hf_checkpoint, hf_config
+from bert_jax.interop import hf_checkpoint, hf_config
 from bert_jax.interop.hf_checkpoint import Params
 from bert_jax.interop.hf_config import Architecture
 
@@ -108,11 +109,17 @@ def read_bundle(index: pathlib.Path) -> dict[str, np.ndarray]:
     if (len(data) != entry.size
         or entry.size != dtype.itemsize * int(np.prod(entry.shape))):
       raise UserError(f"{index}: {name} is cut off; copy the checkpoint again.")
-    if crc32c.masked(data) != entry.crc:
+    if _masked_crc32c(data) != entry.crc:
       raise UserError(f"{index}: the checksum of {name} is wrong; copy the "
                       "checkpoint again.")
     found[name] = np.frombuffer(data, dtype).reshape(entry.shape)
   return found
+
+
+def _masked_crc32c(data: bytes | np.ndarray) -> int:
+  """The checksum as TensorFlow stores it: rotated, and a constant added."""
+  crc = google_crc32c.value(data)
+  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _shard(index: pathlib.Path, number: int) -> np.ndarray:
@@ -180,7 +187,7 @@ def _block(data: bytes, handle: _Reader,
         "do to checkpoints and is not read here; save it with TensorFlow's "
         "own Saver.")
   crc, = struct.unpack("<I", trailer[1:])
-  if crc32c.masked(data[offset:offset + size + 1]) != crc:
+  if _masked_crc32c(data[offset:offset + size + 1]) != crc:
     raise UserError(f"{index}: a checksum is wrong; copy the checkpoint again.")
   restarts, = struct.unpack("<I", block[-4:])
   reader, key = _Reader(block[:len(block) - 4 * (restarts + 1)]), b""
