@@ -57,13 +57,13 @@ class Choice:
   @classmethod
   def members(cls) -> dict[str, type["Choice"]]:
     """Every public member of the family by name; a redefinition replaces."""
-    found, open_classes = {}, cls.family().__subclasses__()
+    members, open_classes = {}, cls.family().__subclasses__()
     for member in open_classes:
       open_classes.extend(member.__subclasses__())
       if ("__dataclass_fields__" in vars(member)
           and not member.__name__.startswith("_")):
-        found[member.choice_name] = member
-    return found
+        members[member.choice_name] = member
+    return members
 
   @classmethod
   def member(cls, name: str, key: str) -> type["Choice"]:
@@ -84,7 +84,7 @@ def override(base: Any, assignments: Iterable[str]) -> Any:
   for assignment in assignments:
     key, equals, text = assignment.partition("=")
     if not equals:
-      raise UserError(f"{assignment!r} is no override; write key=value.")
+      raise UserError(f"{assignment!r} is not an override; write key=value.")
     tree.assign(key.strip().split("."), text, key.strip())
   return tree.build()
 
@@ -96,16 +96,16 @@ def changes(base: Any, run: Any) -> list[str]:
 
 def options(experiment: Any) -> dict[str, str]:
   """Every option of an experiment by its dotted key, in order, as text."""
-  found = {}
+  texts = {}
   for field in dataclasses.fields(experiment):
     value = getattr(experiment, field.name)
     if isinstance(value, Choice):
-      found[field.name] = value.choice_name
+      texts[field.name] = value.choice_name
     if dataclasses.is_dataclass(value):
-      found |= {f"{field.name}.{k}": v for k, v in options(value).items()}
+      texts |= {f"{field.name}.{k}": v for k, v in options(value).items()}
     else:
-      found[field.name] = _text(value)
-  return found
+      texts[field.name] = _text(value)
+  return texts
 
 
 def _changes(base: Any, run: Any, prefix: str) -> Iterator[str]:
@@ -252,5 +252,5 @@ def run_page(source: str, path: str) -> Page:
       raise
   module = sys.modules[name]
   if not hasattr(module, "experiment"):
-    raise UserError(f"{path} is no config page: it does not bind `experiment`.")
+    raise UserError(f"{path} is not a config page: it binds no `experiment`.")
   return Page(module.experiment, source, module.__doc__ or "")

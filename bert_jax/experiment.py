@@ -27,12 +27,12 @@ from bert_jax.training.step import Recipe, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """All that a run is. Defaults: BERT-base as published, on embedded text.
+  """Every option of a run. Defaults: BERT-base as published, on embedded text.
 
   Attributes:
     steps: updates of a run, unless `epochs` or `budget` is set.
     epochs: passes over the training rows; None: as `steps` says.
-    budget: what the run may take, as 20min, 2h, 3e15flops or 2e6tokens;
+    budget: what the run may use, as 20min, 2h, 3e15flops or 2e6tokens;
       schedule, evaluations and saves fit inside.
     batch_size: rows of the global batch.
     examples_per_batch: examples a step on average, where several share a row:
@@ -40,7 +40,7 @@ class Experiment:
       `batch_size` says.
     microbatches: parts of a batch that go through the network in turn.
     evaluate_every, save_every: in steps; both also happen at the end.
-    save_minutes: saves also by time; None: by steps alone.
+    save_minutes: also saves after this time; None: by steps alone.
     evaluation_batches: of the held-out set at most; None: all of it.
     keep_checkpoints: how many of the latest checkpoints are kept.
     max_nonfinite_steps: stop after this many consecutive steps whose loss or
@@ -115,7 +115,7 @@ class Experiment:
 class Run:
   """An experiment put together; its own options are complete now.
 
-  But for the steps of a budget of time, which only the machine can tell.
+  Except for the steps of a time budget, which have to be measured.
   """
 
   experiment: Experiment

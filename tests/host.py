@@ -161,7 +161,8 @@ def agree(folder: pathlib.Path) -> str:
 
 def main(folder: str, port: str, processes: str, process: str,
          *scenarios: str) -> None:
-  distributed.start(f"localhost:{port}", int(processes), int(process))
+  distributed.start("coordinator", f"localhost:{port}", int(processes),
+                    int(process))
   answers = {}
   for name in scenarios:
     begun = time.monotonic()

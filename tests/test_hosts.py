@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -154,52 +155,55 @@ def test_differing_command_ends_on_every_host(tmp_path, folder, one):
   port = free_port()
   ended = together([
       ["bert_jax", "evaluate", str(folder / "one"), f"batch_size={8 + 8 * i}",
-       "--coordinator", f"localhost:{port}", "--processes", "2", "--process",
-       str(i)] for i in range(2)], JAX_NUM_CPU_DEVICES="1")
+       "--distributed", "coordinator", "--coordinator", f"localhost:{port}",
+       "--processes", "2", "--process", str(i)]
+      for i in range(2)], JAX_NUM_CPU_DEVICES="1")
   for code, out in ended:
     assert code == 1 and "Traceback" not in out, out
     assert "batch_size: 8 (" in out and "16 (" in out
 
 
-SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0",
-         "SLURM_LOCALID": "0"}
-NAMES = {"worker-network-endpoints": "a,b,c,d"}
-
-
-@pytest.mark.parametrize("environment, on_tpu, metadata, count", [
-    ({}, False, {}, 1),
-    (SLURM, False, {}, 1),  # a batch script, outside of srun
-    (SLURM | {"SLURM_STEP_NODELIST": "node[1-4]"}, False, {}, 4),
-    ({"OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1",
-      "OMPI_COMM_WORLD_SIZE": "2"}, False, {}, 2),
-    ({"TPU_PROCESS_ADDRESSES": "local"}, True, {}, 1),  # Kaggle
-    ({"TPU_SKIP_MDS_QUERY": "1"}, True, {}, 1),  # Colab
-    ({"TPU_WORKER_HOSTNAMES": "a,b"}, True, {}, 2),  # GKE
-    ({"TPU_WORKER_HOSTNAMES": "a,b"}, False, {}, 1),  # its CPUs alone
-    ({"TPU_WORKER_HOSTNAMES": "a,b", "MEGASCALE_NUM_SLICES": "3"}, True, {}, 6),
-    ({}, True, {}, 1),  # one TPU VM
-    ({}, True, NAMES, 4),
-    ({}, True, NAMES | {"tpu-env": "ZONE: 'z'\nMEGASCALE_NUM_SLICES: '2'"}, 8)])
-def test_the_environment_tells_of_other_hosts(environment, on_tpu, metadata,
-                                              count):
-  processes = distributed._count(
-      environment, on_tpu, lambda key: metadata[key] if key in metadata else "")
-  assert processes == count
-
-
-@pytest.mark.parametrize("arguments, words", [
-    (("10.0.0.2:1", None, None), "missing: --processes N, --process I"),
-    (("", 2, 1), "missing: --coordinator"),
-    (("10.0.0.2", 2, 1), "10.0.0.2:8476"),
-    (("10.0.0.2:1", 2, 2), "from 0 to 1")])
-def test_flags_that_do_not_name_a_process_are_explained(arguments, words):
-  with pytest.raises(UserError, match=words):
+@pytest.mark.parametrize("arguments", [
+    ("coordinator", "10.0.0.2:1"), ("coordinator", None, 2, 1),
+    ("coordinator",), ("auto", "10.0.0.2:1", 2, 1), ("none", None, 2)])
+def test_start_explains_incomplete_flags(arguments):
+  with pytest.raises(UserError, match="--coordinator HOST:PORT, --processes N"):
     distributed.start(*arguments)
 
 
+@pytest.mark.parametrize("error, joined, environment", [
+    (ValueError("coordinator_address should be defined."), 0, {}),
+    (RuntimeError("The metadata server does not answer"), None, {}),
+    (None, 1, {}),
+    (None, 0, {"TPU_PROCESS_ADDRESSES": "local"})])  # Kaggle
+def test_start_auto_asks_jax(monkeypatch, error, joined, environment):
+  calls = []
+
+  def initialize():
+    calls.append(1)
+    if error:
+      raise error
+
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
+  if joined is None:
+    with pytest.raises(UserError, match="server does not answer"):
+      distributed.start()
+  else:
+    distributed.start()
+    assert len(calls) == joined + bool(error)
+
+
+def test_start_refuses_one_of_several_unconnected_processes(monkeypatch):
+  monkeypatch.setattr(jax.distributed, "initialize", lambda: None)
+  monkeypatch.setattr(jax, "process_count", lambda: 4)
+  with pytest.raises(UserError, match="one of 4 processes"):
+    distributed.start()
+
+
 def test_one_process_is_alone():
-  distributed.start(processes=1)
-  distributed.start()  # nothing around
+  distributed.start("none")
   assert distributed.first()
   assert distributed.any_host([True, False])() == [True, False]
   assert distributed.broadcast({"a": 1}) == {"a": 1}

@@ -367,7 +367,7 @@ def test_other_names_of_the_same_tensors(tmp_path):
      "surplus: cls.predictions.decoder.weight (40, 8) (differs from "
      "embeddings.word_embeddings.weight"),
     ("cls.predictions.bias", (4,),
-     "cls.predictions.bias: wanted (40,), found (4,)")])
+     "cls.predictions.bias: expected (40,), got (4,)")])
 def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, words):
   tensors = tensors_of("bert/mlm")
   if shape is None:
@@ -381,7 +381,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, words):
 
 @pytest.mark.parametrize("options, words", [
     ({"model_type": "t5"}, "did you mean"),
-    ({"model_type": "gpt2"}, "model_type=gpt2 is no BERT"),
+    ({"model_type": "gpt2"}, "model_type=gpt2 is not a BERT"),
     ({"position_embedding_type": "relative_key"}, "relative_key"),
     ({"is_decoder": True}, "is_decoder=True"),
     ({"hidden_act": "gelu_ne"}, "did you mean 'gelu_new'"),
@@ -527,7 +527,7 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   assert main(["export", work, str(target)]) == 1
   assert "is not empty" in capsys.readouterr().err
   assert main(["import", str(source), "--workdir", work]) == 1
-  assert "holds a run already" in capsys.readouterr().err
+  assert "already holds a run" in capsys.readouterr().err
   read = importer.read(str(target))
   assert read.tokenizer.fingerprint == saved.manifest.tokenizer.fingerprint
 

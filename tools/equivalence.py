@@ -97,7 +97,7 @@ def worker(name: str, folder: pathlib.Path, coordinator: str,
   from bert_jax.training.param_paths import leaves
 
   if case.processes > 1:
-    distributed.start(coordinator, case.processes, process)
+    distributed.start("coordinator", coordinator, case.processes, process)
   layout = config.override(Experiment(), case.layout()).layout
   for task in TASKS:
     recipe, batch_of = _problem(task, case.microbatches)

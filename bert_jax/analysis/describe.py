@@ -68,19 +68,20 @@ def layouts(experiment: Experiment, devices: int | None = None,
                       "gradients", "activations", "all", "sent a step"], rows),
       f"Bytes of a device of {devices}, with batch_size="
       f"{experiment.batch_size} and microbatches={experiment.microbatches}; "
-      "activations as the backward pass wants them, before the compiler saves "
+      "activations as the backward pass needs them, before the compiler saves "
       "some.", _verdict(plans, memory)]))
 
 
 def _verdict(plans: list[Plan], memory: int | None) -> str:
   if memory is None:
     return ""
-  said = f"Of {len(plans)} layouts {sum(p.fits(memory) for p in plans)} fit in"
-  said = f"{said} the {size(memory)} of a device."
+  fitting = sum(plan.fits(memory) for plan in plans)
+  verdict = (f"Of {len(plans)} layouts {fitting} fit in the {size(memory)} of "
+             "a device.")
   if plans[0].fits(memory):
-    return said
-  return (f"{said} The one that needs least is taken; more microbatches, more "
-          "devices or a shorter data.length need less.")
+    return verdict
+  return (f"{verdict} The smallest is chosen; more microbatches, more devices "
+          "or a shorter data.length need less.")
 
 
 def size(count: float) -> str:

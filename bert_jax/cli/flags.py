@@ -1,8 +1,9 @@
-"""Flags that several commands have, and what they mean."""
+"""Flags that several commands share."""
 
 import argparse
 import math
 from collections.abc import Callable
+from typing import get_args
 
 from bert_jax import config, distributed
 from bert_jax.checkpoints.reading import resolve_experiment
@@ -13,9 +14,9 @@ def command(commands: argparse._SubParsersAction, name: str,
             run: Callable[[argparse.Namespace], None] | None,
             summary: str) -> argparse.ArgumentParser:
   """Adds a command to the others."""
-  found = commands.add_parser(name, help=summary, description=summary)
-  found.set_defaults(run=run)
-  return found
+  parser = commands.add_parser(name, help=summary, description=summary)
+  parser.set_defaults(run=run)
+  return parser
 
 
 def overrides(parser: argparse.ArgumentParser, example: str) -> None:
@@ -31,8 +32,8 @@ def page(parser: argparse.ArgumentParser) -> None:
 
 def of_page(options: argparse.Namespace) -> tuple[Experiment, config.Page]:
   """The overridden experiment, and the page that it is from."""
-  found = config.load_page(options.page)
-  return resolve_experiment(found.experiment, options.overrides), found
+  page = config.load_page(options.page)
+  return resolve_experiment(page.experiment, options.overrides), page
 
 
 def workdir(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +42,15 @@ def workdir(parser: argparse.ArgumentParser) -> None:
 
 def several_hosts(parser: argparse.ArgumentParser) -> None:
   group = parser.add_argument_group(
-      "several hosts", "Each runs the same command. On a TPU slice, on TPUs of "
-      "GKE and under srun they find each other; elsewhere, give all three.")
-  group.add_argument("--coordinator", default="", metavar="HOST:PORT",
-                     help="of process 0: a free port there")
+      "several hosts", "Each runs the same command.")
+  group.add_argument("--distributed", choices=get_args(distributed.Method),
+                     help="auto (default): as jax detects Cloud TPU, GKE, "
+                     "SLURM, Open MPI or Kubernetes; none: this process alone; "
+                     "coordinator: as the next three say")
+  group.add_argument("--coordinator", metavar="HOST:PORT",
+                     help="process 0, and a free port there")
   group.add_argument("--processes", type=int, metavar="N",
-                     help="how many there are; 1: this one is alone")
+                     help="the number of processes")
   group.add_argument("--process", type=int, metavar="I",
                      help="which one this is, from 0")
 
@@ -55,18 +59,19 @@ def members(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--workdir", required=True,
                       help="for results, tables and pictures")
   parser.add_argument("--seeds", type=positive, default=5, metavar="N",
-                      help="so many of each rate; default 5")
+                      help="runs of each rate; default 5")
   parser.add_argument("--rates", type=numbers, default=(), metavar="X,Y",
                       help="peak learning rates, as 1e-4,3e-4; default: the "
                       "page's")
-  parser.add_argument("--at-once", type=positive, metavar="N", help="so many "
-                      "run together; default: as devices have memory for")
+  parser.add_argument("--at-once", type=positive, metavar="N",
+                      help="members that run together; default: as many as fit "
+                      "in memory")
 
 
 def positive(word: str) -> int:
   """The type of a flag that counts."""
   if not word.isdecimal() or int(word) < 1:
-    raise argparse.ArgumentTypeError(f"{word}: a whole number, at least 1.")
+    raise argparse.ArgumentTypeError(f"{word}: not a positive integer.")
   return int(word)
 
 
@@ -78,15 +83,15 @@ def words(word: str) -> tuple[str, ...]:
 def numbers(word: str) -> tuple[float, ...]:
   """The type of a flag that lists positive numbers."""
   try:
-    found = tuple(map(float, word.split(",")))
+    values = tuple(map(float, word.split(",")))
   except ValueError:
-    found = (math.nan,)
-  if not all(0 < number < math.inf for number in found):
-    raise argparse.ArgumentTypeError(f"{word}: numbers above 0, as 1e-4,3e-4.")
-  return found
+    values = (math.nan,)
+  if not all(0 < number < math.inf for number in values):
+    raise argparse.ArgumentTypeError(f"{word}: expected numbers as 1e-4,3e-4.")
+  return values
 
 
 def say(text: str) -> None:
-  """Prints, on one of several hosts."""
+  """Prints on process 0 only."""
   if distributed.first():
     print(text)

@@ -27,8 +27,8 @@ def add(commands: argparse._SubParsersAction) -> None:
       commands, "show", _show, "The composed experiment, its size, how it "
       "differs from BERT-base as published, and how it lies on devices.")
   flags.page(showing)
-  showing.add_argument("--devices", type=flags.positive, help="lay it on so "
-                       "many devices, which need not be there")
+  showing.add_argument("--devices", type=flags.positive, help="number of "
+                       "devices to lay it out on; they need not exist")
   showing.add_argument("--memory", type=flags.positive, metavar="GB",
                        help="of each device")
   quick = flags.command(
@@ -42,7 +42,7 @@ def _text(options: argparse.Namespace) -> TextData:
   experiment, _ = flags.of_page(options)
   if not isinstance(experiment.data, TextData):
     raise UserError(f"{options.page} has data={experiment.data.choice_name}, "
-                    "which is no running text; set data=text and "
+                    "which is not running text; set data=text and "
                     "data.text=...")
   return experiment.data
 

@@ -19,7 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     training = flags.command(commands, name, _train, summary)
     flags.page(training)
     training.add_argument("--workdir", required=True, help="for checkpoints, "
-                          "metrics and pictures; a run there goes on")
+                          "metrics and pictures; resumes a run there")
     flags.several_hosts(training)
   sweeping = flags.command(
       commands, "sweep", _sweep,
@@ -33,7 +33,7 @@ def add(commands: argparse._SubParsersAction) -> None:
   suite.add_argument("--page", default="glue", help="a config page with "
                      "data=glue; default glue")
   suite.add_argument("--tasks", type=flags.words, default=(), metavar="A,B",
-                     help="as MRPC,RTE; default: those whose files are there")
+                     help="as MRPC,RTE; default: those whose files exist")
   flags.members(suite)
 
 
@@ -42,8 +42,8 @@ def _train(options: argparse.Namespace) -> None:
   if (options.command == "finetune") != (
       experiment.objective.label_kind is not None):
     other = "pretrain" if options.command == "finetune" else "finetune"
-    raise UserError(f"objective={experiment.objective.choice_name} is a matter "
-                    f"for `bert-jax {other}`.")
+    raise UserError(f"objective={experiment.objective.choice_name} is a "
+                    f"{other}ing objective; use `bert-jax {other}`.")
   for change in config.changes(page.experiment, experiment):
     flags.say(f"differs from {options.page}: {change}")
   result = train.train(experiment, options.workdir, page.source)

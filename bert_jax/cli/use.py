@@ -101,7 +101,7 @@ def _embed(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-  found = replay.replay(options.workdir, options.step, options.nearest,
+  batch = replay.replay(options.workdir, options.step, options.nearest,
                         options.overrides)
-  rich.console.Console().print(replay.text(found, options.rows),
+  rich.console.Console().print(replay.text(batch, options.rows),
                                soft_wrap=True, highlight=False)

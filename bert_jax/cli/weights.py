@@ -35,16 +35,16 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-  found = importer.read(options.source, options.tokenizer)
-  experiment = importer.save(found, options.workdir)
-  print(f"{options.workdir}: {found.parameters:,} parameters, objective="
+  imported = importer.read(options.source, options.tokenizer)
+  experiment = importer.save(imported, options.workdir)
+  print(f"{options.workdir}: {imported.parameters:,} parameters, objective="
         f"{experiment.objective.choice_name}")
 
 
 def _export(options: argparse.Namespace) -> None:
-  told = model_card.CardDetails(**{
+  details = model_card.CardDetails(**{
       field.name: getattr(options, field.name)
       for field in dataclasses.fields(model_card.CardDetails)})
-  architecture = exporter.export(options.workdir, options.directory, told,
+  architecture = exporter.export(options.workdir, options.directory, details,
                                  options.family)
   print(f"{options.directory}: {architecture}")

@@ -44,13 +44,13 @@ def fitted(tensors: Mapping[str, np.ndarray], options: Mapping[str, Any],
   Args:
     config: the file of the options, named in errors.
   """
-  found = hf_config.read(
+  architecture = hf_config.read(
       options, {name: x.shape for name, x in tensors.items()}, str(config))
   if _POSITIONS in tensors:
     tensors = dict(tensors)
-    tensors[_POSITIONS] = tensors[_POSITIONS][found.first_position:]
-  return found, parameter_map.to_ours(tensors, found.model, set(found.parts),
-                                      str(config.parent))
+    tensors[_POSITIONS] = tensors[_POSITIONS][architecture.first_position:]
+  return architecture, parameter_map.to_ours(
+      tensors, architecture.model, set(architecture.parts), str(config.parent))
 
 
 def common_tensors(tensors: Mapping[str, np.ndarray],
@@ -64,13 +64,13 @@ def common_tensors(tensors: Mapping[str, np.ndarray],
     # Old RoBERTa classifiers also keep the pooler that they do not use.
     tensors = {name: x for name, x in tensors.items()
                if not re.match(r"(\w+\.)?pooler\.", name)}
-  found: dict[str, np.ndarray] = {}
+  renamed: dict[str, np.ndarray] = {}
   for name, tensor in tensors.items():
     common = parameter_map.common_name(name)
-    if common in found:
+    if common in renamed:
       raise UserError(f"{source} holds {common} twice, once as {name}.")
-    found[common] = tensor
-  return found
+    renamed[common] = tensor
+  return renamed
 
 
 def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -86,7 +86,7 @@ def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
   if "weight_map" not in index:
     raise UserError(f"{path / name} has no weight_map and names no files.")
   shards = sorted(set(index["weight_map"].values()))
-  found: dict[str, np.ndarray] = {}
+  tensors: dict[str, np.ndarray] = {}
   for shard in shards:
     if pathlib.PurePath(shard).name != shard:
       raise UserError(f"{path / name} names a file outside of its directory: "
@@ -94,8 +94,8 @@ def _tensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not (path / shard).is_file():
       raise UserError(f"{path / shard} is missing; {name} names "
                       f"{', '.join(shards)}.")
-    found |= _file(path / shard)
-  return found
+    tensors |= _file(path / shard)
+  return tensors
 
 
 def _file(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -109,7 +109,8 @@ def _file(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     return safetensors.numpy.load_file(path)
   except safetensors.SafetensorError as error:
-    raise UserError(f"{path} is no whole safetensors file: {error}.") from None
+    raise UserError(f"{path} is not a complete safetensors file: {error}."
+                    ) from None
 
 
 def write(directory: pathlib.Path, options: Mapping[str, Any],

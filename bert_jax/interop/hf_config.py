@@ -1,4 +1,4 @@
-"""What `config.json` says of a network, and our options, both ways."""
+"""`config.json` and our options, both ways."""
 
 import dataclasses
 import json
@@ -92,14 +92,14 @@ class Architecture:
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8"))
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}.") from None
   except ValueError as error:
-    raise UserError(f"{path} is no JSON: {error}.") from None
-  if not isinstance(found, dict):
+    raise UserError(f"{path} is not JSON: {error}.") from None
+  if not isinstance(content, dict):
     raise UserError(f"{path}: expected an object, as in {{\"vocab_size\": 1}}.")
-  return found
+  return content
 
 
 def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
@@ -111,11 +111,11 @@ def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
     source: named in errors.
 
   Raises:
-    UserError: it is no BERT, or one that this project cannot express.
+    UserError: it is not a BERT, or one that this project cannot express.
   """
   family = options.get("model_type", "bert")
   if family not in FAMILIES:
-    raise UserError(f"{source}: model_type={family} is no BERT"
+    raise UserError(f"{source}: model_type={family} is not a BERT"
                     + nearest(family, FAMILIES))
   pad = options["pad_token_id"] if "pad_token_id" in options else 1
   if family != "bert" and not isinstance(pad, int):
@@ -123,20 +123,21 @@ def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
                     "from it.")
   first = 0 if family == "bert" else pad + 1
   model = _model(options, first, source)
-  there = parameter_map.parts(shapes)
-  task = _task(options, there, source)
+  present = parameter_map.parts(shapes)
+  task = _task(options, present, source)
   if task is None:
     needed = _READERS[_ending(options, source) or "Model"]
-    found = frozenset({"encoder"} | needed | there & _HEADS)
-    _check_roberta(family != "bert", model, found)
-    objective = (MlmNsp() if "nsp" in found else Mlm() if "mlm" in found
+    parts = frozenset({"encoder"} | needed | present & _HEADS)
+    _check_roberta(family != "bert", model, parts)
+    objective = (MlmNsp() if "nsp" in parts else Mlm() if "mlm" in parts
                  else Similarity())
   else:
     # Many hold a pooler that their class has no use for.
-    found = frozenset({"encoder", "classifier"} | there & {"encoder/pooler"} | (
-        {"encoder/pooler"} if task.pooler else set()))
+    pooler = task.pooler or "encoder/pooler" in present
+    parts = frozenset({"encoder", "classifier"}
+                      | ({"encoder/pooler"} if pooler else set()))
     objective = _objective(task, options, shapes, source)
-  return Architecture(model, objective, found, first)
+  return Architecture(model, objective, parts, first)
 
 
 def _model(options: Mapping[str, Any], first: int, source: str) -> BertConfig:
@@ -144,10 +145,10 @@ def _model(options: Mapping[str, Any], first: int, source: str) -> BertConfig:
       ("position_embedding_type", "absolute"), ("is_decoder", False),
       ("add_cross_attention", False)) if options.get(key, value) != value]
   if wrong:
-    raise UserError(f"{source}: {', '.join(wrong)}, which this project has no "
-                    "counterpart of.")
+    raise UserError(f"{source}: {', '.join(wrong)}, which have no "
+                    "counterpart here.")
   if "vocab_size" not in options:
-    raise UserError(f"{source} has no vocab_size and describes no BERT.")
+    raise UserError(f"{source} describes no BERT: it has no vocab_size.")
   given = {field.name: options[field.name]
            for field in dataclasses.fields(BertConfig)
            if field.name in options and field.name not in _OURS}
@@ -168,11 +169,11 @@ def _check_roberta(roberta: bool, model: BertConfig,
                    parts: frozenset[str]) -> None:
   if roberta and "mlm" in parts and model.hidden_act != "gelu":
     raise UserError("RoBERTa's masked-LM head always has hidden_act=gelu; this "
-                    f"network's {model.hidden_act} cannot be had in both.")
+                    f"network's {model.hidden_act} cannot be expressed.")
 
 
 def _ending(options: Mapping[str, Any], source: str) -> str:
-  """What the class's name says after the family's; "" if it is not told."""
+  """What the class's name says after the family's; "" if it is not given."""
   classes = options.get("architectures") or [""]
   for family in ("", *FAMILIES.values()):
     ending = classes[0].removeprefix(family)
@@ -182,14 +183,14 @@ def _ending(options: Mapping[str, Any], source: str) -> str:
       classes[0], [f"Bert{ending}" for ending in _ENDINGS]))
 
 
-def _task(options: Mapping[str, Any], there: set[str],
+def _task(options: Mapping[str, Any], present: set[str],
           source: str) -> _Task | None:
   """What the head is for; None where the network reads text alone."""
   ending = _ending(options, source)
-  if ending in _READERS or not ending and "classifier" not in there:
+  if ending in _READERS or not ending and "classifier" not in present:
     return None
   if not ending:
-    ending = ("ForSequenceClassification" if "encoder/pooler" in there
+    ending = ("ForSequenceClassification" if "encoder/pooler" in present
               else "ForTokenClassification")
   tasks = [task for task in TASKS.values() if task.ending == ending]
   if len(tasks) == 1:
@@ -205,11 +206,11 @@ def _task(options: Mapping[str, Any], there: set[str],
 
 
 def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
-  """The names of the classes; () if they are not told."""
-  found = options.get("id2label") or {}
-  if not found and "num_labels" in options:
+  """The names of the classes; () if not given."""
+  names = options.get("id2label") or {}
+  if not names and "num_labels" in options:
     return tuple(f"LABEL_{i}" for i in range(options["num_labels"]))
-  return tuple(str(found[i]) for i in sorted(found, key=int))
+  return tuple(str(names[i]) for i in sorted(names, key=int))
 
 
 def _objective(task: _Task, options: Mapping[str, Any],
@@ -217,7 +218,7 @@ def _objective(task: _Task, options: Mapping[str, Any],
                source: str) -> Objective:
   member = task.objective
   outputs = shapes["classifier.bias"][0] if "classifier.bias" in shapes else (
-      None)  # A missing tensor, told later.
+      None)  # A missing tensor, reported later.
   if task.outputs:
     if outputs not in (None, task.outputs):
       raise UserError(
@@ -237,7 +238,7 @@ def write(model: BertConfig, objective: Objective, parts: set[str],
   """`config.json`, and the prefix of the encoder's tensors.
 
   Raises:
-    UserError: names every option that Hugging Face's BERT has not.
+    UserError: names every option that Hugging Face's BERT does not have.
   """
   bert = BertConfig()
   known = {name: getattr(bert, name) for name in _OURS - _FREE}
@@ -264,7 +265,7 @@ def write(model: BertConfig, objective: Objective, parts: set[str],
 
 def _written_head(objective: Objective,
                   parts: set[str]) -> tuple[str, dict[str, Any]]:
-  """The ending of the class, and what is said of its labels."""
+  """The ending of the class, and the options of its labels."""
   if "classifier" in parts and objective.label_kind in TASKS:
     task, labels = TASKS[objective.label_kind], {}
     if task.problem:

@@ -1,4 +1,4 @@
-"""Where weights and tokenizers come from: which reader is for what."""
+"""Reads weights and tokenizers of other programs into a work directory."""
 
 import dataclasses
 import pathlib
@@ -51,11 +51,11 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
   """Writes a work directory that holds the network as its step 0.
 
   Raises:
-    UserError: there is a run already, or it cannot be written.
+    UserError: it already holds a run, or cannot be written.
   """
   workdir = pathlib.Path(workdir)
   if (workdir / "checkpoints").is_dir() and read_manifests(workdir):
-    raise UserError(f"{workdir} holds a run already; give another workdir.")
+    raise UserError(f"{workdir} already holds a run; give another workdir.")
   experiment = Experiment(
       model=imported.model, objective=imported.objective,
       data=_data(imported.objective, imported.model.max_position_embeddings))
@@ -81,15 +81,16 @@ def read(source: str, tokenizer: str = "") -> Imported:
     tokenizer: another directory or file to take the tokenizer from.
 
   Raises:
-    UserError: it is neither, or not whole.
+    UserError: it is neither, or incomplete.
   """
   path = pathlib.Path(source).expanduser()
   if not path.is_dir() and hub.is_name(source):
     path = hub.download(source)
-  found, params = network(path)
+  architecture, params = network(path)
   return Imported(
-      found.model, flax.traverse_util.unflatten_dict(params, sep="/"),
-      found.objective, _tokenizer(pathlib.Path(tokenizer or path)), source)
+      architecture.model, flax.traverse_util.unflatten_dict(params, sep="/"),
+      architecture.objective, _tokenizer(pathlib.Path(tokenizer or path)),
+      source)
 
 
 def network(path: pathlib.Path) -> tuple[Architecture, Params]:
@@ -101,14 +102,14 @@ def network(path: pathlib.Path) -> tuple[Architecture, Params]:
     if any((path / name).is_file() for name in hf_checkpoint.WEIGHTS):
       return hf_checkpoint.read(path, "bert_config.json")
     return tf_checkpoint.read(path)
-  raise UserError(f"{path} is no directory with a config.json (Hugging "
+  raise UserError(f"{path} is not a directory with a config.json (Hugging "
                   "Face's) or a bert_config.json (Google's).")
 
 
 def _tokenizer(path: pathlib.Path) -> LoadedTokenizer:
   """
-  Where only a vocabulary is there, as Google ships it, nothing says whether
-  text is lower-cased but the vocabulary: it has capitals or it has none.
+  Where there is only a vocabulary, as Google ships it, its capitals decide
+  whether text is lower-cased.
   """
   if (path / "bert_config.json").is_file() and not any(
       (path / name).is_file() for name in (
@@ -116,8 +117,8 @@ def _tokenizer(path: pathlib.Path) -> LoadedTokenizer:
     path = path / "vocab.txt"
   if path.suffix != ".txt":
     return hf_directory.from_directory(path)
-  lower = choices.WordPieceTokenizer(path=str(path))
-  found = lower.build(())
-  if wordpiece.has_capitals(found.pieces):
-    return dataclasses.replace(lower, lowercase=False).build(())
-  return found
+  uncased = choices.WordPieceTokenizer(path=str(path))
+  tokenizer = uncased.build(())
+  if wordpiece.has_capitals(tokenizer.pieces):
+    return dataclasses.replace(uncased, lowercase=False).build(())
+  return tokenizer

@@ -1,6 +1,6 @@
 """The README of an exported network, written from what its run recorded.
 
-What is not known says so: "not recorded".
+What is unknown is "not recorded".
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from bert_jax.reporting import markdown
 UNKNOWN = "not recorded"
 
 
-def _told(meaning: str) -> str:
+def _detail(meaning: str) -> str:
   return dataclasses.field(default="", metadata={"help": meaning})
 
 
@@ -23,11 +23,11 @@ def _told(meaning: str) -> str:
 class CardDetails:
   """What only the user knows; "" is "not recorded"."""
 
-  data: str = _told("what the network was trained on")
-  data_license: str = _told("of that")
-  license: str = _told("of the weights, as the hub abbreviates it: apache-2.0")
-  language: str = _told("as in en")
-  limits: str = _told("known ones, beside those that the run shows")
+  data: str = _detail("what the network was trained on")
+  data_license: str = _detail("of that")
+  license: str = _detail("of the weights, in the hub's words: apache-2.0")
+  language: str = _detail("as in en")
+  limits: str = _detail("known ones, beside those the run shows")
 
 
 def write(saved: Checkpoint, details: CardDetails,
@@ -110,7 +110,7 @@ def _training(saved: Checkpoint, details: CardDetails) -> list[list[str]]:
       ["data", details.data or UNKNOWN],
       ["license of the data", details.data_license or UNKNOWN],
       ["started from", experiment.init_from or "random parameters"]]
-  if not saved.step:  # Imported: nothing is known of how it was trained.
+  if not saved.step:  # Imported: how it was trained is unknown.
     return [*rows[:2], ["came from", saved.manifest.data_fingerprint],
             *([what, UNKNOWN] for what in ("steps", "tokens", "FLOPs",
                                            "devices", "hours"))]
@@ -147,21 +147,21 @@ def _scores(saved: Checkpoint) -> str:
       ["held out", "value"],
       [[n, f"{v:.6g}"] for n, v in saved.manifest.scores.items()]) + (
           f"\n\nProtocol: {selected}; {part}; {', '.join(held)}. One seed: "
-          f"{experiment.seed}, so nothing is known of how much the scores "
-          "change from seed to seed.")
+          f"{experiment.seed}, so how much the scores vary with the seed is "
+          "unknown.")
 
 
 def _limits(saved: Checkpoint, details: CardDetails) -> list[str]:
-  experiment, found = saved.manifest.experiment, []
+  experiment, limits = saved.manifest.experiment, []
   if details.limits:
-    found.append(f"* {details.limits}")
+    limits.append(f"* {details.limits}")
   positions = experiment.model.max_position_embeddings
-  found.append(f"* Texts of more than {positions} tokens have to be cut.")
+  limits.append(f"* Texts of more than {positions} tokens are truncated.")
   if saved.step and experiment.data.length < positions:
-    found.append(f"* Trained on rows of {experiment.data.length} tokens; "
-                 "positions behind that have seen nothing in this run.")
+    limits.append(f"* Trained on rows of {experiment.data.length} tokens; "
+                  "later positions were not trained in this run.")
   if not experiment.objective.label_kind:
-    found.append("* Not fine-tuned for any task.")
-  found.append("* Biases of the training data are those of the network: "
-               + UNKNOWN + ".")
-  return found
+    limits.append("* Not fine-tuned for any task.")
+  limits.append("* Biases that the network has from its training data: "
+                + UNKNOWN + ".")
+  return limits

@@ -43,14 +43,14 @@ class Entry:
 
   def to_ours(self, theirs: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
     flat = self.groups.replace(" ", "")
-    whole = theirs.reshape([sizes[c] for c in flat])
-    return whole.transpose([flat.index(c) for c in self.letters])
+    split = theirs.reshape([sizes[c] for c in flat])
+    return split.transpose([flat.index(c) for c in self.letters])
 
   def to_theirs(self, ours: np.ndarray,
                 sizes: Mapping[str, int]) -> np.ndarray:
     flat = self.groups.replace(" ", "")
-    whole = ours.transpose([self.letters.index(c) for c in flat])
-    return whole.reshape(self.their_shape(sizes))
+    split = ours.transpose([self.letters.index(c) for c in flat])
+    return split.reshape(self.their_shape(sizes))
 
 
 def _linear(name: str, path: str, inputs: str,
@@ -152,7 +152,7 @@ def their_name(name: str, architecture: str, prefix: str) -> str:
 
 
 def sizes(model: BertConfig, classes: int = 0) -> dict[str, int]:
-  """How large each dimension is."""
+  """The size of each dimension."""
   width, heads = model.hidden_size, model.num_attention_heads
   return {"V": model.vocab_size, "S": model.max_position_embeddings,
           "T": model.type_vocab_size, "D": width, "E": width, "H": heads,
@@ -167,13 +167,13 @@ def parts(tensors: Mapping[str, np.ndarray]) -> set[str]:
 
 
 def to_ours(tensors: Mapping[str, np.ndarray], model: BertConfig,
-            wanted: set[str], source: str) -> dict[str, np.ndarray]:
+            selected: set[str], source: str) -> dict[str, np.ndarray]:
   """Our parameters by their paths, float32.
 
   Args:
     tensors: under the table's names.
     model: the options that they should fit.
-    wanted: the parts to take.
+    selected: the parts to take.
     source: named in errors.
 
   Raises:
@@ -185,15 +185,16 @@ def to_ours(tensors: Mapping[str, np.ndarray], model: BertConfig,
   classes = (len(tensors["classifier.bias"]) if "classifier.bias" in tensors
              else 0)
   dimensions = sizes(model, classes)
-  entries = [entry for entry in TABLE if entry.part in wanted]
+  entries = [entry for entry in TABLE if entry.part in selected]
   shapes = {name: entry.their_shape(dimensions) for entry in entries
             for name in _names(entry, model.num_hidden_layers)}
   _check(shapes, tensors, source)
 
   def ours(entry: Entry) -> np.ndarray:
-    found = [entry.to_ours(tensors[name].astype(np.float32), dimensions)
+    arrays = [entry.to_ours(tensors[name].astype(np.float32), dimensions)
              for name in _names(entry, model.num_hidden_layers)]
-    return np.stack(found) if entry.layered else np.ascontiguousarray(found[0])
+    return np.stack(arrays) if entry.layered else (
+        np.ascontiguousarray(arrays[0]))
 
   return {entry.path: ours(entry) for entry in entries}
 
@@ -203,7 +204,7 @@ def to_theirs(params: Mapping[str, np.ndarray],
   """Their tensors, under the table's names, of parameters by their paths.
 
   Raises:
-    UserError: names the parameters that BERT has not.
+    UserError: names the parameters that BERT does not have.
   """
   foreign = sorted(set(params) - {entry.path for entry in TABLE})
   if foreign:
@@ -211,15 +212,15 @@ def to_theirs(params: Mapping[str, np.ndarray],
                     + ", ".join(foreign) + ".")
   classes = params.get("classifier/bias", np.zeros(0)).shape[0]
   dimensions = sizes(model, classes)
-  found = {}
+  tensors = {}
   for entry in TABLE:
     if entry.path not in params:
       continue
     array = np.asarray(params[entry.path])
     for name, one in zip(_names(entry, model.num_hidden_layers),
                          array if entry.layered else [array]):
-      found[name] = np.ascontiguousarray(entry.to_theirs(one, dimensions))
-  return found
+      tensors[name] = np.ascontiguousarray(entry.to_theirs(one, dimensions))
+  return tensors
 
 
 def _names(entry: Entry, layers: int) -> Iterator[str]:
@@ -245,12 +246,12 @@ def _check(shapes: Mapping[str, tuple[int, ...]],
       f" (differs from {_TIED[name]}; this network shares them)"
       if name in _TIED else "")
              for name, x in tensors.items() if name not in shapes]
-  unlike = [f"{name}: wanted {shape}, found {tensors[name].shape}"
+  unlike = [f"{name}: expected {shape}, got {tensors[name].shape}"
             for name, shape in shapes.items()
             if name in tensors and tensors[name].shape != shape]
   if missing or surplus or unlike:
-    raise UserError(f"The tensors of {source} are not those that its "
-                    "configuration asks for:\n  " + "\n  ".join(
+    raise UserError(f"The tensors of {source} are not those of its "
+                    "configuration:\n  " + "\n  ".join(
                         [*_some(missing), *_some(surplus), *_some(unlike)]))
 
 

@@ -94,7 +94,7 @@ def read_bundle(index: pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     UserError: a file is missing, damaged, or of an unknown kind.
   """
-  found, files = {}, {}
+  arrays, files = {}, {}
   places = entries(index)
   for name, entry in places.items():
     if entry.dtype not in _DTYPES:  # Texts, as the newer format's graph.
@@ -112,8 +112,8 @@ def read_bundle(index: pathlib.Path) -> dict[str, np.ndarray]:
     if _masked_crc32c(data) != entry.crc:
       raise UserError(f"{index}: the checksum of {name} is wrong; copy the "
                       "checkpoint again.")
-    found[name] = np.frombuffer(data, dtype).reshape(entry.shape)
-  return found
+    arrays[name] = np.frombuffer(data, dtype).reshape(entry.shape)
+  return arrays
 
 
 def _masked_crc32c(data: bytes | np.ndarray) -> int:
@@ -138,13 +138,13 @@ def entries(index: pathlib.Path) -> dict[str, Entry]:
   if len(data) < _FOOTER or struct.unpack("<Q", data[-8:])[0] != _MAGIC:
     raise UserError(f"{index} is no index of a TensorFlow checkpoint.")
   try:
-    found, footer = {}, _Reader(data[-_FOOTER:-8])
+    entries_, footer = {}, _Reader(data[-_FOOTER:-8])
     footer.varint(), footer.varint()  # Where a table of filters would be.
     for _, handle in _block(data, footer, index):
       for name, value in _block(data, _Reader(handle), index):
         if name:  # The first is the header.
-          found[name.decode()] = _entry(value)
-    return found
+          entries_[name.decode()] = _entry(value)
+    return entries_
   except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
     raise UserError(f"{index} is damaged: {error!r}.") from None
 
@@ -159,21 +159,21 @@ class _Reader:
     return self._place < len(self._data)
 
   def varint(self) -> int:
-    found = shift = 0
+    value = shift = 0
     while True:
       byte = self._data[self._place]
       self._place += 1
-      found |= (byte & 127) << shift
+      value |= (byte & 127) << shift
       shift += 7
       if byte < 128:
-        return found
+        return value
 
   def bytes(self, count: int) -> bytes:
-    found = self._data[self._place:self._place + count]
-    if len(found) < count:
+    data = self._data[self._place:self._place + count]
+    if len(data) < count:
       raise IndexError("it ends too early")
     self._place += count
-    return found
+    return data
 
 
 def _block(data: bytes, handle: _Reader,
@@ -208,7 +208,7 @@ def _entry(message: bytes) -> Entry:
 
 def _message(data: bytes) -> dict[int, list[Any]]:
   """The fields of a protocol buffer message, by number."""
-  reader, found = _Reader(data), {}
+  reader, fields = _Reader(data), {}
   while reader.more():
     number, kind = divmod(reader.varint(), 8)
     match kind:
@@ -222,5 +222,5 @@ def _message(data: bytes) -> dict[int, list[Any]]:
         value, = struct.unpack("<I", reader.bytes(4))
       case _:
         raise IndexError(f"a field of the kind {kind}")
-    found.setdefault(number, []).append(value)
-  return found
+    fields.setdefault(number, []).append(value)
+  return fields

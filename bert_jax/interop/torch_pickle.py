@@ -40,7 +40,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     UserError: it is no such file, is damaged, or wants to call something else.
   """
   try:
-    found = (_zipped if zipfile.is_zipfile(path) else _in_a_row)(path)
+    content = (_zipped if zipfile.is_zipfile(path) else _in_a_row)(path)
   except UserError:
     raise
   except OSError as error:
@@ -48,13 +48,13 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   except Exception as error:  # Bytes of strangers may fail anywhere.
     raise UserError(f"{path} is damaged, or no dictionary of tensors: "
                     f"{error}.") from None
-  if not isinstance(found, dict):
+  if not isinstance(content, dict):
     raise UserError(f"{path} holds no dictionary of tensors, but "
-                    f"{type(found).__name__}.")
+                    f"{type(content).__name__}.")
   tensors = {name: np.ascontiguousarray(x).reshape(x.shape)
-             for name, x in found.items() if isinstance(x, np.ndarray)}
-  if len(tensors) < len(found):
-    other = ", ".join(str(n) for n in found if n not in tensors)
+             for name, x in content.items() if isinstance(x, np.ndarray)}
+  if len(tensors) < len(content):
+    other = ", ".join(str(n) for n in content if n not in tensors)
     raise UserError(f"{path} is no dictionary of tensors alone; it also holds "
                     f"{other[:300]}.")
   return tensors
@@ -73,11 +73,11 @@ def _zipped(path: pathlib.Path) -> Any:
 
     def storage(key: str, dtype: np.dtype, count: int) -> np.ndarray:
       # The key is a file's name, which is looked up in the archive alone.
-      found = np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
-      if len(found) != count:
+      data = np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
+      if len(data) != count:
         raise pickle.UnpicklingError(
-            f"storage {key} has {len(found)} elements, not {count}")
-      return found
+            f"storage {key} has {len(data)} elements, not {count}")
+      return data
 
     return _Unpickler(io.BytesIO(archive.read(pickles[0])), path,
                       storage).load()
@@ -99,13 +99,13 @@ def _in_a_row(path: pathlib.Path) -> Any:
       raise UserError(f"{path} is no file of `torch.save`.")
     load()
     _check_order(path, load()["little_endian"])
-    found = load()
+    content = load()
     for key in load():
       count, = struct.unpack("<q", file.read(8))
       if (count != len(storages[key]) or file.readinto(
           storages[key].view(np.uint8)) != storages[key].nbytes):
         raise pickle.UnpicklingError(f"storage {key} is cut off")
-  return found
+  return content
 
 
 def _check_order(path: pathlib.Path, little: bool) -> None:

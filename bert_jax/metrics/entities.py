@@ -12,15 +12,15 @@ def entities(tags: Tags) -> set[tuple[int, int, str]]:
   An I- that continues no chunk of its kind begins one, so that IOB1 and IOB2
   are both read (Tjong Kim Sang and Buchholz 2000). No tag at all ("") is O.
   """
-  found, start, open_kind = set(), 0, None
+  spans, start, open_kind = set(), 0, None
   for i, tag in enumerate([*tags, "O"]):
     prefix, _, kind = tag.partition("-")
     if prefix == "I" and kind == open_kind:
       continue
     if open_kind is not None:
-      found.add((start, i, open_kind))
+      spans.add((start, i, open_kind))
     start, open_kind = i, None if prefix in ("O", "") else kind
-  return found
+  return spans
 
 
 def entity_scores(
@@ -32,18 +32,18 @@ def entity_scores(
   zero where their denominator is; `tag_accuracy` is the share of labeled words
   with the right tag, nan where there are none.
   """
-  right = predicted = wanted = words = right_words = 0
+  correct = predicted = labeled = words = correct_words = 0
   for label, prediction in zip(labels, predictions, strict=True):
-    to_find, found = entities(label), entities(prediction)
-    right += len(to_find & found)
-    predicted += len(found)
-    wanted += len(to_find)
+    gold, proposed = entities(label), entities(prediction)
+    correct += len(gold & proposed)
+    predicted += len(proposed)
+    labeled += len(gold)
     pairs = [pair for pair in zip(label, prediction, strict=True) if pair[0]]
     words += len(pairs)
-    right_words += sum(a == b for a, b in pairs)
+    correct_words += sum(a == b for a, b in pairs)
   return {
-      "tag_accuracy": right_words / words if words else math.nan,
-      "entity_precision": right / max(predicted, 1),
-      "entity_recall": right / max(wanted, 1),
-      "entity_f1": 2 * right / max(predicted + wanted, 1),
+      "tag_accuracy": correct_words / words if words else math.nan,
+      "entity_precision": correct / max(predicted, 1),
+      "entity_recall": correct / max(labeled, 1),
+      "entity_f1": 2 * correct / max(predicted + labeled, 1),
   }

@@ -1,9 +1,7 @@
-"""What is counted: (total, weight) pairs, and the scores of tasks.
+"""Scores of tasks, most of them scikit-learn's.
 
-Pairs add up over microbatches, devices, hosts and batches, where means of
-means would be wrong. Every score is defined for every input that has an
-example: where a denominator is zero it is what its docstring says, without a
-warning.
+Every score is defined for every input with an example: where a denominator is
+zero it is what its docstring says, without a warning.
 """
 
 import math
@@ -33,7 +31,7 @@ def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 def _of_classes(function: str, labels, predictions) -> float:
   """Of class 1 where there are classes 0 and 1 only, else the classes' mean.
 
-  Zero where its denominator is: nothing predicted, or nothing to find.
+  Zero where its denominator is: nothing predicted, or nothing labeled.
   """
   import sklearn.metrics  # Slow to import.
   binary = max(labels.max(), predictions.max()) <= 1
@@ -74,7 +72,7 @@ _SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def score(name: str, labels: Sequence, predictions: Sequence) -> float:
-  """One score of a whole data set.
+  """A score of all examples of a data set.
 
   Args:
     name: accuracy, precision, recall, f1, matthews, pearson or spearman.
@@ -96,14 +94,14 @@ def score(name: str, labels: Sequence, predictions: Sequence) -> float:
 
 def label_set_scores(labels: np.ndarray,
                      predictions: np.ndarray) -> dict[str, float]:
-  """Of sets of labels: F1 over all, the classes' mean F1, and exact match.
+  """Of sets of labels: F1 over all, the mean F1 of the classes, exact match.
 
   Args:
-    labels: (X, C), true where a class holds.
+    labels: (X, C), above 0 where a class holds.
     predictions: likewise.
 
-  As scikit-learn's f1_score: a class that nobody has and nobody predicts has
-  0. nan where there is no example.
+  A class that is neither a label nor predicted has F1 0. nan where there is no
+  example. (scikit-learn's f1_score takes one column, (X, 1), for two classes.)
   """
   if not len(labels):
     return dict.fromkeys(("micro_f1", "macro_f1", "exact_match"), math.nan)

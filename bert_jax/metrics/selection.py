@@ -19,5 +19,5 @@ def rank(metric: str, scores: Mapping[str, float]) -> float:
   """
   if metric not in scores:
     raise UserError(f"best={metric}: no such metric" + nearest(metric, scores))
-  found = scores[metric] * (-1 if metric.endswith(_LESS_IS_BETTER) else 1)
-  return found if math.isfinite(found) else WORST
+  value = scores[metric] * (-1 if metric.endswith(_LESS_IS_BETTER) else 1)
+  return value if math.isfinite(value) else WORST

@@ -27,18 +27,19 @@ def exact(answer: str, prediction: str) -> float:
 def f1(answer: str, prediction: str, none_is_a_word: bool = False) -> float:
   """Harmonic mean of the shares of words in common.
 
-  Where one of them has no words that count it is 0, or as SQuAD 2.0 wants
-  (`none_is_a_word`) 1 if the other has none either.
+  0 where one of them has no words that count; by the rules of SQuAD 2.0
+  (`none_is_a_word`) 1 if neither has.
   """
-  wanted, found = normalized(answer), normalized(prediction)
-  if none_is_a_word and not (wanted and found):
-    return float(wanted == found)
-  common = collections.Counter(wanted) & collections.Counter(found)
+  answer_words, predicted_words = normalized(answer), normalized(prediction)
+  if none_is_a_word and not (answer_words and predicted_words):
+    return float(answer_words == predicted_words)
+  common = (collections.Counter(answer_words)
+            & collections.Counter(predicted_words))
   # The script's own order of operations, to the last digit.
   same = common.total()
   if not same:
     return 0.0
-  precision, recall = same / len(found), same / len(wanted)
+  precision, recall = same / len(predicted_words), same / len(answer_words)
   return 2 * precision * recall / (precision + recall)
 
 
@@ -52,14 +53,14 @@ def each(answers: Sequence[Sequence[str]], predictions: Sequence[str]
     predictions: "" for no answer.
   """
   empty = not all(answers)
-  found = np.zeros((2, len(answers)))
+  best = np.zeros((2, len(answers)))
   for i, (right, prediction) in enumerate(zip(answers, predictions,
                                               strict=True)):
     if empty:
       right = list(filter(normalized, right)) or [""]
-    found[0, i] = max(exact(a, prediction) for a in right)
-    found[1, i] = max(f1(a, prediction, empty) for a in right)
-  return found[0], found[1]
+    best[0, i] = max(exact(a, prediction) for a in right)
+    best[1, i] = max(f1(a, prediction, empty) for a in right)
+  return best[0], best[1]
 
 
 def scores(answers: Sequence[Sequence[str]],
@@ -67,14 +68,14 @@ def scores(answers: Sequence[Sequence[str]],
   """`exact` and `f1`; where some questions have no answer, also of those that
   have (HasAns_...) and of those that have not (NoAns_...)."""
   has_answer = np.array([bool(right) for right in answers])
-  found = dict(zip(("exact", "f1"), each(answers, predictions)))
-  means = {name: float(of_each.mean()) for name, of_each in found.items()}
+  by_question = dict(zip(("exact", "f1"), each(answers, predictions)))
+  means = {name: float(of_each.mean()) for name, of_each in by_question.items()}
   if has_answer.all():
     return means
   for part, chosen in (("HasAns", has_answer), ("NoAns", ~has_answer)):
     if chosen.any():
       means |= {f"{part}_{name}": float(of_each[chosen].mean())
-                for name, of_each in found.items()}
+                for name, of_each in by_question.items()}
   return means
 
 
@@ -92,13 +93,13 @@ def best_thresholds(answers: Sequence[Sequence[str]],
   has_answer = np.array([bool(right) for right in answers])
   odds = np.asarray(null_odds, np.float64)
   order = np.argsort(odds, kind="stable")
-  found = {}
+  results = {}
   for name, of_each in zip(("exact", "f1"), each(answers, predictions)):
     # In the order of the odds, one question more is answered at a time.
     gained = np.where(has_answer, of_each, -answered.astype(float))[order]
     totals = np.cumsum([np.sum(~has_answer), *gained])
     best = int(np.argmax(totals))
-    found |= {f"best_{name}": float(totals[best] / len(answers)),
+    results |= {f"best_{name}": float(totals[best] / len(answers)),
               f"best_{name}_thresh": float(odds[order[best - 1]])
               if best else 0.0}
-  return found
+  return results

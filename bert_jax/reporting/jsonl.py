@@ -19,9 +19,9 @@ class JsonLines:
 
   def __init__(self, path: pathlib.Path, start: int = 0):
     self._path = path
-    kept = ([line for line in read_jsonl(path) if line["step"] <= start]
+    earlier = ([line for line in read_jsonl(path) if line["step"] <= start]
             if path.exists() else [])
-    write_text(path, "".join(map(_json, kept)))
+    write_text(path, "".join(map(_json, earlier)))
     with writing(path):
       self._file = path.open("a")
 
@@ -48,17 +48,17 @@ def read_jsonl(path: str | pathlib.Path) -> list[dict[str, float]]:
   """Lines of a JsonLines, without a half-written last one; null is nan.
 
   Raises:
-    UserError: another line is no JSON object with a step.
+    UserError: another line is not a JSON object with a step.
   """
   *lines, rest = pathlib.Path(path).read_text().split("\n")
-  found = []
+  rows = []
   for i, text in enumerate(lines, 1):
     try:
       line = json.loads(text)
-      found.append({"step": line.pop("step"), **{
+      rows.append({"step": line.pop("step"), **{
           name: math.nan if value is None else value
           for name, value in line.items()}})
     except (ValueError, LookupError, AttributeError, TypeError) as error:
       raise UserError(f"{path}, line {i} is not a JSON object with a step: "
                       f"{text[:80]!r}") from error
-  return found
+  return rows

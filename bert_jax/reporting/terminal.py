@@ -1,19 +1,21 @@
 """Progress on a terminal."""
 
+import datetime
 import math
 import time
 from collections.abc import Mapping
 
 import rich.progress
+import rich.table
 
 
 class Progress:
   """A bar on a terminal, else lines; on stderr.
 
   Args:
-    steps: the number of steps at the end.
-    start: the step that the run goes on from.
-    console: where to, if not to stderr.
+    steps: the step at which the run ends.
+    start: the step that the run resumes from.
+    console: where to print; stderr by default.
     every: seconds between lines of training numbers where there is no bar;
       held-out numbers and those of the last step always get their line.
   """
@@ -21,55 +23,43 @@ class Progress:
   def __init__(self, steps: int, start: int = 0,
                console: rich.console.Console | None = None, every: float = 10):
     self._console = console or rich.console.Console(stderr=True)
-    self._steps, self._start, self._step = steps, start, start
-    self._every, self._last_line = every, -math.inf
-    self._since = time.monotonic()
-    self._numbers = ""
+    self._steps, self._every, self._last_line = steps, every, -math.inf
     self._bar = rich.progress.Progress(
-        rich.progress.BarColumn(),
-        rich.progress.TextColumn("{task.description}"),
-        console=self._console, refresh_per_second=2,
-        disable=not self._console.is_terminal)
-    self._task = self._bar.add_task(self._status(), total=steps,
-                                    completed=start)
+        rich.progress.BarColumn(bar_width=20),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn("{task.description}", table_column=(
+            rich.table.Column(no_wrap=True, overflow="ellipsis", ratio=1))),
+        rich.progress.TimeRemainingColumn(), console=self._console, expand=True,
+        refresh_per_second=2, disable=not self._console.is_terminal)
+    self._task = self._bar.add_task("", total=steps, completed=start)
     self._bar.start()
 
   def advance(self, step: int) -> None:
-    self._step = step
-    self._bar.update(self._task, completed=step, description=self._status())
+    self._bar.update(self._task, completed=step)
 
   def note(self, text: str) -> None:
-    """A line of its own, beside the bar."""
-    self._print(text)
+    """Prints a line of its own, above the bar."""
+    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     groups = _by_source(scalars)
     training = groups.pop("train", None)
     if training:
-      rate = training.pop("tokens_per_second", math.nan)
-      self._numbers = f"{_text(training)}  {_thousands(rate)} tokens/s"
       self.advance(step)
-      self._line_of_training(step)
+      rate = training.pop("tokens_per_second", math.nan)
+      self._training(step, f"{_text(training)}  {_thousands(rate)} tokens/s")
     for source, numbers in groups.items():
-      self._print(f"{step}/{self._steps}  {source}: {_text(numbers)}")
+      self.note(f"{step}/{self._steps}  {source}: {_text(numbers)}")
 
-  def _line_of_training(self, step: int) -> None:
+  def _training(self, step: int, numbers: str) -> None:
+    self._bar.update(self._task, description=numbers)
     now = time.monotonic()
     due = now - self._last_line >= self._every or step == self._steps
     if due and not self._console.is_terminal:
       self._last_line = now
-      self._print(self._status())
-
-  def _status(self) -> str:
-    done, left = self._step - self._start, self._steps - self._step
-    parts = [f"{self._step}/{self._steps}", self._numbers]
-    if done:
-      seconds = (time.monotonic() - self._since) / done * left
-      parts.append(f"{_duration(seconds)} left")
-    return "  ".join(filter(None, parts))
-
-  def _print(self, line: str) -> None:
-    self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+      seconds = self._bar.tasks[0].time_remaining or 0
+      self.note(f"{step}/{self._steps}  {numbers}  "
+                f"{datetime.timedelta(seconds=round(seconds))} left")
 
   def close(self) -> None:
     self._bar.stop()
@@ -90,10 +80,3 @@ def _text(numbers: Mapping[str, float]) -> str:
 
 def _thousands(number: float) -> str:
   return f"{number:.0f}" if number < 1000 else f"{number / 1000:.1f}k"
-
-
-def _duration(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return (f"{hours}:{minutes:02}:{seconds:02}" if hours
-          else f"{minutes}:{seconds:02}")
