@@ -33,7 +33,6 @@ MOST_ROOMS, MOST_FLOORS, MOST_ARROWS, MEDIAN_LINES = 26, 13, 120, 130
 LONG = {
     "data/text/documents.py": "layouts of text files",
     "parallel/cost.py": "the traffic of each kind of axis",
-    "distributed.py": "four ways in which processes find each other",
 }
 
 # The functional core: arrays and frozen options in, arrays out.
