@@ -317,7 +317,7 @@ def test_a_pickle_that_would_execute_is_refused(tmp_path, function, name):
 
 
 @pytest.mark.parametrize("content, words", [
-    (b"\x80\x02}q\x00.", "no file of `torch.save`"),
+    (b"\x80\x02}q\x00.", "not a file of `torch.save`"),
     (None, "without a data.pkl"), (b"<html>", "is damaged"),
     ((DATA / "pytorch_1.5.bin").read_bytes()[:-1], "is cut off")])
 def test_files_that_are_no_pickled_tensors(tmp_path, content, words):

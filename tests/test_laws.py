@@ -5,12 +5,14 @@ show it both this repository and code that breaks it.
 """
 
 import ast
+import io
 import pathlib
 import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+import tokenize
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -57,6 +59,29 @@ IMPORT_JAX = {"grain"}
 DIMENSIONS = set("BLMDHKFVPECNG" "TWSUXR" "1")
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+# Plain American English. A name says what it holds; these words do not.
+VAGUE = {"found", "told", "whole", "wanted", "wants"}
+TERMS = {"whole_word", "file_not_found", "module_not_found"}
+# Phrases and British spellings that no code, message or document uses.
+FOREIGN = re.compile(
+    r"\b(so many|go(es)? on|went on|of one mind|a matter for|anew|wants|told"
+    r"|for ever|cannot be had|mend(ed)?|labell(ed|ing)|modell(ed|ing)"
+    r"|cancell(ed|ing)|licences?|behaviours?|colours?|favour\w*|neighbour\w*"
+    r"|honour\w*|centred?|artefacts?|grey|analyse[sd]?|amongst|whilst"
+    r"|(un)?(normal|initial|optim|token|serial|organ|recogn|general|summar"
+    r"|random|character|minim|maxim|util|regular|parametr)is(ed?|es|ing"
+    r"|ations?))\b", re.IGNORECASE)
+# Not clean yet.
+UNSWEPT = ("bert_jax/data/labeled", "bert_jax/data/pretraining",
+           "bert_jax/data/records", "bert_jax/data/sources",
+           "bert_jax/data/text", "bert_jax/data/tokenizers", "tests", "tools")
+# Python 3.12 splits f-strings into tokens.
+FSTRING_MIDDLE = getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)
+PROSE = (*SOURCES, *sorted((ROOT / "configs").rglob("*.py")),
+         *sorted((ROOT / "tests").glob("*.py")),
+         *sorted((ROOT / "tools").glob("*.py")),
+         ROOT / "README.md", ROOT / "LOG.md")
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -282,3 +307,65 @@ def test_right_and_unnamed_dimensions_are_not():
 
 def test_every_module_has_a_name():
   assert not [path for path in SOURCES if path.stem in NAMELESS]
+
+
+def named(node: ast.AST) -> str:
+  """The identifier that a node of the syntax tree introduces or uses."""
+  match node:
+    case (ast.Name(id=name) | ast.arg(arg=name) | ast.Attribute(attr=name)
+          | ast.FunctionDef(name=name) | ast.ClassDef(name=name)
+          | ast.keyword(arg=str(name))):
+      return name
+  return ""
+
+
+def vague_names(source: str) -> list[str]:
+  faults = []
+  for node in ast.walk(ast.parse(source)):
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", named(node)).lower()
+    for term in TERMS:
+      name = name.replace(term, "")
+    if VAGUE & set(name.split("_")):
+      faults.append(f"line {node.lineno}: {named(node)}")
+  return faults
+
+
+def prose_of(source: str) -> Iterator[tuple[int, str]]:
+  """Lines of the comments and strings of a Python file."""
+  for token in tokenize.generate_tokens(io.StringIO(source).readline):
+    if token.type in (tokenize.COMMENT, tokenize.STRING, FSTRING_MIDDLE):
+      yield from enumerate(token.string.splitlines(), token.start[0])
+
+
+def foreign_words(lines: Iterable[tuple[int, str]]) -> list[str]:
+  return [f"line {number}: {match[0]!r}" for number, line in lines
+          for match in FOREIGN.finditer(line)]
+
+
+def style_faults(path: pathlib.Path) -> list[str]:
+  text = path.read_text()
+  if path.suffix != ".py":
+    return foreign_words(enumerate(text.splitlines(), 1))
+  return vague_names(text) + foreign_words(prose_of(text))
+
+
+def test_style_is_plain_american_english():
+  faults = {name: style_faults(path) for path in PROSE
+            if not (name := str(path.relative_to(ROOT))).startswith(UNSWEPT)}
+  assert not {name: lines for name, lines in faults.items() if lines}
+
+
+@pytest.mark.parametrize("source", [
+    "found = 1", "def f(whole): pass", "x.is_wanted", "class Told: pass",
+    "f(words_found_BL=1)", "'go on'  # as before", "x = 1  # so many steps",
+    "def f():\n  'The behaviour of a step.'", "f'{x} of them are labelled'"])
+def test_style_faults_are_reported(source):
+  assert len(vague_names(source) + foreign_words(prose_of(source))) == 1
+
+
+@pytest.mark.parametrize("source", [
+    "whole_word = WholeWordMasking()", "except_ = FileNotFoundError",
+    "x = 1  # none if nothing is found in the whole file",
+    "foundation = 'normalized, initialized and labeled'"])
+def test_style_allows_english(source):
+  assert not vague_names(source) + foreign_words(prose_of(source))

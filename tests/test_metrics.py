@@ -1,4 +1,5 @@
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -100,13 +101,14 @@ def test_no_entities_no_score():
   assert math.isnan(entities.entity_scores([], [])["tag_accuracy"])
 
 
-def test_scores_of_conlleval(shared):
-  text = (shared / "data/golden/conlleval_ground_truth.txt").read_text()
+def test_entity_scores_equal_those_of_conlleval():
+  # The tags of conlleval's own example, with the scores that it prints.
+  text = (pathlib.Path(__file__).parent / "data/conlleval.txt").read_text()
   sentences = [[line.split() for line in block.split("\n")]
                for block in text.strip().split("\n\n")]
   labels, predictions = (
       [[word[column] for word in sentence] for sentence in sentences]
-      for column in (2, 3))
+      for column in (0, 1))
   found = entities.entity_scores(labels, predictions)
   assert {name: round(100 * value, 2) for name, value in found.items()} == {
       "tag_accuracy": 84.08, "entity_precision": 68.83,

@@ -46,7 +46,7 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
 
 def layouts(experiment: Experiment, devices: int | None = None,
             memory: int | None = None) -> str:
-  """The layouts of so many devices, the chosen one first.
+  """The layouts of a number of devices, the chosen one first.
 
   Raises:
     UserError: there is none.

@@ -88,10 +88,10 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   apply = jax.jit(lambda params, batch: module.apply(
       {"params": params}, with_order(experiment.objective, batch)))
   encoder = {"encoder": saved.params["encoder"]}
-  found: list[Any] = [None] * len(texts)
+  results: list[Any] = [None] * len(texts)
   for batch in loader.evaluation_batches(rows, BATCH_SIZE):
-    _place(found, batch, np.asarray(apply(encoder, batch)), pooling)
-  return [_normalized(vectors) for vectors in found] if normalize else found
+    _place(results, batch, np.asarray(apply(encoder, batch)), pooling)
+  return [_normalized(vectors) for vectors in results] if normalize else results
 
 
 def _normalized(vectors_D: np.ndarray) -> np.ndarray:
@@ -100,10 +100,10 @@ def _normalized(vectors_D: np.ndarray) -> np.ndarray:
   return vectors_D / np.maximum(lengths, 1e-12)
 
 
-def _place(found: list[Any], batch: Any, vectors: np.ndarray,
+def _place(results: list[Any], batch: Any, vectors: np.ndarray,
            pooling: Pooling) -> None:
   """Puts the vectors of a batch where their texts are."""
   for b, e in zip(*np.nonzero(batch["example_index"] >= 0)):
-    found[batch["example_index"][b, e]] = (
+    results[batch["example_index"][b, e]] = (
         vectors[b, batch["example_ids"][b] == e + 1] if pooling == "tokens"
         else vectors[b, e])

@@ -59,9 +59,9 @@ def predict_file(workdir: str, source: str, output: str,
       experiment.data.examples_per_row, seed=0, shuffle=False)
   _agree(saved, experiment, rows)
   evaluator, params = load(saved, experiment.batch_size, rows)
-  found = evaluator.predict(params, rows, labeled)
+  predictions = evaluator.predict(params, rows, labeled)
   if distributed.first():
-    labeled.write(output, found)
+    labeled.write(output, predictions)
   return len(labeled)
 
 

@@ -84,7 +84,7 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
     overrides: of the layout, which may differ from the run's.
 
   Raises:
-    UserError: there is no such step, or the data is not what it was.
+    UserError: there is no such step, or the data has changed.
   """
   workdir = pathlib.Path(workdir)
   manifests = checkpoints.read_manifests(workdir)
@@ -268,21 +268,22 @@ def _tokens(replayed: Replay, b: int, example: int) -> Iterator[Text]:
   row = {key: value[b] for key, value in batch.items()}
   type_before = 0
   for l in np.flatnonzero(batch["example_ids"][b] == example + 1):
-    said, seen = batch["input_ids"][b, l], replayed.corrupted["input_ids"][b, l]
+    original = batch["input_ids"][b, l]
+    seen = replayed.corrupted["input_ids"][b, l]
     if batch["token_type_ids"][b, l] != type_before:
       type_before = batch["token_type_ids"][b, l]
       yield Text("|", style=BOUNDARY)
-    if l in predicted or said != seen:
-      shown = ("kept" if said == seen else
+    if l in predicted or original != seen:
+      shown = ("kept" if original == seen else
                "-> MASK" if seen == vocabulary.mask_id else f"-> {piece(seen)}")
-      token = Text(f"[{piece(said)} {shown}]", style=PREDICTED)
+      token = Text(f"[{piece(original)} {shown}]", style=PREDICTED)
       if l in predicted and predicted[l] is not None:
         token.append(f"({predicted[l]:.2f})", style=NUMBER)
       yield token
-    elif said not in (vocabulary.cls_id, vocabulary.sep_id):
+    elif original not in (vocabulary.cls_id, vocabulary.sep_id):
       kind = objective.label_kind
       label = kind and kind.describe_token_label(row, l, objective.labels)
-      token = Text(piece(said))
+      token = Text(piece(original))
       yield token.append(f"/{label}", style=PREDICTED) if label else token
 
 

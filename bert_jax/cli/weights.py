@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
       "that of a run.")
   importing.add_argument("source", help="a directory of Hugging Face's "
                          "(config.json) or Google's (bert_config.json), or "
-                         "ORGANISATION/NAME on Hugging Face's hub")
+                         "ORGANIZATION/NAME on Hugging Face's hub")
   importing.add_argument("--workdir", required=True)
   importing.add_argument("--tokenizer", default="", help="another directory, "
                          "or a vocab.txt, to take the tokenizer from")

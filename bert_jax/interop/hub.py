@@ -12,7 +12,7 @@ _PICKLED = ("pytorch_model*.bin",)
 
 
 def is_name(source: str) -> bool:
-  """Whether it may be ORGANISATION/NAME, or a NAME without one."""
+  """Whether it may be ORGANIZATION/NAME, or a NAME without one."""
   return re.fullmatch(r"([\w.-]+/)?[\w.-]+", source) is not None
 
 
@@ -26,7 +26,7 @@ def download(name: str) -> pathlib.Path:
     import huggingface_hub
   except ImportError:
     raise UserError(
-        f"{name} is no directory here. To fetch it from Hugging Face's hub, "
+        f"{name} is not a directory here. To fetch it from Hugging Face's hub, "
         "install huggingface_hub; or download its files elsewhere and give "
         "their directory.") from None
   try:
@@ -37,7 +37,8 @@ def download(name: str) -> pathlib.Path:
   except Exception as error:  # Of its own, of requests, httpx, the network.
     text = (str(error).splitlines() or [""])[0]
     raise UserError(
-        f"{name} is no directory here, and could not be fetched from Hugging "
-        f"Face's hub ({type(error).__name__}: {text[:200]}). Check the name, "
-        "or download its files elsewhere and give their directory.") from None
+        f"{name} is not a directory here, and could not be fetched from "
+        f"Hugging Face's hub ({type(error).__name__}: {text[:200]}). Check the "
+        "name, or download its files elsewhere and give their directory."
+    ) from None
   return folder

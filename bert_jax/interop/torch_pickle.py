@@ -37,7 +37,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
   """The tensors of a file of `torch.save`, by name.
 
   Raises:
-    UserError: it is no such file, is damaged, or wants to call something else.
+    UserError: it is not such a file, is damaged, or calls something else.
   """
   try:
     content = (_zipped if zipfile.is_zipfile(path) else _in_a_row)(path)
@@ -55,8 +55,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
              for name, x in content.items() if isinstance(x, np.ndarray)}
   if len(tensors) < len(content):
     other = ", ".join(str(n) for n in content if n not in tensors)
-    raise UserError(f"{path} is no dictionary of tensors alone; it also holds "
-                    f"{other[:300]}.")
+    raise UserError(f"{path} is not a dictionary of tensors alone; it also "
+                    f"holds {other[:300]}.")
   return tensors
 
 
@@ -96,7 +96,7 @@ def _in_a_row(path: pathlib.Path) -> Any:
   with path.open("rb") as file:
     load = lambda: _Unpickler(file, path, storage).load()
     if load() != _MAGIC:
-      raise UserError(f"{path} is no file of `torch.save`.")
+      raise UserError(f"{path} is not a file of `torch.save`.")
     load()
     _check_order(path, load()["little_endian"])
     content = load()

@@ -120,14 +120,14 @@ class Workload:
     one, two = (jax.tree.leaves(jax.eval_shape(
         self._residuals, self.trained, *self._arguments(rows)))
                 for rows in (2, 3))
-    found = []
+    sizes = []
     for a, b in zip(one, two, strict=True):
       differing = [i for i, (m, n) in enumerate(zip(a.shape, b.shape))
                    if m != n]
       if differing:
-        found.append(((b.size - a.size) * b.dtype.itemsize,
+        sizes.append(((b.size - a.size) * b.dtype.itemsize,
                       b.shape[differing[0] + 1:]))
-    return found
+    return sizes
 
   def _residuals(self, trained: Any, params: Any, *rest: Any) -> Any:
     join = self.recipe.rates.join
@@ -158,7 +158,7 @@ class Workload:
 def layouts(work: Workload, devices: int, data: int | None = None,
             fsdp: int | None = None, tensor: int | None = None,
             slices: int = 1) -> list[tuple[int, int, int]]:
-  """All valid (data, fsdp, tensor) of so many devices, most data first.
+  """All valid (data, fsdp, tensor) of a number of devices, most data first.
 
   Args:
     data, fsdp, tensor: what is given; None is open.
@@ -173,20 +173,20 @@ def layouts(work: Workload, devices: int, data: int | None = None,
            if devices % (d * f) == 0]
   given = {name: value for name, value in
            zip(AXES, (data, fsdp, tensor)) if value is not None}
-  asked = [shape for shape in every
+  matching = [shape for shape in every
            if all(shape[AXES.index(a)] == n
                   for a, n in given.items())]
   faults = {shape: _fault(work, shape, slices) for shape in every}
-  found = [shape for shape in asked if not faults[shape]]
-  if found:
-    return found
+  valid = [shape for shape in matching if not faults[shape]]
+  if valid:
+    return valid
   possible = ", ".join(" x ".join(map(str, shape)) for shape in every
                        if not faults[shape])
-  said = " ".join(f"layout.{a}={n}" for a, n in given.items())
-  why = (faults[asked[0]] if asked else
+  options = " ".join(f"layout.{a}={n}" for a, n in given.items())
+  why = (faults[matching[0]] if matching else
          f"data x fsdp x tensor must be the {devices} devices that there are.")
   raise UserError(
-      f"{said + ': ' if said else ''}{why} "
+      f"{options + ': ' if options else ''}{why} "
       + (f"Possible as data x fsdp x tensor: {possible}." if possible else
          f"No layout of {devices} devices is possible."))
 
@@ -295,12 +295,12 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   table_of_rules = rules.table_of(work.recipe)
   for path, leaf in leaves(work.state.params).items():
     differentiated = path in trained
-    whole = {axis: size for axis, size in zip(
+    split_axes = {axis: size for axis, size in zip(
         rules.spec_of(path, table_of_rules), leaf.shape)
         if axis and size % axes[axis] == 0}
-    over = {axis: axes[axis] if axis in whole else 1
+    over = {axis: axes[axis] if axis in split_axes else 1
             for axis in ("fsdp", "tensor")}
-    width = whole["fsdp"] if "fsdp" in whole else leaf.shape[-1]
+    width = split_axes["fsdp"] if "fsdp" in split_axes else leaf.shape[-1]
     table = path.endswith("embedding")
     products = uses[path] - table
     matrix = path.endswith(("kernel", "embedding"))
@@ -328,7 +328,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
 
 
 def _part(devices: int) -> float:
-  """What a device sends of an array that so many gather or scatter."""
+  """What a device sends of an array that `count` gather or scatter."""
   return (devices - 1) / devices
 
 

@@ -30,14 +30,14 @@ def make_mesh(data: int | None = None, fsdp: int = 1, tensor: int = 1,
   if data is None:
     data = max(1, len(devices) // (fsdp * tensor))
   shape = (data, fsdp, tensor)
-  said = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, shape))
+  given = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, shape))
   if math.prod(shape) != len(devices):
-    raise UserError(f"mesh {said} takes {math.prod(shape)} devices, but there "
+    raise UserError(f"mesh {given} takes {math.prod(shape)} devices, but there "
                     f"are {len(devices)}.")
   count = slices(devices)
   if data % count:
     raise UserError(
-        f"mesh {said}: the {len(devices)} devices lie in {count} slices, and "
+        f"mesh {given}: the {len(devices)} devices lie in {count} slices, and "
         "only the data axis may go over the network between them: data must "
         f"be a multiple of {count}.")
   if count == 1:

@@ -14,7 +14,7 @@ class JsonLines:
 
   Args:
     path: the file; gets a line at once, so that a killed run keeps them.
-    start: lines of later steps are cut off.
+    start: lines of later steps are dropped.
   """
 
   def __init__(self, path: pathlib.Path, start: int = 0):

@@ -20,8 +20,8 @@ class Writers:
   Args:
     workdir: an existing folder.
     steps: the number of steps at the end.
-    start: the step that the run goes on from; what was written of later steps,
-      by a run that was stopped before it saved them, is cut off.
+    start: the step that the run resumes from; lines of later steps, which a run
+      wrote that was stopped before it saved them, are dropped.
   """
 
   def __init__(self, workdir: pathlib.Path, steps: int, start: int = 0):
