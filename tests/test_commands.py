@@ -43,7 +43,7 @@ def test_from_text_to_vectors(text, tmp_path, capsys):
 
 @pytest.mark.parametrize("tokenizer, name", [
     ("wordpiece", "vocab.txt"), ("sentencepiece", "spm.model")])
-def test_a_trained_tokenizer_can_be_loaded(text, tmp_path, tokenizer, name):
+def test_trained_tokenizer_can_be_loaded(text, tmp_path, tokenizer, name):
   from bert_jax.data.tokenizers import choices
   path = tmp_path / name
   assert main(["tokenizer", "train", "quickstart", f"data.text={text}",

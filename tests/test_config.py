@@ -58,7 +58,7 @@ def test_members_are_named_by_their_classes():
     # Checked when complete, not in between.
     (["limit=3", "title=three"], Basket(limit=3, title="three")),
 ])
-def test_override(assignments, expected):
+def test_override_applies_assignments(assignments, expected):
   assert config.override(Basket(), assignments) == expected
 
 
@@ -98,7 +98,7 @@ def test_changes_lead_from_base_to_run():
     assert bool(changes) == (base != run)
 
 
-def test_a_page_may_define_choices_and_is_read_once(tmp_path):
+def test_page_may_define_choices_and_is_read_once(tmp_path):
   page = tmp_path / "page.py"
   page.write_text(
       "import dataclasses\n"
@@ -111,7 +111,7 @@ def test_a_page_may_define_choices_and_is_read_once(tmp_path):
   assert config.load_page(str(page)).experiment == loaded.experiment
 
 
-def test_a_wrong_page_is_explained(tmp_path):
+def test_wrong_page_is_explained(tmp_path):
   with pytest.raises(UserError, match="did you mean 'quickstart'"):
     config.load_page("quikstart")
   (tmp_path / "empty.py").write_text("")

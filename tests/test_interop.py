@@ -220,7 +220,7 @@ def test_export_is_the_way_back(tmp_path, case):
   jax.tree.map(np.testing.assert_array_equal, params, same)
 
 
-def test_the_table_names_every_parameter():
+def test_table_names_every_parameter():
   model = BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=3,
                num_attention_heads=2, intermediate_size=16,
                max_position_embeddings=12)
@@ -245,7 +245,7 @@ def test_google_writes_the_same_network(tmp_path):
     (lambda index, data: (index[:20] + b"x" + index[21:], data), "checksum"),
     (lambda index, data: (index[:-1] + b"x", data), "no index of a TensorFlow"),
     (lambda index, data: (compressed(index), data), "is compressed (kind 1)")])
-def test_a_damaged_checkpoint_of_google_is_refused(tmp_path, change, words):
+def test_damaged_checkpoint_of_google_is_refused(tmp_path, change, words):
   shutil.copytree(DATA / "google", tmp_path / "g")
   paths = [tmp_path / "g" / f"bert_model.ckpt.{end}" for end in (
       "index", "data-00000-of-00001")]
@@ -304,7 +304,7 @@ class Malice:
 @pytest.mark.parametrize("function, name", [
     (os.system, "posix.system"), (eval, "builtins.eval"),
     (getattr, "builtins.getattr")])
-def test_a_pickle_that_would_execute_is_refused(tmp_path, function, name):
+def test_pickle_that_would_execute_is_refused(tmp_path, function, name):
   witness = tmp_path / "witness"
   content = pickle.dumps({"x": Malice(function, (f"touch {witness}",))}, 2)
   path = tmp_path / "pytorch_model.bin"
@@ -331,7 +331,7 @@ def test_files_that_are_no_pickled_tensors(tmp_path, content, words):
     torch_pickle.read(path)
 
 
-def test_a_tensor_larger_than_its_storage_is_refused():
+def test_tensor_larger_than_its_storage_is_refused():
   with pytest.raises(pickle.UnpicklingError, match="larger"):
     torch_pickle._tensor(np.zeros(6, np.float32), 1, (2, 3), (3, 1))
   with pytest.raises(pickle.UnpicklingError, match="larger"):
@@ -428,7 +428,7 @@ def test_weights_in_several_files(tmp_path):
     importer.network(path)
 
 
-def test_the_hub_by_its_own_client(tmp_path, monkeypatch):
+def test_hub_by_its_own_client(tmp_path, monkeypatch):
   directory(tmp_path / "model", "bert/class")
   asked = []
 
@@ -480,7 +480,7 @@ def test_googles_vocabulary_says_whether_text_has_capitals(tmp_path, capital):
         ["[UNK]", "W7"] if capital else ["w7", "w7"])
 
 
-def test_a_missing_part_is_told(tmp_path, capsys):
+def test_missing_part_is_told(tmp_path, capsys):
   """A network for the next sentence alone has nothing to say of words."""
   source = vocabulary(directory(tmp_path / "hf", "bert/nsp"))
   work = str(tmp_path / "work")
@@ -532,7 +532,7 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   assert read.tokenizer.fingerprint == saved.manifest.tokenizer.fingerprint
 
 
-def test_the_card_says_what_the_run_recorded(tmp_path):
+def test_card_says_what_the_run_recorded(tmp_path):
   _, flat = importer.network(directory(tmp_path / "hf", "bert/class"))
   saved = run(tmp_path, flat, Classification(labels=("no", "yes", "maybe")))
   exporter.export(saved, tmp_path / "out", CardDetails(
@@ -586,7 +586,7 @@ def parts(case, tmp_path):
   return found.model, found.objective, params
 
 
-def test_a_tokenizer_with_more_pieces_than_the_network(tmp_path):
+def test_tokenizer_with_more_pieces_than_the_network(tmp_path):
   source = vocabulary(directory(tmp_path, "bert/class"))
   with (source / "vocab.txt").open("a") as file:
     file.write("one\ntoo\nmany\n")

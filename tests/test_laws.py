@@ -225,7 +225,7 @@ def test_rooms_import_only_those_below():
     ("files", "import jax"),
     ("attic", ""),
 ])
-def test_a_forbidden_import_is_found(room, source):
+def test_forbidden_import_is_found(room, source):
   assert len(import_faults(room, source)) == 1
 
 
@@ -235,7 +235,7 @@ def test_a_forbidden_import_is_found(room, source):
     ("__init__", "from bert_jax import config"),
     ("data", "def batches():\n  import grain\n\nprint(open('x'))"),
 ])
-def test_an_allowed_import_is_not(room, source):
+def test_allowed_import_is_not(room, source):
   assert not import_faults(room, source)
 
 
@@ -295,7 +295,7 @@ def test_names_and_einsum_subscripts_agree():
     "weight_BQ = 1",
     "def f(weight_BQ): pass",
 ])
-def test_a_wrong_dimension_is_found(source):
+def test_wrong_dimension_is_found(source):
   assert len(dimension_faults(source)) == 1
 
 
@@ -369,3 +369,11 @@ def test_style_faults_are_reported(source):
     "foundation = 'normalized, initialized and labeled'"])
 def test_style_allows_english(source):
   assert not vague_names(source) + foreign_words(prose_of(source))
+
+
+def test_tests_are_named_after_what_and_behavior():
+  names = [node.name for path in (ROOT / "tests").glob("*.py")
+           for node in ast.walk(ast.parse(path.read_text()))
+           if isinstance(node, ast.FunctionDef)]
+  assert not [name for name in names
+              if re.fullmatch(r"test_[a-z0-9]+", name)]

@@ -27,7 +27,7 @@ def test_pairs_add_up_to_means_over_all():
       "mlm_loss": 2.5, "nsp_loss": .5, "loss": 3, "perplexity": math.exp(2.5)})
 
 
-def test_perplexity():
+def test_perplexity_overflows_to_infinity():
   assert weighted.perplexity(math.log(8)) == pytest.approx(8)
   assert weighted.perplexity(1e6) == math.inf
 
@@ -46,7 +46,7 @@ def test_scores_of_more_classes_are_means_over_them():
                                  "recall": (1 + 1 + 1 / 2) / 3})
 
 
-def test_correlations():
+def test_correlations_match_hand_computed_values():
   found = scores(REAL, [1.0, 2.0, 3.0], [0.5, 0.5, 8.0])
   assert found == pytest.approx({"pearson": math.sqrt(3) / 2,
                                  "spearman": math.sqrt(3) / 2})
@@ -68,7 +68,7 @@ def test_no_examples_no_score():
   assert all(math.isnan(value) for value in found.values())
 
 
-def test_an_unknown_metric_names_the_nearest():
+def test_unknown_metric_names_the_nearest():
   with pytest.raises(UserError, match="'acuracy'; did you mean 'accuracy'"):
     score("acuracy", [1], [1])
 
@@ -82,7 +82,7 @@ def test_an_unknown_metric_names_the_nearest():
     ("B I O", {(0, 2, "")}),
     ("O O", set()),
 ])
-def test_entities(tags, expected):
+def test_entities_follow_conlleval(tags, expected):
   assert entities.entities(tags.split()) == expected
 
 

@@ -32,7 +32,7 @@ def test_lines_are_readable_at_once_and_valid_json(tmp_path):
   out.close()
 
 
-def test_a_resumed_run_has_no_step_twice(tmp_path):
+def test_resumed_run_has_no_step_twice(tmp_path):
   path = tmp_path / "metrics.jsonl"
   out = jsonl.JsonLines(path)
   for step in (1, 2, 3, 4):
@@ -48,7 +48,7 @@ def test_a_resumed_run_has_no_step_twice(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["{", "3", "null", '{"loss": 1}'])
-def test_a_broken_line_is_named(tmp_path, line):
+def test_broken_line_is_named(tmp_path, line):
   path = tmp_path / "metrics.jsonl"
   path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 2}}\n')
   with pytest.raises(UserError, match="line 2"):
@@ -123,7 +123,7 @@ def test_writers_write_everywhere(tmp_path):
               (4, "train/loss", 1.5), (4, "train/tokens_per_second", 10.0)}
 
 
-def test_a_run_has_one_event_file_with_all_that_holds(tmp_path):
+def test_run_has_one_event_file_with_all_that_holds(tmp_path):
   (tmp_path / "tensorboard").mkdir()
   other = tmp_path / "tensorboard" / "profile"
   other.touch()
@@ -150,7 +150,7 @@ def test_notes_stand_beside_the_numbers(tmp_path, capsys):
   assert "[b] checkpoint 40 is damaged, using 20\n" in capsys.readouterr().err
 
 
-def test_the_silent_have_the_same_face_and_write_nothing(tmp_path, capfd):
+def test_silent_have_the_same_face_and_write_nothing(tmp_path, capfd):
   silent = writers.Silent()
   names = lambda kind: {n: inspect.signature(getattr(kind, n))
                         for n in vars(kind) if n[0] != "_"}
@@ -193,7 +193,7 @@ until_full("picture:", lines, lambda _: plots.plot_curves(
 """
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_full_disk_is_a_user_error(tmp_path):
   disk = tmp_path / "disk"
   ended = subprocess.run(
       [*small_disk.prefix(disk, 1), sys.executable, "-c",
@@ -226,7 +226,7 @@ def test_pictures_are_drawn(tmp_path):
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_table():
+def test_table_is_aligned():
   assert markdown.table(("variant", "F1"), [("scratch", .41234), ("x", 5)]) == (
       "| variant |     F1 |\n"
       "| ------- | -----: |\n"
