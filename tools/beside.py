@@ -16,9 +16,9 @@ def environment(name, *installs):
     name: of its folder.
     installs: the arguments of pip install, one list after another.
   """
-  folder, wanted = CACHE / name, repr(installs)
+  folder, requirements = CACHE / name, repr(installs)
   python, done = folder / "bin" / "python", folder / "done"
-  if not done.exists() or done.read_text() != wanted:
+  if not done.exists() or done.read_text() != requirements:
     print(f"Making an environment with "
           f"{', '.join(' '.join(words) for words in installs)} in {folder} ...",
           file=sys.stderr)
@@ -26,7 +26,7 @@ def environment(name, *installs):
     for words in installs:
       subprocess.run([python, "-m", "pip", "install", "--quiet", *words],
                      check=True)
-    done.write_text(wanted)
+    done.write_text(requirements)
   return str(python)
 
 

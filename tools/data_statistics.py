@@ -70,11 +70,11 @@ def share(name: str, events: np.ndarray, expected: float) -> Check:
 
 def epochs_of(rows: PretrainingRows, count: int) -> tuple[Examples, np.ndarray]:
   """The first `count` examples, epoch after epoch, and their epochs."""
-  blocks, found = [], 0
+  blocks, examples = [], 0
   for epoch in itertools.count():
     blocks.append(rows.examples(epoch))
-    found += len(blocks[-1])
-    if found >= count:
+    examples += len(blocks[-1])
+    if examples >= count:
       break
   epoch_X = np.repeat(np.arange(len(blocks)), [len(b) for b in blocks])
   return Examples.concatenate(blocks), epoch_X

@@ -60,7 +60,7 @@ def batch_of(arrays):
                                       (rows, 1))}
 
 
-def outputs_of(found, params, batch):
+def outputs_of(arch, params, batch):
   """What PyTorch's network gives, under the same names."""
   import jax.numpy as jnp
 
@@ -68,25 +68,25 @@ def outputs_of(found, params, batch):
   from bert_jax.model.heads import MlmHead
   from bert_jax.objectives.network import network
 
-  if "classifier" in found.parts:
-    logits = network(found.model, found.objective).apply(
+  if "classifier" in arch.parts:
+    logits = network(arch.model, arch.objective).apply(
         params, batch)["classifier"]
-    kind = found.objective.label_kind.kind
+    kind = arch.objective.label_kind.kind
     if kind == "regression":
       logits = logits[..., None]
     by_token = kind in ("tagging", "span")
     return {"classifier": logits if by_token else logits[:, 0]}
-  encoder, variables = Encoder(found.model), {"params": params["encoder"]}
+  encoder, variables = Encoder(arch.model), {"params": params["encoder"]}
   sequence = encoder.apply(variables, batch)
   outputs = {"sequence": sequence}
-  if "encoder/pooler" in found.parts:
+  if "encoder/pooler" in arch.parts:
     outputs["pooled"] = encoder.apply(
         variables, sequence, batch["cls_positions"], method="pool")[:, 0]
-  if "mlm" in found.parts:
-    outputs["mlm"] = MlmHead(found.model).apply(
+  if "mlm" in arch.parts:
+    outputs["mlm"] = MlmHead(arch.model).apply(
         {"params": params["mlm"]}, sequence, batch["masked_positions"],
         encoder.apply(variables, method="word_embeddings"))
-  if "nsp" in found.parts:
+  if "nsp" in arch.parts:
     outputs["nsp"] = jnp.einsum("BD,DC->BC", outputs["pooled"],
                                 params["nsp"]["kernel"]) + params["nsp"][
                                     "bias"][None]
@@ -102,7 +102,7 @@ def compare(path):
   from bert_jax.interop import hf_checkpoint, importer, parameter_map
   from bert_jax.training.param_paths import leaves
 
-  found, flat = importer.network(path)
+  arch, flat = importer.network(path)
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   arrays = np.load(path / "arrays.npz")
   batch = batch_of(arrays)
@@ -110,7 +110,7 @@ def compare(path):
              if n.startswith("weight/")}
 
   def loss(params):
-    outputs = outputs_of(found, params, batch)
+    outputs = outputs_of(arch, params, batch)
     total = sum((outputs[n] * w).sum() for n, w in weights.items())
     return total, {n: outputs[n] for n in weights}
 
@@ -119,8 +119,8 @@ def compare(path):
       n.removeprefix("grad/"): arrays[n] for n in arrays.files
       if n.startswith("grad/")}, str(path))
   positions = "embeddings.position_embeddings.weight"
-  theirs[positions] = theirs[positions][found.first_position:]
-  ours = parameter_map.to_theirs(jax.device_get(leaves(gradients)), found.model)
+  theirs[positions] = theirs[positions][arch.first_position:]
+  ours = parameter_map.to_theirs(jax.device_get(leaves(gradients)), arch.model)
   assert set(ours) == set(theirs), set(ours) ^ set(theirs)
   scale = lambda name: np.linalg.norm(
       theirs[name.replace("key.bias", "key.weight")])
@@ -133,18 +133,18 @@ def compare(path):
 
 
 def worst(triples):
-  found = [(np.asarray(a) - b, scale) for a, b, scale in triples]
-  return (max(float(np.abs(x).max()) for x, _ in found),
-          max(float(np.linalg.norm(x) / scale) for x, scale in found))
+  errors = [(np.asarray(a) - b, scale) for a, b, scale in triples]
+  return (max(float(np.abs(x).max()) for x, _ in errors),
+          max(float(np.linalg.norm(x) / scale) for x, scale in errors))
 
 
 def export(path):
   """Writes the network of a directory into `exported` there."""
   from bert_jax.interop import hf_checkpoint, importer
 
-  found, params = importer.network(path)
+  arch, params = importer.network(path)
   options, tensors = hf_checkpoint.written(
-      found.model, found.objective, params, found.first_position or None)
+      arch.model, arch.objective, params, arch.first_position or None)
   hf_checkpoint.write(path / "exported", options, tensors, {})
 
 
@@ -152,13 +152,13 @@ def same(path):
   """Whether what AutoModel saved again is what was imported first."""
   from bert_jax.interop import importer
 
-  told = json.loads((path / "told.json").read_text())
+  report = json.loads((path / "report.json").read_text())
   (first, before), (again, after) = (importer.network(p) for p in (
       path, path / "again"))
-  silent = not any(told["loading"].values())
+  silent = not any(report["loading"].values())
   equal = (first == again and set(before) == set(after)
            and all(np.array_equal(before[n], after[n]) for n in before))
-  return silent and equal, told["outputs"]
+  return silent and equal, report["outputs"]
 
 
 def train(folder, name):
@@ -183,13 +183,13 @@ def train(folder, name):
     def apply(self, batch, keys_B, vocabulary):
       return batch
 
-  found, params = importer.network(folder / name)
-  objective = found.objective
+  arch, params = importer.network(folder / name)
+  objective = arch.objective
   if name == "pretraining":
     objective = dataclasses.replace(objective, masking=Given())
   options = json.loads((folder / "recipe.json").read_text())
   made = recipe(Experiment(
-      data=TextData(length=LENGTH), model=found.model, objective=objective,
+      data=TextData(length=LENGTH), model=arch.model, objective=objective,
       optimizer=AdamW(weight_decay=options["decay"]),
       schedule=LinearSchedule(learning_rate=options["rate"],
                               warmup_fraction=options["warmup"] / STEPS),
@@ -215,14 +215,14 @@ def train(folder, name):
 def training_batch(batch):
   """A batch of PyTorch's names in ours."""
   rows, length = batch["input_ids"].shape
-  whole = batch_of({f"in/{n}": batch[n] for n in (
+  inputs = batch_of({f"in/{n}": batch[n] for n in (
       "input_ids", "attention_mask", "token_type_ids")})
-  whole["row"] = np.arange(rows, dtype=np.int32)
+  inputs["row"] = np.arange(rows, dtype=np.int32)
   if "next_sentence_label" not in batch:
-    return whole | {"labels": batch["labels"][:, None].astype(np.int32)}
+    return inputs | {"labels": batch["labels"][:, None].astype(np.int32)}
   labels = batch["labels"]
   masked = np.argsort(labels < 0, axis=1, kind="stable")[:, :MASKED]
-  return whole | {
+  return inputs | {
       "masked_positions": masked.astype(np.int32),
       "masked_labels": np.take_along_axis(labels, masked, 1).astype(np.int32),
       "masked_weights": np.ones(masked.shape, np.float32),
@@ -273,13 +273,13 @@ def freeze(folder, target):
         raise SystemExit(f"{path}: {name} is not that of the other heads.")
       arrays[key] = x
       arrays.setdefault(f"{family}/{head}/tensors", []).append(name)
-    found = np.load(path / "arrays.npz")
-    gradients = sorted(k for k in found.files if k.startswith("grad/"))
-    for key in set(found.files) - set(gradients):
-      arrays[f"{family}/{head}/{key}"] = found[key]
+    outputs = np.load(path / "arrays.npz")
+    gradients = sorted(k for k in outputs.files if k.startswith("grad/"))
+    for key in set(outputs.files) - set(gradients):
+      arrays[f"{family}/{head}/{key}"] = outputs[key]
     # End to end in the order of their names, as an array has its price.
     arrays[f"{family}/{head}/grad"] = np.concatenate(
-        [found[key].ravel() for key in gradients])
+        [outputs[key].ravel() for key in gradients])
     parameter_map = [key.removeprefix("grad/") for key in gradients]
     assert parameter_map == sorted(arrays[f"{family}/{head}/tensors"])
   np.savez_compressed(target / "parity.npz", configs=json.dumps(configs),
@@ -297,12 +297,12 @@ def freeze(folder, target):
 def call(python, worker, folder, *shapes):
   """Runs a worker of parity_theirs.py in another environment."""
   theirs = pathlib.Path(__file__).with_name("parity_theirs.py")
-  found = subprocess.run(
+  ended = subprocess.run(
       [python, theirs, worker, str(folder), *shapes], text=True,
       capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1",
                                 "TF_CPP_MIN_LOG_LEVEL": "3"})
-  if found.returncode:
-    sys.exit(f"{worker} failed:\n{found.stderr[-4000:]}")
+  if ended.returncode:
+    sys.exit(f"{worker} failed:\n{ended.stderr[-4000:]}")
 
 
 def check(args, folder):
@@ -313,22 +313,22 @@ def check(args, folder):
   rows = []
   for family, heads in FAMILIES.items():
     for head in heads:
-      found = np.array([compare(folder / shape / family / head)
+      errors = np.array([compare(folder / shape / family / head)
                         for shape in shapes]).max(0)
-      fine &= bool((found <= BOUND).all())
-      rows.append([family, head, *(f"{x:.1e}" for x in found.ravel())])
+      fine &= bool((errors <= BOUND).all())
+      rows.append([family, head, *(f"{x:.1e}" for x in errors.ravel())])
   print_table(["", "head", "outputs, absolute", "relative",
                "gradients, absolute", "relative"], rows)
 
   for case in cases(shapes):
     export(folder.joinpath(*case))
   call(torch, "reload", folder, *shapes)
-  found = [same(folder.joinpath(*case)) for case in cases(shapes)]
-  fine &= all(equal for equal, _ in found)
+  results = [same(folder.joinpath(*case)) for case in cases(shapes)]
+  fine &= all(equal for equal, _ in results)
   print(f"Exported, loaded by AutoModel, saved and imported again: "
-        f"{sum(equal for equal, _ in found)} of {len(found)} networks are the "
-        "same to the bit; their outputs in PyTorch differ by "
-        f"{max(x for _, x in found):.1e}.\n")
+        f"{sum(equal for equal, _ in results)} of {len(results)} networks are "
+        "the same to the bit; their outputs in PyTorch differ by "
+        f"{max(x for _, x in results):.1e}.\n")
 
   training = folder / "training"
   training.mkdir()
@@ -350,10 +350,10 @@ def check(args, folder):
   call(tensorflow, "google", folder, *shapes)
   rows = []
   for head in ("mlm + nsp", "class", "span"):
-    found = np.array([google(folder / shape / "bert" / head)
+    errors = np.array([google(folder / shape / "bert" / head)
                       for shape in shapes]).max(0)
-    fine &= bool((found <= BOUND).all())
-    rows.append([head, *(f"{x:.1e}" for x in found)])
+    fine &= bool((errors <= BOUND).all())
+    rows.append([head, *(f"{x:.1e}" for x in errors)])
   print_table(["written by TensorFlow", "outputs, absolute", "relative"], rows)
   return fine
 
@@ -362,9 +362,9 @@ def google(path):
   """The worst differences of the outputs of Google's copy of a network."""
   from bert_jax.interop import importer
 
-  (found, before), (again, after) = (importer.network(p) for p in (
+  (arch, before), (again, after) = (importer.network(p) for p in (
       path, path / "google"))
-  assert dataclasses.replace(again, objective=found.objective) == found, again
+  assert dataclasses.replace(again, objective=arch.objective) == arch, again
   assert all(np.array_equal(before[n], after[n]) for n in before)
   shutil.copy(path / "arrays.npz", path / "google" / "arrays.npz")
   return compare(path / "google")[0]

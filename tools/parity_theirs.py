@@ -134,16 +134,16 @@ def make_inputs(rng, family, head, vocabulary, length):
 def torch_outputs(model, inputs):
   import torch
 
-  found = model(**{n: torch.from_numpy(x) for n, x in inputs.items()})
+  outputs = model(**{n: torch.from_numpy(x) for n, x in inputs.items()})
   names = {"last_hidden_state": "sequence", "pooler_output": "pooled",
            "prediction_logits": "mlm", "seq_relationship_logits": "nsp"}
-  if "start_logits" in found:
+  if "start_logits" in outputs:
     return {"classifier": torch.stack(
-        [found.start_logits, found.end_logits], -1)}
+        [outputs.start_logits, outputs.end_logits], -1)}
   kind = type(model).__name__
   of_logits = ("mlm" if kind.endswith("ForMaskedLM") else
                "nsp" if kind.endswith("SentencePrediction") else "classifier")
-  return {names.get(n, of_logits): x for n, x in found.items()
+  return {names.get(n, of_logits): x for n, x in outputs.items()
           if x is not None}
 
 
@@ -159,7 +159,7 @@ def torch_reload(folder, shapes):
     auto = getattr(transformers, f"Auto{'Model' if ending == 'Model' else ''}"
                    f"{'' if ending == 'Model' else 'Model' + ending}")
     arguments = {"add_pooling_layer": False} if head == "encoder" else {}
-    model, told = auto.from_pretrained(
+    model, loading = auto.from_pretrained(
         path / "exported", output_loading_info=True, **arguments)
     arrays = np.load(path / "arrays.npz")
     with torch.no_grad():
@@ -167,8 +167,8 @@ def torch_reload(folder, shapes):
           n: arrays[f"in/{n}"].astype(np.int64) for n in (
               "input_ids", "attention_mask", "token_type_ids")})
     model.save_pretrained(path / "again")
-    (path / "told.json").write_text(json.dumps({
-        "loading": {k: sorted(map(str, v)) for k, v in told.items()},
+    (path / "report.json").write_text(json.dumps({
+        "loading": {k: sorted(map(str, v)) for k, v in loading.items()},
         "outputs": max(float(np.abs(
             (x.numpy() - arrays[f"out/{n}"])[arrays[f"weight/{n}"] != 0]).max())
                        for n, x in outputs.items())}))

@@ -31,7 +31,7 @@ it looks at a character (Google's does not), knows a final sigma, and has the
 Unicode tables of its Python, where the fast one has those of 2015 and takes
 U+2B820 to U+2B91F for letters. Such texts are counted by the reason. Google's
 own also splits words of 101 to 200 characters, which are [UNK] to the others.
---freeze writes tests/data/tokens.json anew, with a vocabulary of its own.
+--freeze rewrites tests/data/tokens.json, with a vocabulary of its own.
 """
 
 import argparse
@@ -120,7 +120,7 @@ class Other:
 def hard_strings():
   """Strings that tokenizers disagree on, if they disagree on any."""
   letter = unicodedata.lookup
-  found = [
+  texts = [
       "", " ", "  two  spaces ", "a\tb\nc\rd", "\ttabs\t\tonly\t",
       "line\r\nend",
       "a\x00b\x07c\x1bd\x7fe\x80f\x85g\x9fh", "\ufffd a\ufffdb", "\ufeffmark",
@@ -154,15 +154,15 @@ def hard_strings():
       "a" * 99, "a" * 100, "a" * 101, "x" * 200, "x" * 201, "é" * 100,
       "e\u0301" * 100, "中" * 120, "." * 150, "ab" * 100 + " short",
       "İ" * 100, "\u200b" * 120 + "z", "a\u0301" * 50 + "b" * 60]
-  found += [f"a{chr(mark)}b {chr(mark)} A{chr(mark)}"
+  texts += [f"a{chr(mark)}b {chr(mark)} A{chr(mark)}"
             for mark in [*range(0x300, 0x370, 3), 0x483, 0x591, 0x64b, 0x670,
                          0x93c, 0xe31, 0x20d0, 0x302a, 0x3099, 0xfe00, 0xfe20]]
-  found += [f"x{chr(space)}y {chr(space)}z{chr(space)}"
+  texts += [f"x{chr(space)}y {chr(space)}z{chr(space)}"
             for space in [*range(9, 14), *range(28, 33), 0x85, 0xa0, 0x1680,
                           0x180e, *range(0x2000, 0x2010),
                           *range(0x2028, 0x2030), 0x205f,
                           *range(0x2060, 0x2065), 0x3000, 0xfeff, 0xfff9]]
-  found += [f"l{chr(mark)}r {chr(mark)}{chr(mark)}" for mark in
+  texts += [f"l{chr(mark)}r {chr(mark)}{chr(mark)}" for mark in
             [*range(33, 48), *range(58, 65), *range(91, 97), *range(123, 127),
              *range(0xa1, 0xc0), 0x37e, 0x387, 0x55a, 0x5be, 0x5f3, 0x60c,
              0x61b, 0x66a, 0x6d4, 0x964, 0xe4f, 0x104a, 0x1360, 0x166d,
@@ -172,7 +172,7 @@ def hard_strings():
              *range(0x3001, 0x3004), 0x3008, 0x3030, 0x303d, 0x30a0, 0x30fb,
              0xa4fe, 0xa60d, 0xfe10, 0xfe30, 0xfe63, 0xff01, 0xff3f, 0xff5b,
              0x10100, 0x1039f, 0x10a50, 0x12470, 0x16a6e, 0x1bc9f, 0x1e95e]]
-  found += [f"{chr(c)}n{chr(c).lower()} un{chr(c)}" for c in
+  texts += [f"{chr(c)}n{chr(c).lower()} un{chr(c)}" for c in
             [*range(0xc0, 0x100, 2), *range(0x100, 0x180, 5),
              *range(0x1e00, 0x1f00, 17), *range(0x391, 0x3d0, 7),
              *range(0x410, 0x450, 7), *range(0x1f00, 0x2000, 23)]]
@@ -180,10 +180,10 @@ def hard_strings():
            0xf8ff, 0xf900, 0xfaff, 0xfb00, 0x1ffff, 0x20000, 0x2a6df, 0x2a6e0,
            0x2a700, 0x2b73f, 0x2b740, 0x2b81f, 0x2b820, 0x2ceaf, 0x2ceb0,
            0x2f7ff, 0x2f800, 0x2fa1f, 0x30000, 0x3041, 0x30a1, 0x3105, 0xac00]
-  found += [f"w{chr(c)}w{chr(c)}{chr(c)}" for c in edges]
-  found += [f"{letter('ZERO WIDTH JOINER').join(pair)} {pair}" for pair in (
+  texts += [f"w{chr(c)}w{chr(c)}{chr(c)}" for c in edges]
+  texts += [f"{letter('ZERO WIDTH JOINER').join(pair)} {pair}" for pair in (
       "ab", "क्ष"[:2], "👩🔬", "لا")]
-  return list(dict.fromkeys(found))
+  return list(dict.fromkeys(texts))
 
 
 def characters():
@@ -293,8 +293,8 @@ def contenders(folder, vocabulary, sample):
 
 def compare(args, other):
   """A table of texts, ids and differences; True if there are none."""
-  files = [pathlib.Path(found) for spec in args.text
-           for found in sorted(glob.glob(spec, recursive=True))]
+  files = [pathlib.Path(match) for spec in args.text
+           for match in sorted(glob.glob(spec, recursive=True))]
   files = [path for path in files if path.is_file() and path.suffix not in (
       ".npz", ".md") and path != args.vocabulary]
   if not files:
@@ -353,8 +353,8 @@ def freeze(other):
   from bert_jax.data.tokenizers.choices import WordPieceTokenizer
   from bert_jax.data.tokenizers.wordpiece import WordPiece
   texts = hard_strings()
-  found = zip(documents.read("embedded"), range(2000))
-  sample = [text for document, _ in found for text in document.sentences]
+  pairs = zip(documents.read("embedded"), range(2000))
+  sample = [text for document, _ in pairs for text in document.sentences]
   letters = sorted({c for text in texts[:75] for form in (
       text, unicodedata.normalize("NFD", text.lower())) for c in form
                     if c.isprintable() and not c.isspace()})

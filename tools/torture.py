@@ -4,10 +4,11 @@
 
 Runs `python -m bert_jax pretrain` as users do: once undisturbed, then with
 another work directory and cache and SIGKILL to its process group while it
-starts, builds the corpus, takes steps, saves or evaluates (told by what lies in
-the folders), and at last to its end; and again from the beginning, until there
-were so many kills. The parameters have to equal those of the undisturbed run
-bit for bit, its metrics too, and its folders may hold no file more or less.
+starts, builds the corpus, takes steps, saves or evaluates (judged by the files
+in the folders), and at last to its end; and again from the beginning, until the
+number of kills is reached. The parameters have to equal those of the
+undisturbed run bit for bit, its metrics too, and its folders may hold no file
+more or less.
 Exits with 1 where they do not.
 """
 
@@ -117,7 +118,7 @@ class Run:
     return jsonl.read_jsonl(path) if path.exists() else []
 
   def saved(self) -> int:
-    """The step that the next start goes on from."""
+    """The step that the next start resumes from."""
     return max((int(path.name) for path in
                 (self.workdir / "checkpoints").glob("*")
                 if path.name.isdecimal()), default=0)
@@ -203,24 +204,24 @@ def killed(run: Run, sign: str, spans: Mapping[str, float],
               run.saved())
 
 
-def differences(run: Run, whole: Run) -> list[str]:
+def differences(run: Run, reference: Run) -> list[str]:
   """What a run has otherwise than the undisturbed one."""
-  found = []
+  faults = []
   ours, theirs = (leaves(read_checkpoint(r.workdir).params)
-                  for r in (run, whole))
+                  for r in (run, reference))
   if ours.keys() != theirs.keys():
-    found.append("other parameters")
-  found += [f"other values in {path}" for path in sorted(ours)
+    faults.append("other parameters")
+  faults += [f"other values in {path}" for path in sorted(ours)
             if path in theirs and
             np.asarray(ours[path]).tobytes() != np.asarray(theirs[path]
                                                            ).tobytes()]
-  if _numbers(run) != _numbers(whole):
-    found.append("other metrics")
-  ours, theirs = _files(run), _files(whole)
-  found += [f"left behind: {name}" for name in (ours - theirs).elements()]
-  found += [f"missing: {name}" for name in (theirs - ours).elements()]
+  if _numbers(run) != _numbers(reference):
+    faults.append("other metrics")
+  ours, theirs = _files(run), _files(reference)
+  faults += [f"left behind: {name}" for name in (ours - theirs).elements()]
+  faults += [f"missing: {name}" for name in (theirs - ours).elements()]
   log = run.folder.with_suffix(".log").read_text()
-  return found + [line for line in log.splitlines()
+  return faults + [line for line in log.splitlines()
                   if "persistent compilation cache" in line]
 
 
@@ -252,8 +253,8 @@ def tortured(folder: pathlib.Path, kills: int, seed: int, steps: int = STEPS,
   """The kills of one run after another, and how it differs in the end."""
   draw = random.Random(seed)
   page = write_page(folder, steps, seed)
-  whole, run = Run(folder / "whole", page), Run(folder / "killed", page)
-  spans = undisturbed(whole)
+  reference, run = Run(folder / "whole", page), Run(folder / "killed", page)
+  spans = undisturbed(reference)
   while kills > 0:
     # What was compiled stays: it was there to be damaged.
     for folder in (run.workdir, run.folder / "cache" / "corpora"):
@@ -266,7 +267,7 @@ def tortured(folder: pathlib.Path, kills: int, seed: int, steps: int = STEPS,
       done.append(kill)
     kills -= len(done)
     _check_ended(*run.started())
-    yield done, differences(run, whole)
+    yield done, differences(run, reference)
 
 
 def _signs(count: int, draw: random.Random) -> list[str]:
@@ -302,11 +303,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
   folder = pathlib.Path(tempfile.mkdtemp(prefix="torture-"))
   table, wrong, start = [], [], time.monotonic()
   try:
-    for number, (kills, found) in enumerate(
+    for number, (kills, faults) in enumerate(
         tortured(folder, options.kills, options.seed), 1):
       table += [[str(number), *kill.cells()] for kill in kills]
-      wrong += [f"run {number}: {line}" for line in found]
-      print(f"run {number}: {len(kills)} kills, {len(found)} differences",
+      wrong += [f"run {number}: {line}" for line in faults]
+      print(f"run {number}: {len(kills)} kills, {len(faults)} differences",
             file=sys.stderr)
   finally:
     if options.keep:

@@ -48,16 +48,16 @@ def main():
   sys.path.insert(0, str(ROOT))
   python = args.python or environment(
       "trainer", ["torch", "transformers[torch]>=5"])
-  found = {path.parent.name: json.loads(path.read_text())
+  results = {path.parent.name: json.loads(path.read_text())
            for path in sorted(args.results.glob("*/result.json"))}
-  names = args.tasks.split(",") if args.tasks else list(found)
-  missing = [name for name in names if name not in found]
-  if missing or not found:
+  names = args.tasks.split(",") if args.tasks else list(results)
+  missing = [name for name in names if name not in results]
+  if missing or not results:
     parser.error(f"no {args.results}/{(missing or ['TASK'])[0]}/result.json: "
                  "`bert_jax glue` writes it")
   rows = []
   for name in names:
-    rows += compare(args, python, name, found[name])
+    rows += compare(args, python, name, results[name])
   print_table(["task", "metric", "bert_jax: median", "each seed",
                "Trainer: median", "each seed"], rows)
 
@@ -91,20 +91,20 @@ def compare(args, python, name, result):
     theirs.append(at[0])
     print(f"{name}, seed {key['seed']}: {at[0]['scores']}, "
           f"{at[0]['seconds']:.0f} s", file=sys.stderr)
-  told = lambda values: " ".join(f"{100 * value:.1f}" for value in values)
+  percents = lambda values: " ".join(f"{100 * value:.1f}" for value in values)
   lines = []
   for metric in result["metrics"]:
     a, b = ([o["scores"][metric] for o in side] for side in (ours, theirs))
-    lines.append([name, metric, told([statistics.median(a)]), told(a),
-                  told([statistics.median(b)]), told(b)])
+    lines.append([name, metric, percents([statistics.median(a)]), percents(a),
+                  percents([statistics.median(b)]), percents(b)])
   return lines
 
 
 def protocol_of(experiment, rate):
   """The arguments of transformers.TrainingArguments, and the length."""
   optimizer, schedule = experiment.optimizer, experiment.schedule
-  wanted = {"optimizer": "adamw", "schedule": "linear", "adapter": "none"}
-  for option, choice in wanted.items():
+  required = {"optimizer": "adamw", "schedule": "linear", "adapter": "none"}
+  for option, choice in required.items():
     given = getattr(experiment, option).choice_name
     if given != choice:
       sys.exit(f"{option}={given}: the Trainer is set up for {choice}.")
@@ -124,17 +124,17 @@ def train(args, python, sets, key):
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     number = not sets["train"].label_names
-    told = key | {"classes": 1 if number else len(sets["train"].label_names)}
+    task = key | {"classes": 1 if number else len(sets["train"].label_names)}
     for split, labeled in sets.items():
-      told[split] = [labeled.texts_a, labeled.texts_b,
+      task[split] = [labeled.texts_a, labeled.texts_b,
                      labeled.labels.tolist()]
-    (folder / "task.json").write_text(json.dumps(told))
+    (folder / "task.json").write_text(json.dumps(task))
     start = time.monotonic()
     subprocess.run([python, __file__, "--serve", args.model, folder],
                    check=True)
     seconds = time.monotonic() - start
-    found = np.load(folder / "found.npy")
-  scores = sets["dev"].scores(found[:, 0] if number else found)
+    predictions = np.load(folder / "predictions.npy")
+  scores = sets["dev"].scores(predictions[:, 0] if number else predictions)
   return {"scores": scores, "seconds": seconds}
 
 
@@ -164,7 +164,7 @@ def serve(model, folder):
           save_strategy="no", report_to=[], logging_steps=25,
           use_cpu=not torch.cuda.is_available(), **protocol))
   trainer.train()
-  np.save(folder / "found.npy", trainer.predict(sets["dev"]).predictions)
+  np.save(folder / "predictions.npy", trainer.predict(sets["dev"]).predictions)
 
 
 if __name__ == "__main__":
