@@ -252,5 +252,6 @@ def run_page(source: str, path: str) -> Page:
       raise
   module = sys.modules[name]
   if not hasattr(module, "experiment"):
-    raise UserError(f"{path} is not a config page: it binds no `experiment`.")
+    raise UserError(f"{path} is not a config page: it does not bind "
+                    "`experiment`.")
   return Page(module.experiment, source, module.__doc__ or "")
