@@ -56,13 +56,13 @@ def frozen():
 
 def tensors_of(case):
   """By name, as transformers saved them."""
-  family, found = case.split("/")[0], {}
+  family, tensors = case.split("/")[0], {}
   for name in frozen()[f"{case}/tensors"]:
     plain = name.removeprefix(f"{family}.")
     key = f"{family}/tensor/{plain}"
-    found[str(name)] = frozen()[
+    tensors[str(name)] = frozen()[
         key if key in frozen() else f"{case}/tensor/{plain}"]
-  return found
+  return tensors
 
 
 def config_of(case):
@@ -115,13 +115,13 @@ class Heads(nn.Module):
   def __call__(self, batch):
     encoder = Encoder(self.options, name="encoder")
     sequence = encoder(batch)
-    found = {"sequence": sequence,
+    outputs = {"sequence": sequence,
              "pooled": encoder.pool(sequence, batch["cls_positions"])[:, 0]}
     for name, objective in self.objectives:
       for part, x in Head(objective, name=name)(
           encoder, sequence, batch).items():
-        found[f"{name}/{part}"] = x
-    return found
+        outputs[f"{name}/{part}"] = x
+    return outputs
 
 
 @pytest.mark.parametrize("family, heads", [
@@ -129,15 +129,15 @@ class Heads(nn.Module):
     ("roberta", [h for h in HEADS[:-1] if "nsp" not in h])])
 def test_outputs_and_gradients_are_theirs(tmp_path, family, heads):
   cases = [f"{family}/{head}" for head in heads]
-  found = {case: importer.network(directory(tmp_path / case, case))
+  networks = {case: importer.network(directory(tmp_path / case, case))
            for case in cases}
   # NSP alone has no objective of its own.
   own = {case: case.split("/")[1] for case in cases
          if not case.endswith(("encoder", "pooler", "/nsp"))}
-  module = Heads(found[cases[0]][0].model, tuple(
-      (name, found[case][0].objective) for case, name in own.items()))
+  module = Heads(networks[cases[0]][0].model, tuple(
+      (name, networks[case][0].objective) for case, name in own.items()))
   params = {}
-  for case, (_, flat) in found.items():
+  for case, (_, flat) in networks.items():
     flat = {("" if path.startswith("encoder/") else f"{own[case]}/") + path: x
             for path, x in flat.items()
             if path.startswith("encoder/") or case in own}
@@ -154,19 +154,19 @@ def test_outputs_and_gradients_are_theirs(tmp_path, family, heads):
   nest = lambda flat: flax.traverse_util.unflatten_dict(flat, sep="/")
   shapes = jax.eval_shape(lambda p, b: module.apply({"params": p}, b),
                           nest(params), batch_of(cases[0]))
-  for case, (architecture, flat) in found.items():
+  for case, (architecture, flat) in networks.items():
     arrays, head = frozen(), own.get(case, "mlm + nsp")
     prefix = f"{case}/weight/"
-    wanted = {key.removeprefix(prefix): w for key, w in arrays.items()
+    their_weights = {key.removeprefix(prefix): w for key, w in arrays.items()
               if key.startswith(prefix)}
     place = lambda n: n if n in ("sequence", "pooled") else f"{head}/{n}"
     weights = {n: np.zeros(x.shape, np.float32) for n, x in shapes.items()}
     weights |= {place(n): w.reshape(weights[place(n)].shape)
-                for n, w in wanted.items()}
+                for n, w in their_weights.items()}
     changed = {k: v for k, v in flat.items() if not k.startswith("encoder/")}
     here = params | {f"{head}/{k}": v for k, v in changed.items()}
     gradients, outputs = differentiate(nest(here), batch_of(case), weights)
-    for name, weight in wanted.items():
+    for name, weight in their_weights.items():
       got = np.asarray(outputs[place(name)]).reshape(weight.shape)
       expected = arrays[f"{case}/out/{name}"]
       np.testing.assert_allclose(got[weight != 0], expected[weight != 0],
@@ -199,12 +199,13 @@ def compare_gradients(case, ours, first):
 
 @pytest.mark.parametrize("case", CASES)
 def test_export_is_the_way_back(tmp_path, case):
-  found, params = importer.network(directory(tmp_path / "a", case))
+  architecture, params = importer.network(directory(tmp_path / "a", case))
   options, tensors = hf_checkpoint.written(
-      found.model, found.objective, params, found.first_position or None)
+      architecture.model, architecture.objective, params,
+      architecture.first_position or None)
   expected = tensors_of(case)
   assert set(tensors) == set(expected)
-  first = found.first_position
+  first = architecture.first_position
   for name, x in tensors.items():
     skipped = first if "position_embeddings" in name else 0
     np.testing.assert_array_equal(x[skipped:], expected[name][skipped:])
@@ -216,7 +217,7 @@ def test_export_is_the_way_back(tmp_path, case):
       assert options[key] == theirs[key], key
   hf_checkpoint.write(tmp_path / "b", options, tensors, {})
   again, same = importer.network(tmp_path / "b")
-  assert again == found
+  assert again == architecture
   jax.tree.map(np.testing.assert_array_equal, params, same)
 
 
@@ -265,10 +266,11 @@ def compressed(index):
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "pytorch_1.5.bin"])
 def test_pickles_are_read_without_torch(file):
-  found, expected = torch_pickle.read(DATA / file), tensors_of("bert/mlm + nsp")
+  tensors = torch_pickle.read(DATA / file)
+  expected = tensors_of("bert/mlm + nsp")
   assert "torch" not in sys.modules
   for name, x in expected.items():
-    np.testing.assert_array_equal(found[name], x)
+    np.testing.assert_array_equal(tensors[name], x)
 
 
 @pytest.mark.parametrize("word, dtype", [
@@ -287,9 +289,9 @@ def test_other_types_of_pickled_numbers(tmp_path, word, dtype):
       elif "/data/" in name:
         data = np.frombuffer(data, np.float32).astype(dtype).tobytes()
       new.writestr(name, data)
-  found = torch_pickle.read(path)
-  assert all(x.dtype == dtype for x in found.values())
-  jax.tree.map(np.testing.assert_array_equal, expected, found)
+  tensors = torch_pickle.read(path)
+  assert all(x.dtype == dtype for x in tensors.values())
+  jax.tree.map(np.testing.assert_array_equal, expected, tensors)
 
 
 class Malice:
@@ -409,17 +411,17 @@ def test_weights_in_several_files(tmp_path):
   for part in set(index.values()):
     save_file({n: x for n, x in tensors.items() if index[n] == part},
               path / part)
-  told = path / "model.safetensors.index.json"
-  told.write_text(json.dumps({"weight_map": index}))
+  index_file = path / "model.safetensors.index.json"
+  index_file.write_text(json.dumps({"weight_map": index}))
   jax.tree.map(np.testing.assert_array_equal, expected,
                importer.network(path)[1])
   (path / "part-1.safetensors").unlink()
   with pytest.raises(UserError, match="part-1.safetensors is missing"):
     importer.network(path)
-  told.write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
+  index_file.write_text(json.dumps({"weight_map": {"a": "../x.safetensors"}}))
   with pytest.raises(UserError, match="outside of its directory"):
     importer.network(path)
-  told.write_text("{}")
+  index_file.write_text("{}")
   with pytest.raises(UserError, match="no weight_map"):
     importer.network(path)
   (path / "model.safetensors").write_text(
@@ -582,8 +584,8 @@ def test_networks_that_bert_cannot_express_are_not_exported(tmp_path):
 
 
 def parts(case, tmp_path):
-  found, params = importer.network(directory(tmp_path / case, case))
-  return found.model, found.objective, params
+  architecture, params = importer.network(directory(tmp_path / case, case))
+  return architecture.model, architecture.objective, params
 
 
 def test_tokenizer_with_more_pieces_than_the_network(tmp_path):

@@ -168,8 +168,8 @@ def dimensions(node: ast.AST) -> str | None:
   """The dimensions that a variable's or attribute's name ends in."""
   match node:
     case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
-      found = re.fullmatch(r"_?[a-z][a-z0-9_]*_([A-Z1]*[A-Z][A-Z1]*)", name)
-      return found and found[1]
+      match_ = re.fullmatch(r"_?[a-z][a-z0-9_]*_([A-Z1]*[A-Z][A-Z1]*)", name)
+      return match_ and match_[1]
   return None
 
 

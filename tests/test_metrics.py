@@ -21,9 +21,9 @@ def test_pairs_add_up_to_means_over_all():
       {"mlm_loss": (np.float32(6), 3), "nsp_loss": (1, 1), "empty": (0, 0)},
       {"mlm_loss": (np.float32(4), 1), "nsp_loss": (0, 1)}])
   assert merged["mlm_loss"] == (10, 4)
-  found = weighted.summarize(merged)
-  assert math.isnan(found.pop("empty"))
-  assert found == pytest.approx({
+  values = weighted.summarize(merged)
+  assert math.isnan(values.pop("empty"))
+  assert values == pytest.approx({
       "mlm_loss": 2.5, "nsp_loss": .5, "loss": 3, "perplexity": math.exp(2.5)})
 
 
@@ -34,21 +34,21 @@ def test_perplexity_overflows_to_infinity():
 
 def test_binary_scores_are_those_of_class_one():
   labels, predictions = [1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 1, 0, 0, 0, 0]
-  found = scores(CLASS, labels, predictions)
-  assert found == pytest.approx({
+  values = scores(CLASS, labels, predictions)
+  assert values == pytest.approx({
       "accuracy": 5 / 8, "precision": 1 / 2, "recall": 1 / 3, "f1": 2 / 5,
       "matthews": (1 * 4 - 1 * 2) / math.sqrt(2 * 3 * 5 * 6)})
 
 
 def test_scores_of_more_classes_are_means_over_them():
-  found = scores(["f1", "recall"], [0, 1, 2, 2], [0, 1, 1, 2])
-  assert found == pytest.approx({"f1": (1 + 2 / 3 + 2 / 3) / 3,
+  values = scores(["f1", "recall"], [0, 1, 2, 2], [0, 1, 1, 2])
+  assert values == pytest.approx({"f1": (1 + 2 / 3 + 2 / 3) / 3,
                                  "recall": (1 + 1 + 1 / 2) / 3})
 
 
 def test_correlations_match_hand_computed_values():
-  found = scores(REAL, [1.0, 2.0, 3.0], [0.5, 0.5, 8.0])
-  assert found == pytest.approx({"pearson": math.sqrt(3) / 2,
+  values = scores(REAL, [1.0, 2.0, 3.0], [0.5, 0.5, 8.0])
+  assert values == pytest.approx({"pearson": math.sqrt(3) / 2,
                                  "spearman": math.sqrt(3) / 2})
   far = score("spearman", [1, 2, 3, 4], [1, 2, 4, 100])
   assert far == pytest.approx(1)
@@ -58,14 +58,14 @@ def test_correlations_match_hand_computed_values():
 
 @pytest.mark.parametrize("labels", [[0, 1, 0], [1, 1, 1], [0]])
 def test_constant_predictions_have_defined_scores(labels):
-  found = scores(CLASS + REAL, labels, [0] * len(labels))
-  assert found["matthews"] == found["f1"] == found["precision"] == 0
-  assert math.isnan(found["pearson"]) and math.isnan(found["spearman"])
+  values = scores(CLASS + REAL, labels, [0] * len(labels))
+  assert values["matthews"] == values["f1"] == values["precision"] == 0
+  assert math.isnan(values["pearson"]) and math.isnan(values["spearman"])
 
 
 def test_no_examples_no_score():
-  found = scores(CLASS + REAL, [], [])
-  assert all(math.isnan(value) for value in found.values())
+  values = scores(CLASS + REAL, [], [])
+  assert all(math.isnan(value) for value in values.values())
 
 
 def test_unknown_metric_names_the_nearest():
@@ -109,7 +109,7 @@ def test_entity_scores_equal_those_of_conlleval():
   labels, predictions = (
       [[word[column] for word in sentence] for sentence in sentences]
       for column in (0, 1))
-  found = entities.entity_scores(labels, predictions)
-  assert {name: round(100 * value, 2) for name, value in found.items()} == {
+  values = entities.entity_scores(labels, predictions)
+  assert {name: round(100 * value, 2) for name, value in values.items()} == {
       "tag_accuracy": 84.08, "entity_precision": 68.83,
       "entity_recall": 80.83, "entity_f1": 74.35}

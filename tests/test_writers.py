@@ -118,9 +118,9 @@ def test_writers_write_everywhere(tmp_path):
   out.write(4, {"train/loss": 1.5, "train/tokens_per_second": 10.0})
   out.close()
   assert jsonl.read_jsonl(tmp_path / "metrics.jsonl")[0]["train/loss"] == 1.5
-  found = list(events(tmp_path / "tensorboard"))
+  written = list(events(tmp_path / "tensorboard"))
   assert {(event.step, value.tag, value.simple_value)
-          for event in found for value in event.summary.value} == {
+          for event in written for value in event.summary.value} == {
               (4, "train/loss", 1.5), (4, "train/tokens_per_second", 10.0)}
 
 
@@ -135,11 +135,11 @@ def test_run_has_one_event_file_with_all_that_holds(tmp_path):
     out.close()
   other.unlink()
   assert len(list((tmp_path / "tensorboard").iterdir())) == 1
-  first, restart, *found = events(tmp_path / "tensorboard")
+  first, restart, *written = events(tmp_path / "tensorboard")
   assert first.file_version == "brain.Event:2"
   assert restart.step == 0 and restart.session_log.status == 1  # START
   assert [(event.step, value.tag, round(value.simple_value, 4))
-          for event in found for value in event.summary.value] == [
+          for event in written for value in event.summary.value] == [
               (step, "train/loss", value)
               for step, value in ((1, 1), (2, 2), (3, 3.2), (4, 4.2))]
 
@@ -206,9 +206,9 @@ def test_full_disk_is_a_user_error(tmp_path):
   for name, file in (("lines", f"{disk}/metrics.jsonl"),
                      ("board", f"{disk}/board"),
                      ("both", f"{disk}/"), ("picture", f"{disk}/curves.png")):
-    told = [line for line in ended.stdout.splitlines()
-            if line.startswith(f"{name}: {file}")]
-    assert told and all(line.endswith(why) for line in told), ended.stdout
+    lines = [line for line in ended.stdout.splitlines()
+             if line.startswith(f"{name}: {file}")]
+    assert lines and all(line.endswith(why) for line in lines), ended.stdout
 
 
 def test_pictures_are_drawn(tmp_path):
