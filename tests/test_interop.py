@@ -116,7 +116,7 @@ class Heads(nn.Module):
     encoder = Encoder(self.options, name="encoder")
     sequence = encoder(batch)
     outputs = {"sequence": sequence,
-             "pooled": encoder.pool(sequence, batch["cls_positions"])[:, 0]}
+               "pooled": encoder.pool(sequence, batch["cls_positions"])[:, 0]}
     for name, objective in self.objectives:
       for part, x in Head(objective, name=name)(
           encoder, sequence, batch).items():
