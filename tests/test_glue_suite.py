@@ -12,7 +12,7 @@ from bert_jax.data.labeled.glue import NLI
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.interop import importer
 from bert_jax.objectives.mlm import Mlm
-from bert_jax.studies import glue_suite
+from bert_jax.studies import glue_table
 from tests import small_run, tiny
 
 
@@ -29,8 +29,8 @@ def result(rate_scores: dict[float, list[float | None]],
 def test_table_shows_the_rate_of_the_best_median():
   rates = result({1e-5: [0.99, 0.6, 0.6], 1e-4: [0.7, 0.8, 0.9],
                   1e-3: [0.95, None, None]})
-  assert glue_suite.chosen_rate(rates) == 1e-4
-  table = glue_suite.table({"MRPC": rates})
+  assert glue_table.chosen_rate(rates) == 1e-4
+  table = glue_table.table({"MRPC": rates})
   f1, accuracy, mean = (line.split("|")[1:-1]
                         for line in table.splitlines()[2:])
   assert [cell.strip() for cell in f1] == [
@@ -43,11 +43,11 @@ def test_diverged_rate_is_not_chosen():
   """Its constant prediction may score as well as that of others."""
   good, lost = result({1e-4: [0.6]}), result({1e-3: [0.6]}, loss=None)
   good["results"] = lost["results"] + good["results"]
-  assert glue_suite.chosen_rate(good) == 1e-4
+  assert glue_table.chosen_rate(good) == 1e-4
 
 
 def test_seed_without_a_score_shows_in_the_table():
-  table = glue_suite.table({"MRPC": result({1e-4: [0.7, 0.8, None]})})
+  table = glue_table.table({"MRPC": result({1e-4: [0.7, 0.8, None]})})
   cells = [cell.strip() for cell in table.splitlines()[2].split("|")[1:-1]]
   assert cells[3:5] == ["nan", "nan"] and cells[-1] == "1"
 

@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import math
 import pathlib
-import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,10 +19,8 @@ from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.regression import Regression
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import make_mesh, place, row_devices
-from bert_jax.reporting import markdown, plots
-from bert_jax.reporting.statistics import SeedStatistics
 from bert_jax.runs.evaluation import Evaluator
-from bert_jax.studies import member_results, sweep
+from bert_jax.studies import glue_table, member_results, sweep
 from bert_jax.studies.member_results import MemberResult
 from bert_jax.studies.sweep import Sweep
 
@@ -92,11 +88,11 @@ def run(suite: Suite) -> str:
                     "init_from=WORKDIR, of a run or of `bert-jax import`.")
   _check_protocol(suite.experiment)
   results = {name: _task(suite, name) for name in _names(suite)}
-  markdown_table = table(results)
+  markdown_table = glue_table.table(results)
   files.write_text(suite.workdir / "table.md", markdown_table + "\n")
   files.write_text(suite.workdir / "results.json",
                    member_results.to_json(results))
-  _draw(results, suite.workdir / "glue.png")
+  glue_table.draw(results, suite.workdir / "glue.png")
   return markdown_table
 
 
@@ -153,8 +149,8 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   task_sweep = Sweep(experiment, members, suite.at_once)
   _say(name, task_sweep)
   results = task_sweep.train(
-      folder, lambda scores: _value(scores, task.metrics[0]), suite.page,
-      _mismatched(suite, name, task_sweep.run))
+      folder, lambda scores: glue_table.value(scores, task.metrics[0]),
+      suite.page, _mismatched(suite, name, task_sweep.run))
   _submit(suite, name, task_sweep.run, read_checkpoint(folder / "best").params)
   labeled = task_sweep.run.prepared.evaluation_set
   result = provenance | {
@@ -225,66 +221,3 @@ def _predictor(run: Run,
   return lambda params: evaluator.predict(
       place(params, rules.shardings(params, mesh)), rows,
       labeled)
-
-
-def chosen_rate(result: Mapping[str, Any]) -> float:
-  """The rate of the best median of the metric that decides."""
-  decides = result["metrics"][0]
-  by_rate: dict[float, list[tuple[float, float]]] = {}
-  for member in result["results"]:
-    by_rate.setdefault(member["learning_rate"], []).append(
-        _value(member["scores"], decides))
-  return max(by_rate, key=lambda rate: tuple(
-      statistics.median(values) for values in zip(*by_rate[rate])))
-
-
-def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-  """In hundredths, as GLUE is reported; a line for every metric."""
-  lines = [line for name, result in results.items()
-           for line in _lines(name, result)]
-  medians = [SeedStatistics.of(_scores(result, result["metrics"][0])).median
-             for result in results.values()]
-  lines.append([f"mean of {len(medians)}", "", "",
-                f"{100 * statistics.fmean(medians):.1f}", *[""] * 5])
-  return markdown.table(["task", "metric", "rate", "median", "mean",
-                         "deviation", "95% interval of the mean", "seeds",
-                         "degenerate"],
-                        lines)
-
-
-def _lines(name: str, result: Mapping[str, Any]) -> list[list[str]]:
-  rate, hundredths = chosen_rate(result), lambda x: f"{100 * x:.1f}"
-  here = [r for r in result["results"] if r["learning_rate"] == rate]
-  extra = [m for m in here[0]["scores"] if m.startswith("mismatched_acc")]
-  spreads = {metric: SeedStatistics.of(_scores(result, metric))
-             for metric in [*result["metrics"], *extra]}
-  return [[name, metric.replace("_", " "), f"{rate:g}",
-           hundredths(s.median), hundredths(s.mean), hundredths(s.deviation),
-           f"{hundredths(s.low)} to {hundredths(s.high)}", str(s.count),
-           str(sum(r["degenerate"] for r in here))]
-          for metric, s in spreads.items()]
-
-
-def _scores(result: Mapping[str, Any], metric: str) -> list[float]:
-  """Of the seeds with the chosen rate."""
-  rate = chosen_rate(result)
-  scores = [r["scores"][metric] for r in result["results"]
-            if r["learning_rate"] == rate]
-  return [math.nan if score is None else score for score in scores]
-
-
-def _draw(results: Mapping[str, Mapping[str, Any]],
-          png: pathlib.Path) -> None:
-  plots.plot_table(
-    {name: _scores(result, result["metrics"][0])
-     for name, result in results.items()}, png,
-    "GLUE, held out: every seed, and their means", "the metric that decides")
-
-
-def _value(scores: Mapping[str, float | None],
-           decides: str) -> tuple[float, float]:
-  """What orders results: of equal scores the smaller loss is better, as a
-  network of nan, too, predicts a class."""
-  value = lambda x, sign: (-math.inf if x is None or math.isnan(x)
-                           else sign * x)
-  return value(scores[decides], 1), value(scores["loss"], -1)
