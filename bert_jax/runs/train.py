@@ -55,10 +55,12 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
   run, source = _compose(experiment, workdir)
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
     run = within_budget(run, workdir, clock)
-  manifest = Manifest.of_run(run, page)
+  runner = lay_out(run)
+  evaluator = Evaluator(runner.recipe, run.experiment.batch_size, runner.mesh)
   with CheckpointManager(workdir, experiment.keep_checkpoints,
                          experiment.best) as checkpoints:
-    attempt = _Attempt(workdir, run, manifest, source, checkpoints, clock)
+    attempt = _Attempt(workdir, run, Manifest.of_run(run, page), source,
+                       checkpoints, clock, runner, evaluator)
     result, notes = None, []
     while result is None:
       try:
@@ -123,22 +125,23 @@ class _Attempt:
   source: Checkpoint | None
   checkpoints: CheckpointManager
   clock: Clock
+  runner: Runner
+  evaluator: Evaluator
 
   def train(self, notes: Sequence[str], on_step: OnStep) -> Result:
     """Trains from the latest checkpoint, or else from the beginning."""
     experiment, notes = self.run.experiment, list(notes)
-    runner = lay_out(self.run)
     detector = AnomalyDetector(experiment.max_nonfinite_steps,
                                experiment.spike_deviations)
     stopping = EarlyStopping(experiment.best, experiment.patience)
     restored = self.checkpoints.restore(
-        self.run.shape(), runner.shardings, self.manifest, notes.append)
+        self.run.shape(), self.runner.shardings, self.manifest, notes.append)
     progress = restored.manifest.progress if restored else Progress()
     self.clock.load_state(progress.seconds)
     detector.load_state(progress.detector)
     stopping.load_state(progress.stopping)
     state = restored.state if restored else first_state(
-        self.run, runner.shardings, self.source, notes.append)
+        self.run, self.runner.shardings, self.source, notes.append)
     start = int(state.step)
     with StepLog(self.workdir, experiment.steps, experiment.log_every,
                  experiment.batch_size, detector, start,
@@ -155,7 +158,7 @@ class _Attempt:
                 stopping=stopping.state(), window=log.window()), again)
         self.clock.saved()
 
-      job = self._job(runner, stopping, save)
+      job = self._job(stopping, save)
       scores = []
       if not progress.evaluated and start % experiment.evaluate_every == 0:
         scores, better = evaluate_step(job, start, state, log)
@@ -165,13 +168,13 @@ class _Attempt:
     scores, = last_scores or scores or job.evaluate(state)
     return Result(scores, state.params, self.run)
 
-  def _job(self, runner: Runner, stopping: EarlyStopping, save: Any) -> Job:
-    run, experiment = self.run, self.run.experiment
-    evaluator = Evaluator(runner.recipe, experiment.batch_size, runner.mesh)
+  def _job(self, stopping: EarlyStopping, save: Any) -> Job:
+    run, runner, experiment = self.run, self.runner, self.run.experiment
     return Job(
         experiment, runner,
         batches=lambda start: batches(run, runner, start, experiment.steps),
-        evaluate=lambda state: [evaluator.evaluate_run(state.params, run)],
+        evaluate=lambda state: [
+            self.evaluator.evaluate_run(state.params, run)],
         save=save, stopping=[stopping], clock=self.clock,
         skipped_steps=frozenset(distributed.broadcast(
             sorted(anomalies.skipped_steps(self.workdir)))))
