@@ -33,11 +33,19 @@ os.environ.update(
     JAX_COMPILATION_CACHE_DIR=str(
         pathlib.Path(__file__).parents[1] / ".pytest_cache" / "compiled"),
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.2",
+    HYPOTHESIS_STORAGE_DIRECTORY=str(
+        pathlib.Path(__file__).parents[1] / ".pytest_cache" / "hypothesis"),
 )
 
+import hypothesis
 import pytest
 
 from tests import small_run
+
+# The same examples in every run, on a machine of any speed.
+hypothesis.settings.register_profile(
+    "suite", max_examples=60, deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 """Choices, overrides and changes: an experiment as it is written down."""
 
 import dataclasses
-import random
 from typing import Literal
 
 import pytest
+from hypothesis import given, strategies as st
 
 from bert_jax import config
 from bert_jax.config import Choice, UserError
@@ -78,24 +78,29 @@ def test_mistakes_are_explained(assignment, words):
   assert all(word in str(caught.value) for word in words)
 
 
-def test_changes_lead_from_base_to_run():
-  draw = random.Random(0)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+FRUITS = st.one_of(
+    st.builds(Apple, st.floats(allow_nan=False), st.lists(
+        TEXTS, max_size=3).map(tuple)),
+    st.builds(SourCherryFruit, st.integers(), st.booleans()),
+    st.builds(Plum, st.integers(), st.booleans(),
+              st.sampled_from(["small", "large"])))
+BASKETS = st.builds(Basket, FRUITS, FRUITS,
+                    st.none() | st.integers().filter(lambda n: n != 3), TEXTS)
 
-  def fruit() -> Fruit:
-    return draw.choice([
-        Apple(draw.random(), tuple(draw.sample(["a", "b,c", "", "[d]"], 2))),
-        SourCherryFruit(draw.randint(-3, 10**12), draw.random() < .5),
-        Plum(size=draw.choice(["small", "large"])), Apple(1e-30, ("x",))])
 
-  def basket() -> Basket:
-    return Basket(fruit(), fruit(), draw.choice([None, 0, 7]),
-                  draw.choice(["", "a=b", " none "]))
+@given(BASKETS, BASKETS)
+def test_changes_lead_from_base_to_run(base, run):
+  changes = config.changes(base, run)
+  assert config.override(base, changes) == run
+  assert bool(changes) == (base != run)
 
-  for _ in range(300):
-    base, run = basket(), basket()
-    changes = config.changes(base, run)
-    assert config.override(base, changes) == run
-    assert bool(changes) == (base != run)
+
+@given(BASKETS, BASKETS, BASKETS)
+def test_later_assignments_override_earlier_ones(base, run, other):
+  first, last = (config.changes(base, other), config.changes(base, run))
+  assert config.override(base, first + config.changes(other, run)) == run
+  assert config.override(config.override(base, last), last) == run
 
 
 def test_page_may_define_choices_and_is_read_once(tmp_path):

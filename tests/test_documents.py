@@ -8,6 +8,7 @@ import time
 
 from array_record.python import array_record_module
 import pytest
+from hypothesis import given, strategies as st
 
 from bert_jax.config import UserError
 from bert_jax.data.batches import splits
@@ -41,6 +42,13 @@ def _read(path, content, options=""):
     ("  ", []), ("...", ["..."])])
 def test_sentences_end_where_a_reader_ends_them(text, expected):
   assert sentences.split(text) == expected
+
+
+@given(st.text(st.sampled_from("aIQ1.!?…。！」”’( \n\t\"Mr")))
+def test_splitting_sentences_loses_nothing(text):
+  parts = sentences.split(text)
+  assert "".join("".join(parts).split()) == "".join(text.split())
+  assert all(part and part == part.strip() for part in parts)
 
 
 def test_splitting_megabytes_without_an_end_takes_linear_time():

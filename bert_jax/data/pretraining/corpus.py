@@ -12,8 +12,8 @@ of a mapped array costs nothing until it is touched. Which token begins a word
 is known from its id (`Vocabulary.word_start_V`).
 
 A directory is built under another name and renamed when it is complete, so an
-interrupted build never looks finished (`building`). Memory is bounded by a
-constant.
+interrupted build never looks finished (`build_directory`). Memory is bounded by
+a constant.
 """
 
 import dataclasses

@@ -18,7 +18,8 @@ import tqdm
 from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.batches.splits import held_out
-from bert_jax.data.pretraining import build_lock
+from bert_jax.data.pretraining.build_directory import (
+    build_directory, publish, remove_leftovers)
 from bert_jax.data.pretraining.corpus import (
     Splits, SPLITS, read_about, is_complete)
 from bert_jax.data.text import docstrings, documents
@@ -46,11 +47,11 @@ def prepare(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
   if isinstance(tokenizer, LoadedTokenizer):
     directory = _same(directory.parent, stem, key) or directory
   if not is_complete(directory):
-    with build_lock.building(directory) as folder:
+    with build_directory(directory) as folder:
       if not is_complete(directory):  # Nor while this one waited.
-        _write(spec, tokenizer, folder / "new", held_out_percent, key)
-        build_lock.place(folder / "new", directory)
-  build_lock.remove_rests(directory)
+        _write(spec, tokenizer, folder, held_out_percent, key)
+        publish(folder, directory)
+  remove_leftovers(directory)
   return Splits.open(directory)
 
 
@@ -58,7 +59,7 @@ def _same(root: pathlib.Path, stem: str,
           key: dict[str, Any]) -> pathlib.Path | None:
   """A corpus of the same text whose own tokenizer turned out to be this one."""
   for path in sorted(root.glob(f"{stem}-*/corpus.json")):
-    # One that is damaged is told of when it is its turn.
+    # A damaged one is reported when it is opened.
     with contextlib.suppress(UserError):
       about = read_about(path.parent)
       if (about["tokenizer"] == key["tokenizer"]["fingerprint"] and
@@ -78,11 +79,11 @@ def build(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
   directory = pathlib.Path(directory).absolute()
   key = _key(spec, tokenizer, held_out_percent)
   is_complete(directory)
-  with build_lock.building(directory) as folder:
+  with build_directory(directory) as folder:
     _write(spec, tokenizer, folder / "new", held_out_percent, key)
     if is_complete(directory):
       directory.rename(folder / "old")
-    build_lock.place(folder / "new", directory)
+    publish(folder / "new", directory)
   return Splits.open(directory)
 
 
