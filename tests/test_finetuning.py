@@ -1,4 +1,4 @@
-"""What stays, what learns slowly, what is drawn anew, and LoRA."""
+"""Frozen, slowly learning and newly initialized parameters, and LoRA."""
 
 import dataclasses
 import functools
@@ -75,11 +75,11 @@ class Square(Objective):
 
 def by_layer(tree):
   """Every layer of every parameter by its expanded path."""
-  found = {}
+  by_path = {}
   for path, leaf in leaves(tree).items():
     parts = expand(path, leaf)
-    found |= dict(zip(parts, leaf if len(parts) > 1 else [leaf]))
-  return found
+    by_path |= dict(zip(parts, leaf if len(parts) > 1 else [leaf]))
+  return by_path
 
 
 @pytest.mark.parametrize("table", [
@@ -94,7 +94,7 @@ def test_tables_match_every_parameter_once(table):
       assert len(matching) == 1, (part, matching)
 
 
-def test_layers_learn_slower_from_the_top_down():
+def test_layer_decay_slows_layers_from_the_top_down():
   """One power a layer, and no power lost between the heads and the top."""
   table = layer_rates({"encoder": 12}, 0.9)
   rate = functools.partial(look_up, table)
@@ -105,7 +105,7 @@ def test_layers_learn_slower_from_the_top_down():
   assert rate("encoder/embeddings/norm/scale") == 0.9**13
 
 
-def test_rates_are_those_of_hand_made_steps():
+def test_rates_equal_hand_made_steps():
   """Frozen bytes stay, the rest goes its rate's part of the way; the norm is
   that of what is trained."""
   one = dataclasses.replace(recipe(MIXED), network=Square.network,
@@ -132,17 +132,17 @@ def test_rates_are_those_of_hand_made_steps():
 @pytest.mark.parametrize("optimizer", [m() for m in
                                        Optimizer.members().values()],
                          ids=Optimizer.members())
-def test_what_is_frozen_has_no_moments(optimizer):
-  found = leaves(shape(recipe(MIXED, optimizer=optimizer)).opt_state)
-  whole = leaves(shape(recipe(optimizer=optimizer)).opt_state)
-  assert not [path for path in found if "word_embeddings" in path]
-  for path, leaf in found.items():
+def test_frozen_parameters_have_no_moments(optimizer):
+  moments = leaves(shape(recipe(MIXED, optimizer=optimizer)).opt_state)
+  unfrozen = leaves(shape(recipe(optimizer=optimizer)).opt_state)
+  assert not [path for path in moments if "word_embeddings" in path]
+  for path, leaf in moments.items():
     layers = 1 if "layers/attention/" in path else LAYERS
-    assert leaf.shape == ((layers, *whole[path].shape[1:])
-                          if "layers" in path else whole[path].shape)
+    assert leaf.shape == ((layers, *unfrozen[path].shape[1:])
+                          if "layers" in path else unfrozen[path].shape)
 
 
-def test_members_may_be_mapped():
+def test_step_can_be_mapped_over_members():
   """As many runs in one program are."""
   one = recipe(MIXED, LORA, AdamW())
   step = functools.partial(train_step, one)
@@ -154,30 +154,30 @@ def test_members_may_be_mapped():
       lambda x: x.shape, states)
 
 
-@pytest.mark.parametrize("transfer, told", [
+@pytest.mark.parametrize("finetuning, message", [
     (Finetuning(frozen="embedings"),
      "'embedings' .* no parameter.*layers/0..1/"),
     (Finetuning(lr_multipliers=("bias=2", "query/bias=1")),
      "'query/bias' .* no param"),
     (Finetuning(frozen="a|e|i|o"), "nothing is left to train")])
-def test_patterns_without_effect_are_refused(transfer, told):
-  with pytest.raises(UserError, match=re.compile(told, re.DOTALL)):
-    shape(recipe(transfer))
+def test_patterns_without_effect_are_refused(finetuning, message):
+  with pytest.raises(UserError, match=re.compile(message, re.DOTALL)):
+    shape(recipe(finetuning))
 
 
-@pytest.mark.parametrize("options, told", [
+@pytest.mark.parametrize("options, message", [
     ({"frozen": "layers/["}, "frozen: .* no regular expression"),
     ({"lr_multipliers": ("bias",)},
      "lr_multipliers=bias: expected a pattern and a multiplier"),
     ({"lr_multipliers": ("bias=fast",)}, "lr_multipliers=bias=fast"),
     ({"layer_decay": 1.1}, "layer_decay=1.1"),
     ({"reinitialize_layers": -1}, "at least 0")])
-def test_options_that_say_nothing_are_refused(options, told):
-  with pytest.raises(UserError, match=told):
+def test_bad_options_are_refused(options, message):
+  with pytest.raises(UserError, match=message):
     Finetuning(**options)
 
 
-def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
+def test_start_from_reinitializes_layers_and_keeps_heads_that_fit():
   fresh = drawn()
   other = jax.tree.map(lambda x: x + 1, fresh)
   other["classifier"] = {"kernel": np.zeros((16, 3)), "bias": np.zeros(3)}
@@ -197,7 +197,7 @@ def test_layers_are_drawn_anew_and_heads_taken_where_they_fit():
     Finetuning(reinitialize_layers=3).reinitialized(COUNTS)
 
 
-def test_heads_that_fit_are_taken():
+def test_start_from_keeps_every_head_that_fits():
   """From MNLI to a task with as many classes, or to one with another number."""
   saved = Checkpoint(jax.tree.map(lambda x: x + 1, drawn()), None, 7)
   params, new = initialize.start_from(saved, drawn())
@@ -243,9 +243,9 @@ def test_lora_starts_as_the_network_and_merges_to_one():
   np.testing.assert_array_equal(logits(adapted, before), base)
   merged = LORA.merge(after)
   assert jax.tree.structure(merged) == jax.tree.structure(drawn())
-  found = logits(adapted, after)
-  assert np.abs(found - base).max() > 1e-3
-  np.testing.assert_allclose(logits(plain, merged), found, atol=1e-6)
+  trained = logits(adapted, after)
+  assert np.abs(trained - base).max() > 1e-3
+  np.testing.assert_allclose(logits(plain, merged), trained, atol=1e-6)
   jax.tree.map(np.testing.assert_array_equal, LORA.merge(merged), merged)
   old, new, large = (tree["encoder"]["layers"]["attention"]["output"]
                      for tree in (before, after, merged))
@@ -259,9 +259,9 @@ def test_lora_is_the_same_on_a_mesh_and_with_pmap():
                run(PmapLayout())[1], on_a_mesh()[1])
 
 
-@pytest.mark.parametrize("options, told", [
+@pytest.mark.parametrize("options, message", [
     ({"rank": 0}, "adapter.rank=0"), ({"targets": "("}, "no regular express"),
     ({"targets": "qwery"}, "matches no kernel.*layers/attention/query/kernel")])
-def test_lora_that_adapts_nothing_is_refused(options, told):
-  with pytest.raises(UserError, match=re.compile(told, re.DOTALL)):
+def test_lora_that_adapts_nothing_is_refused(options, message):
+  with pytest.raises(UserError, match=re.compile(message, re.DOTALL)):
     shape(recipe(adapter=Lora(**options)))

@@ -44,9 +44,9 @@ def updates(rule, of=lambda tree: tree):
   return leaves(jax.device_get(update))
 
 
-def assert_close(found, expected, **tolerance):
+def assert_close(actual, expected, **tolerance):
   for path, update in expected.items():
-    np.testing.assert_allclose(found[path], update, err_msg=path, **tolerance)
+    np.testing.assert_allclose(actual[path], update, err_msg=path, **tolerance)
 
 
 def test_lion_is_that_of_optax():

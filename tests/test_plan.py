@@ -30,29 +30,29 @@ def work(optimizer: Optimizer = Sgd(), microbatches: int = 1,
                        batch, batch_size)
 
 
-def test_state_takes_the_bytes_that_were_told():
+def test_price_predicts_the_bytes_of_the_state():
   adam = work(BertAdam())
   mesh = make_mesh(2, 2, 2)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), adam.state)
   state = jax.device_put(zeros, rules.shardings(zeros, mesh))
   held = lambda tree: sum(x.addressable_shards[0].data.nbytes
                           for x in jax.tree.leaves(tree))
-  told = cost.price(adam, (2, 2, 2))
-  assert (told.parameters, told.optimizer) == (held(state.params),
+  plan = cost.price(adam, (2, 2, 2))
+  assert (plan.parameters, plan.optimizer) == (held(state.params),
                                                held(state.opt_state))
-  assert told.optimizer == 2 * told.parameters
+  assert plan.optimizer == 2 * plan.parameters
 
 
-def test_activations_are_those_of_the_rows_in_flight():
-  """Of whatever network; the tensor axis splits heads, not hidden states."""
-  whole = cost.price(work(), (8, 1, 1))
+def test_activations_count_the_rows_in_flight():
+  """For any network; the tensor axis splits heads, not hidden states."""
+  full = cost.price(work(), (8, 1, 1))
   half = cost.price(work(microbatches=2), (8, 1, 1))
-  assert whole.activations == 2 * half.activations
-  assert half.gradients == 2 * whole.gradients  # the sum and its next part
+  assert full.activations == 2 * half.activations
+  assert half.gradients == 2 * full.gradients  # the sum and its next part
   longer = cost.price(work(num_hidden_layers=4), (8, 1, 1))
-  assert 1.5 < longer.activations / whole.activations < 2
-  assert (whole.activations < cost.price(work(), (4, 1, 2)).activations
-          < 2 * whole.activations)
+  assert 1.5 < longer.activations / full.activations < 2
+  assert (full.activations < cost.price(work(), (4, 1, 2)).activations
+          < 2 * full.activations)
 
 
 @pytest.mark.parametrize("optimizer", [m() for m in
@@ -83,17 +83,17 @@ def test_least_traffic_of_what_fits_is_chosen():
       plans, key=lambda p: p.memory).shape
 
 
-@pytest.mark.parametrize("layout, told", [
+@pytest.mark.parametrize("layout, message", [
     (MeshLayout(data=3), "layout.data=3.* the 8 devices.* 8 x 1 x 1, 4 x 1"),
     (MeshLayout(tensor=4), "tensor=4 does not divide model.num_attention"),
     (MeshLayout(data=-1), "layout.data=-1"),
     (MeshLayout(4, 4, 1), "layout.fsdp=4")])
-def test_impossible_layouts_name_the_possible_ones(layout, told):
-  with pytest.raises(UserError, match=told):
+def test_impossible_layouts_name_the_possible_ones(layout, message):
+  with pytest.raises(UserError, match=message):
     layout.shapes(work(), 8)
 
 
-def test_what_is_not_given_is_chosen():
+def test_open_axes_are_chosen():
   free = lambda **given: MeshLayout(**given).shapes(work(), 8)
   assert free(fsdp=4) == [(2, 4, 1), (1, 4, 2)]
   assert free(data=4, tensor=2) == [(4, 1, 2)]
@@ -125,34 +125,34 @@ def sent(text: str) -> float:
 
 def group_size(rest: str) -> int:
   """How many devices share a collective, in the three spellings of XLA."""
-  if found := re.search(r"groups=\{\{([\d,]+)\}", rest):
-    return found[1].count(",") + 1
-  if found := re.search(r"groups=\[[\d,]*?(\d+)\]<=", rest):
-    return int(found[1])
-  if found := re.search(r"groups=mesh\[(.*?)\][^{]*\{(.*?)\}", rest):
-    sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+  if match := re.search(r"groups=\{\{([\d,]+)\}", rest):
+    return match[1].count(",") + 1
+  if match := re.search(r"groups=\[[\d,]*?(\d+)\]<=", rest):
+    return int(match[1])
+  if match := re.search(r"groups=mesh\[(.*?)\][^{]*\{(.*?)\}", rest):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
     return math.prod(int(part or sizes[axis]) for axis, part in
-                     re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found[2]))
+                     re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2]))
   return 8  # all
 
 
-def test_the_compiler_sends_what_was_told():
+def test_traffic_predicts_what_the_compiler_sends():
   """The order of the layouts, and all-reduces to a few percent. The CPU's
   compiler knows no reduce-scatter and sends up to twice as much over fsdp."""
   of = work(hidden_size=64, intermediate_size=256, num_attention_heads=4,
             num_hidden_layers=1)
-  measured, told = {}, {}
+  measured, predicted = {}, {}
   for shape in SHAPES:
     runner = MeshLayout(*shape).build(of.recipe, of.state, of.batch_size,
                                       of.row)
     text = runner.step.lower(of.state, of.row).compile().as_text()
     measured[shape] = sent(text)
-    told[shape] = cost.traffic(of, shape)
-  assert sorted(SHAPES, key=measured.get) == sorted(SHAPES, key=told.get)
+    predicted[shape] = cost.traffic(of, shape)
+  assert sorted(SHAPES, key=measured.get) == sorted(SHAPES, key=predicted.get)
   for shape in SHAPES:
     allowed = 1.1 if shape[1] == 1 else 1.6
-    assert 0.9 < measured[shape] / told[shape] < allowed, (shape, measured,
-                                                           told)
+    assert 0.9 < measured[shape] / predicted[shape] < allowed, (
+        shape, measured, predicted)
 
 
 @dataclasses.dataclass(frozen=True)

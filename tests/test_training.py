@@ -35,7 +35,7 @@ def test_tables_match_every_parameter_once(table, objective):
     assert len(matching) == 1, (path, matching)
 
 
-def test_a_parameter_without_a_rule_is_replicated_and_named():
+def test_parameter_without_a_rule_is_replicated_and_named():
   params = {"encoder": {"novel": {"weight": jnp.ones((8, 8))}},
             "classifier": {"kernel": jnp.ones((8, 8))}}
   specs = param_paths.leaves(jax.tree.map(
@@ -47,7 +47,7 @@ def test_a_parameter_without_a_rule_is_replicated_and_named():
 @pytest.mark.parametrize("optimizer", [m() for m in
                                        Optimizer.members().values()],
                          ids=Optimizer.members())
-def test_every_optimizer_goes_downhill(optimizer):
+def test_optimizers_go_downhill(optimizer):
   rule = optimizer.build()
   loss = lambda p: jnp.sum(jnp.square(p["a"]["kernel"] - 1.0))
   params = {"a": {"kernel": jnp.zeros(3)}}
@@ -62,7 +62,7 @@ def test_every_optimizer_goes_downhill(optimizer):
 @pytest.mark.parametrize("choice", [BertAdam(), AdamW()],
                          ids=lambda choice: choice.choice_name)
 def test_adam_is_as_published(choice):
-  """Against Google's optimization.py and torch's AdamW, told in float64."""
+  """Against Google's optimization.py and torch's AdamW, written in float64."""
   rng = np.random.default_rng(0)
   gradients = rng.normal(size=(4, 5)) * 0.01  # below the clipping norm
   kernel, bias = np.ones(5), np.ones(5)
@@ -107,14 +107,14 @@ def test_every_schedule_works_without_warmup():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
-def test_a_checksum_sees_every_change_wherever_the_array_lies(dtype):
+def test_checksum_sees_every_change_wherever_the_array_lies(dtype):
   array = jnp.arange(1, 97).reshape(8, 12).astype(dtype)
-  whole = checksums({"a": array})
+  expected = checksums({"a": array})
   for spec in (P("data"), P(None, "tensor"), P(("data", "fsdp"), "tensor")):
     placed = jax.device_put(array, jax.sharding.NamedSharding(
         mesh.make_mesh(2, 2, 2), spec))
-    assert checksums({"a": placed}) == whole
-  assert checksums({"a": np.asarray(array)}) == whole
+    assert checksums({"a": placed}) == expected
+  assert checksums({"a": np.asarray(array)}) == expected
   swapped = array.at[0].set(array[1]).at[1].set(array[0])
   changed = [array.at[3, 5].set(0), swapped, array.T.reshape(8, 12)]
-  assert whole["a"] not in [checksums({"a": x})["a"] for x in changed]
+  assert expected["a"] not in [checksums({"a": x})["a"] for x in changed]

@@ -62,7 +62,7 @@ class Workload:
   """What a step does, however it is laid out.
 
   Attributes:
-    state: shapes and types of the whole state.
+    state: shapes and types of the state.
     row: a batch of any number of rows, arrays or shapes.
     batch_size: rows of the global batch.
   """
