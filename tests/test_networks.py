@@ -11,7 +11,8 @@ import pytest
 
 from bert_jax import config
 from bert_jax.metrics import weighted
-from bert_jax.objectives.base import AUXILIARY
+from bert_jax.model.encoder import Encoder
+from bert_jax.objectives.base import AUXILIARY, with_order
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.training.adapters import Lora
@@ -139,3 +140,31 @@ def test_losses_of_blocks_are_named_parts_over_all_tokens():
   evaluated, _ = jax.jit(functools.partial(evaluation_step, recipe))(
       state.params, empty)
   assert evaluated["length_loss"] == (0.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Causal(Mlm):
+
+  def order(self, batch):
+    return batch["position_ids"]
+
+
+def test_an_objective_sets_who_sees_whom():
+  recipe, _ = shape(_Causal(), hidden_dropout_prob=0.0)
+  batch = tiny.batch()
+  params = jax.jit(recipe.init)(np.int32(0), batch).params
+  seen = lambda recipe, batch: jax.jit(
+      lambda params, batch: Encoder(recipe.model).apply(
+          {"params": params["encoder"]}, with_order(recipe.objective, batch)))(
+              params, batch)
+  position = 6
+  changed = dict(batch, input_ids=batch["input_ids"].copy())
+  changed["input_ids"][:, position] = 7
+  later_BL = ((batch["example_ids"] == batch["example_ids"][:, [position]])
+              & (batch["position_ids"] >= batch["position_ids"][:, [position]]))
+  moved_BL = np.abs(seen(recipe, changed) - seen(recipe, batch)).max(-1) > 0
+  real_BL = batch["example_ids"] > 0
+  assert not (moved_BL & real_BL & ~later_BL).any()
+  both_ways, _ = shape(Mlm(), hidden_dropout_prob=0.0)
+  moved_BL = np.abs(seen(both_ways, changed) - seen(both_ways, batch)).max(-1)
+  assert (moved_BL > 0)[real_BL & ~later_BL].any()

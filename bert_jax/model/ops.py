@@ -55,6 +55,16 @@ def look_up_few(table: jax.Array, ids: jax.Array) -> jax.Array:
   return vectors.reshape(*ids.shape, -1)
 
 
+def hits(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
+  """1.0 where no logit is larger than the label's.
+
+  Not by argmax, which XLA's CPU backend computes an element at a time: 3.0 ms
+  for 640 of 1,024 logits and 70 for 320 of 30,522, this .25 and 4.0.
+  """
+  picked = jnp.take_along_axis(logits_C, labels[..., None], axis=-1)[..., 0]
+  return (picked >= jnp.max(logits_C, axis=-1)).astype(jnp.float32)
+
+
 def gelu(x: jax.Array) -> jax.Array:
   """x Phi(x). `jax.nn.gelu(approximate=False)` goes through erfc, which takes
   twice as long."""

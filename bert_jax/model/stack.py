@@ -190,7 +190,8 @@ class _Repeated(nn.Module):
     apply = lambda layer, x_BLD, number: layer.keep(
         x_BLD, number, context, keys_B)
     return nn.scan(apply, variable_broadcast="params",
-                   variable_axes={AUXILIARY: 0}, split_rngs={"params": False})(
+                   variable_axes={AUXILIARY: 0}, split_rngs={"params": False},
+                   unroll=min(self.options.scan_unroll, len(layers)))(
                        self.layer, x_BLD, layers)
 
 

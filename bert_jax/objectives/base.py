@@ -153,13 +153,6 @@ def weighted_sum(values: jax.Array, weights: jax.Array) -> jax.Array:
   return jnp.sum(jnp.where(weights > 0, values, 0.0) * weights)
 
 
-def hits(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
-  """1.0 where no logit is larger than the label's."""
-  # Not by argmax, which XLA's CPU backend computes an element at a time.
-  picked = jnp.take_along_axis(logits_C, labels[..., None], axis=-1)[..., 0]
-  return (picked >= jnp.max(logits_C, axis=-1)).astype(jnp.float32)
-
-
 def pooled_logits(encoder: Encoder, sequence_output_BLD: jax.Array,
                   batch: Batch, keys_B: jax.Array | None,
                   outputs: int) -> jax.Array:

@@ -19,8 +19,9 @@ from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
+from bert_jax.model.ops import hits
 from bert_jax.objectives.base import (
-    Batch, Objective, hits, pooled_logits, weighted_sum)
+    Batch, Objective, pooled_logits, weighted_sum)
 
 
 class SoftmaxObjective:

@@ -14,8 +14,8 @@ from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import MlmHead
-from bert_jax.objectives.base import (
-    Batch, Objective, hits, weighted_sum)
+from bert_jax.model.ops import hits
+from bert_jax.objectives.base import Batch, Objective, weighted_sum
 from bert_jax.objectives.masking import Masking, TokenMasking
 
 

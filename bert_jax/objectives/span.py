@@ -13,7 +13,8 @@ from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead
-from bert_jax.objectives.base import Batch, Objective, hits, weighted_sum
+from bert_jax.model.ops import hits
+from bert_jax.objectives.base import Batch, Objective, weighted_sum
 
 _OUTSIDE = -1e30  # finite, so that an empty slot gives no nan
 
