@@ -45,6 +45,9 @@ IMPURE = {
     "pathlib", "random", "rich", "shutil", "socket", "subprocess", "sys",
     "tempfile", "threading", "time", "tqdm", "orbax", "tensorboardX"}
 IMPURE_CALLS = {"open", "print", "input"}
+# Logging levels, warnings and hooks belong to the program that imports us.
+OTHERS_SETTINGS = {"setLevel", "unraisablehook", "excepthook", "simplefilter",
+                   "filterwarnings"}
 WITHOUT_JAX = ("data", "metrics", "reporting", "files", "config")
 
 # Loader workers start without these. What imports jax itself may be used in
@@ -54,8 +57,9 @@ IMPORT_JAX = {"grain"}
 
 # Letters of dimensions: the network's (rows, tokens, attended tokens, width,
 # heads, head width, feed-forward width, vocabulary, predicted positions,
-# examples in a row, classes, layers, experts), the corpus's (tokens, words, sentences,
-# documents, examples and rows of an epoch), and 1: broadcasts, or one more.
+# examples in a row, classes, layers, experts), the corpus's (tokens, words,
+# sentences, documents, examples and rows of an epoch), and 1: broadcasts, or
+# one more.
 DIMENSIONS = set("BLMDHKFVPECNG" "TWSUXR" "1")
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
@@ -271,6 +275,43 @@ def test_importing_the_package_brings_no_jax():
   run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True,
                        capture_output=True)
   assert (run.stdout, run.stderr) == ("set()\n", "")
+
+
+def side_effects(source: str) -> list[str]:
+  """What a module changes for others when it is imported."""
+  at_import = AtImport().visit(ast.parse(source))
+  return [f"line {node.lineno}: {node.attr}" for node in ast.walk(at_import)
+          if isinstance(node, ast.Attribute) and node.attr in OTHERS_SETTINGS]
+
+
+def test_importing_changes_nothing_for_others():
+  faults = {str(path): side_effects(path.read_text()) for path in SOURCES}
+  assert not {path: lines for path, lines in faults.items() if lines}
+  assert len(side_effects("logging.getLogger('absl').setLevel(0)\n"
+                          "def quiet():\n  sys.unraisablehook = None\n"
+                          "sys.unraisablehook = print")) == 2
+
+
+def file_faults(source: str) -> list[str]:
+  """Files that are written or decompressed other than by files.py."""
+  tree = ast.parse(source)
+  faults = [f"imports {name}" for name in imports(tree)
+            if name in ("gzip", "lzma")]
+  for node in ast.walk(tree):
+    match node:
+      case ast.Call(func=ast.Attribute(
+          value=value, attr="write_text" | "write_bytes")) if (
+              ast.unparse(value) != "files"):
+        faults.append(f"line {node.lineno}: {ast.unparse(node.func)}")
+  return faults
+
+
+def test_files_has_the_one_writer_and_reader():
+  faults = {str(path): file_faults(path.read_text()) for path in SOURCES
+            if path != PACKAGE / "files.py"}
+  assert not {path: lines for path, lines in faults.items() if lines}
+  assert len(file_faults("import gzip\nfiles.write_text(path, '')\n"
+                         "path.write_text('')")) == 2
 
 
 def test_importing_data_brings_no_jax():
