@@ -109,7 +109,7 @@ def test_conll_columns(tmp_path):
       [["end"], ["O"]]]
   table = tables.read_conll(path, 0, None)
   assert table.columns == ("words",) and table.records[1] == [["in"]]
-  assert len(tables.read_conll(path, 0, 2).faults.found) == 2
+  assert len(tables.read_conll(path, 0, 2).faults.unusable) == 2
 
 
 def test_tfds_values_are_as_in_files(monkeypatch):

@@ -327,7 +327,7 @@ def test_errors_teach():
      RegressionSet, 1500)])
 def test_glue_as_it_ships(shared, name, columns, kind, count):
   labeled = kind.read(str(shared / "data" / "glue" / name), columns)
-  assert len(labeled) == count and not labeled.table.faults.found
+  assert len(labeled) == count and not labeled.table.faults.unusable
   assert len(labeled.label_names) == (2 if kind is ClassificationSet else 0)
 
 

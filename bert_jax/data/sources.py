@@ -125,7 +125,7 @@ class LabeledData(Data):
       network to start from is used.
     held_out_percent: examples that are kept for evaluation, by hash, where
       there is no set of their own for it.
-    shots: train on so many examples of each class (where they have none, in
+    shots: train on this many examples of each class (where they have none, in
       all); None: on all.
     shots_seed: which sample of `shots`.
     augmentation: how training texts are changed in every epoch.

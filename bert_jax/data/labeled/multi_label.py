@@ -31,7 +31,7 @@ class MultiLabelSet(TextSet):
   @classmethod
   def names_of(cls, labels: list[Any], columns: Columns,
                label_names: tuple[str, ...]) -> tuple[str, ...]:
-    found = label_names or fields.found_labels(itertools.chain.from_iterable(
+    found = label_names or fields.labels_in(itertools.chain.from_iterable(
         _several(value, columns.separator) for value in labels))
     if not found:
       raise UserError(f"The column {columns.label!r} has no label at all.")

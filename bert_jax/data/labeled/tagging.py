@@ -56,7 +56,7 @@ class TaggingSet(LabeledSet):
             label_names: tuple[str, ...]) -> "TaggingSet":
     wanted = {"words": ([columns.text], fields.words)}
     if columns.label:
-      label_names = label_names or fields.found_labels(
+      label_names = label_names or fields.labels_in(
           itertools.chain.from_iterable(
               tags for tags in table.column(columns.label)
               if isinstance(tags, list)))
@@ -131,7 +131,7 @@ def tagged(examples: Iterable[tuple[str, Sequence[str], Sequence[str] | None]],
   examples, labels = list(examples), None
   names, words, tags = ([e[i] for e in examples] for i in range(3))
   if tags and tags[0] is not None:
-    label_names = tuple(label_names) or fields.found_labels(
+    label_names = tuple(label_names) or fields.labels_in(
         itertools.chain.from_iterable(tags))
     numbers, labels = _tags(label_names), []
     for name, example_words, example_tags in examples:

@@ -50,7 +50,7 @@ class TextSet(LabeledSet):
   def names_of(cls, labels: list[Any], columns: Columns,
                label_names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of the labels, of those found if none are given."""
-    return label_names or fields.found_labels(labels)
+    return label_names or fields.labels_in(labels)
 
   @classmethod
   def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:

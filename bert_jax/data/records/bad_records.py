@@ -1,4 +1,4 @@
-"""Records that cannot be used: counted, and told with file and line."""
+"""Records that cannot be used: counted, and reported with file and line."""
 
 import collections
 import dataclasses
@@ -33,13 +33,13 @@ class Faults:
 
   source: str
   option: str = "data.columns.dirty"  # by which a user chooses
-  found: list[tuple[str, Fault]] = dataclasses.field(default_factory=list)
+  unusable: list[tuple[str, Fault]] = dataclasses.field(default_factory=list)
 
   def add(self, place: str, fault: Fault) -> None:
-    self.found.append((place, fault))
+    self.unusable.append((place, fault))
 
   def settle(self, records: int, bad_records: OnBadRecord) -> None:
-    """Tells of the faults, if there are any, and goes on or not.
+    """Reports the faults, if there are any, and stops where asked to.
 
     Args:
       records: how many there were with the bad ones.
@@ -47,15 +47,15 @@ class Faults:
     Raises:
       UserError: there are faults, and `dirty` is "error".
     """
-    if not self.found:
+    if not self.unusable:
       return
-    counts = collections.Counter(fault.what for _, fault in self.found)
+    counts = collections.Counter(fault.what for _, fault in self.unusable)
     lines = [f"  {place}: {fault.detail()}"
-             for place, fault in self.found[:_SHOWN]]
+             for place, fault in self.unusable[:_SHOWN]]
     message = "\n".join([
-        f"{self.source}: {len(self.found)} of {records} records cannot be used "
-        f"({', '.join(f'{n} {what}' for what, n in counts.items())}):",
-        *lines, *["  ..."] * (len(self.found) > _SHOWN)])
+        f"{self.source}: {len(self.unusable)} of {records} records cannot be "
+        f"used ({', '.join(f'{n} {what}' for what, n in counts.items())}):",
+        *lines, *["  ..."] * (len(self.unusable) > _SHOWN)])
     if bad_records == "error":
       raise UserError(f"{message}\nMend them, or leave them out by "
                       f"{self.option}=skip.")

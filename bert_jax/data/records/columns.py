@@ -1,4 +1,4 @@
-"""From the columns of a table to examples, dirty records told or left out."""
+"""From the columns of a table to examples, bad records reported or skipped."""
 
 import dataclasses
 import math
@@ -67,7 +67,7 @@ def clean(table: Table, bad_records: OnBadRecord, fields: Mapping[str, Field]
       kept.append(i)
     except Fault as fault:
       table.faults.add(table.place(i), fault)
-  table.faults.settle(len(kept) + len(table.faults.found), bad_records)
+  table.faults.settle(len(kept) + len(table.faults.unusable), bad_records)
   return table.subset(kept), {
       name: [value[f] for value in values] for f, name in enumerate(fields)}
 
@@ -98,13 +98,13 @@ def words(value: Any) -> list[str]:
 
 def number(value: Any) -> float:
   try:
-    found = float(value)
+    number = float(value)
   except (TypeError, ValueError):
-    found = math.nan
-  if not math.isfinite(found):
+    number = math.nan
+  if not math.isfinite(number):
     raise Fault("with a label that is no number",
                 lambda: f"the label {value!r} is no number")
-  return found
+  return number
 
 
 def one_of(names: Sequence[str]) -> Callable[[Any], int]:
@@ -126,11 +126,11 @@ def spelled(label: Any) -> str:
   return "" if label is None else str(label)
 
 
-def found_labels(labels: Iterable[Any]) -> tuple[str, ...]:
+def labels_in(labels: Iterable[Any]) -> tuple[str, ...]:
   """All labels but the empty one, by value if all are numbers, else by
   spelling."""
-  found = sorted(set(map(spelled, labels)) - {""})
+  names = sorted(set(map(spelled, labels)) - {""})
   try:
-    return tuple(sorted(found, key=float))
+    return tuple(sorted(names, key=float))
   except ValueError:
-    return tuple(found)
+    return tuple(names)

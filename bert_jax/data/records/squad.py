@@ -57,7 +57,7 @@ def read(spec: str, bad_records: OnBadRecord = "error",
 
   Args:
     dirty: whether dirty questions are an error or left out; either way they
-      are counted, and the first told with their places.
+      are counted, and the first reported with their places.
     labeled: whether answers are read; without them none can be wrong, and
       contexts may be empty.
 
@@ -65,7 +65,7 @@ def read(spec: str, bad_records: OnBadRecord = "error",
     UserError: dirty questions, another format, or nothing in it.
   """
   faults = Faults(spec, "data.dirty")
-  found, repaired, ids = [], 0, set()
+  questions, repaired, ids = [], 0, set()
   for place, record in _records(spec, faults):
     try:
       question, changed = _question(place, record, labeled)
@@ -76,15 +76,15 @@ def read(spec: str, bad_records: OnBadRecord = "error",
       continue
     ids.add(question.id)
     repaired += changed
-    found.append(question)
+    questions.append(question)
   if repaired:
     _LOG.warning("%s: %d of %d questions have answers that differ in white "
                  "space from the context; they are taken as they stand there.",
-                 spec, repaired, len(found))
-  faults.settle(len(found) + len(faults.found), bad_records)
-  if not found:
+                 spec, repaired, len(questions))
+  faults.settle(len(questions) + len(faults.unusable), bad_records)
+  if not questions:
     raise UserError(f"{spec}: there is no question in it.")
-  return found
+  return questions
 
 
 def _records(spec: str, faults: Faults
@@ -102,7 +102,7 @@ def _records(spec: str, faults: Faults
     yield from _articles(spec, files.read_text(spec))
   elif suffix in (".jsonl", ".ndjson"):
     table = tables.read_table(spec, header=True)
-    faults.found.extend(table.faults.found)
+    faults.unusable.extend(table.faults.unusable)
     for i, record in enumerate(table.records):
       yield table.place(i), dict(zip(table.columns, record))
   else:

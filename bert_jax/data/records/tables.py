@@ -95,7 +95,7 @@ def read_table(spec: str, header: bool) -> Table:
 
 def write_table(path: str, columns: Sequence[str],
                 records: Iterable[Sequence[Any]]) -> None:
-  """Writes a .tsv, .csv or .jsonl file, whole or not at all.
+  """Writes a .tsv, .csv or .jsonl file, atomically.
 
   Raises:
     UserError: another ending, a field that a TSV file cannot hold, or no room
@@ -200,7 +200,7 @@ def _json_table(source: str, text: str) -> Table:
       faults.add(f"{source}:{number}", _missing(columns, record))
     except Fault as fault:
       faults.add(f"{source}:{number}", fault)
-  if not (records or faults.found):
+  if not (records or faults.unusable):
     raise UserError(f"{source} is empty.")
   return Table(source, columns, records, lines, faults)
 
@@ -226,11 +226,11 @@ def _tfds_table(spec: str) -> Table:
   name, split = tfds_name(spec)
   if not split:
     raise UserError(f"{spec}: name the split too, as in tfds:glue/sst2:train.")
-  found = tfds_records(name, split)
-  features = found.dataset_info.features
+  source = tfds_records(name, split)
+  features = source.dataset_info.features
   columns = tuple(features)
   records = [[_plain(record[c], features[c]) for c in columns]
-             for record in found]
+             for record in source]
   return Table(spec, columns, records, list(range(len(records))),
                Faults(spec))
 
@@ -273,16 +273,16 @@ def read_conll(spec: str, word: int = 0, tag: int | None = -1) -> Table:
     if not sentence:
       begin = number
     fields = line.split("\t") if "\t" in line else line.split()
-    wanted = [word] if tag is None else [word, tag]
-    if max(wanted) >= len(fields) or len(fields) < len(wanted):
-      fault = fault or (f"{spec}:{number}", _short(len(fields), wanted))
+    needed = [word] if tag is None else [word, tag]
+    if max(needed) >= len(fields) or len(fields) < len(needed):
+      fault = fault or (f"{spec}:{number}", _short(len(fields), needed))
     elif marked := _marked(fields):
       fault = fault or (f"{spec}:{number}", marked)
-    sentence.append([fields[i] if i < len(fields) else "" for i in wanted])
+    sentence.append([fields[i] if i < len(fields) else "" for i in needed])
   return table
 
 
-def _short(columns: int, wanted: list[int]) -> Fault:
+def _short(columns: int, needed: list[int]) -> Fault:
   return Fault("without a tag", lambda: (
-      f"{columns} columns; the word is wanted in column {wanted[0]}, its tag "
-      f"in column {wanted[-1]}, counted from 0"))
+      f"{columns} columns; the word is expected in column {needed[0]}, its tag "
+      f"in column {needed[-1]}, counted from 0"))

@@ -56,13 +56,13 @@ _OPEN, _CLOSE = "\x02", "\x03"
 
 def versions() -> dict[str, str]:
   """What the text depends on."""
-  found = {"python": platform.python_version()}
+  versions_ = {"python": platform.python_version()}
   for distribution in sorted(PACKAGES.values()):
     try:
-      found[distribution] = importlib.metadata.version(distribution)
+      versions_[distribution] = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-      found[distribution] = "absent"
-  return found
+      versions_[distribution] = "absent"
+  return versions_
 
 
 def documents() -> Iterator[tuple[str, list[str]]]:
@@ -71,10 +71,10 @@ def documents() -> Iterator[tuple[str, list[str]]]:
   Examples, tables and rules are there as they stand, a line a sentence.
   """
   for name, paragraphs in _harvest():
-    found = [s for text, is_prose in paragraphs for s in (
+    kept = [s for text, is_prose in paragraphs for s in (
         sentences.split(_unmarked(text)) if is_prose else [_unmarked(text)])]
-    if found:
-      yield name, found
+    if kept:
+      yield name, kept
 
 
 def code_paragraphs() -> Iterator[tuple[str, list[str], list[str]]]:
@@ -82,7 +82,7 @@ def code_paragraphs() -> Iterator[tuple[str, list[str], list[str]]]:
 
   Words are what white space separates, so that joined by spaces they are the
   text of `documents`. A word with marked code in it (its punctuation included)
-  is `B-CODE` where a span begins and `I-CODE` where one goes on; others `O`.
+  is `B-CODE` where a span begins and `I-CODE` where it continues; others `O`.
   """
   for name, paragraphs in _harvest():
     for paragraph, is_prose in paragraphs:
@@ -99,14 +99,14 @@ def _harvest() -> tuple[tuple[str, tuple[tuple[str, bool], ...]], ...]:
 
   Prose is kept once, under the first name that has it.
   """
-  found: dict[str, list[str]] = {}
+  by_name: dict[str, list[str]] = {}
   with _no_garbage_collection():
     for name, docstring in _docstrings():
-      found.setdefault(name, []).append(docstring)
+      by_name.setdefault(name, []).append(docstring)
   seen, kept = set(), []
-  for name in sorted(found):
+  for name in sorted(by_name):
     paragraphs = []
-    for docstring in found[name]:
+    for docstring in by_name[name]:
       for text, is_prose in _paragraphs(docstring):
         plain = _unmarked(text)
         if not is_prose or plain not in seen:

@@ -41,7 +41,7 @@ from bert_jax.data.text import (
 
 FORMATS = ("auto", "sentences", "prose", "wrapped", "jsonl")
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-# Longer lines are cut here, longer documents go on as a document of their own:
+# Longer lines are cut here, and the rest of a longer document is another one:
 # what a file without line ends or blank lines costs in memory stays bounded.
 LINE_LIMIT = 1 << 20
 DOCUMENT_LIMIT = 1 << 20
@@ -73,12 +73,12 @@ def read(spec: str, *, warn: bool = True) -> Iterator[Document]:
   repairs: collections.Counter[str] = collections.Counter()
   for source, options in _sources(spec):
     if source == "embedded":
-      found = (Document(n, s) for n, s in docstrings.documents())
+      read_documents = (Document(n, s) for n, s in docstrings.documents())
     elif source.startswith("tfds:"):
-      found = _tfds_documents(source, options, repairs)
+      read_documents = _tfds_documents(source, options, repairs)
     else:
-      found = _file_documents(pathlib.Path(source), options, repairs)
-    for document in found:
+      read_documents = _file_documents(pathlib.Path(source), options, repairs)
+    for document in read_documents:
       documents += 1
       yield document
   if repairs and warn:
@@ -97,17 +97,17 @@ def files(spec: str) -> list[pathlib.Path]:
 def _sources(spec: str) -> list[tuple[str, dict[str, str]]]:
   """Files, `tfds:...` and `embedded` in a spec, each with its options."""
   parts = [spec] if os.path.exists(spec) else spec.split(",")
-  found = []
+  sources = []
   for part in filter(None, map(str.strip, parts)):
     source, options = _options(part)
     if source == "embedded" or source.startswith("tfds:"):
-      found.append((source, options))
+      sources.append((source, options))
     else:
-      found.extend((path, options) for path in _matches(source))
-  if not found:
+      sources.extend((path, options) for path in _matches(source))
+  if not sources:
     raise UserError("No text is named; give a file, a glob, tfds:NAME or "
                     "embedded.")
-  return found
+  return sources
 
 
 def _options(part: str) -> tuple[str, dict[str, str]]:
@@ -157,15 +157,15 @@ def _file_documents(
     return
   lines = itertools.chain(head, lines)
   if chosen == "jsonl":
-    found = _records(path, lines, options.get("field", "text"), repairs)
+    documents = _records(path, lines, options.get("field", "text"), repairs)
   else:
     if chosen == "auto":
       head = _head(lines)
       chosen = recognize(head)
       lines = itertools.chain(head, lines)
-    found = _LAYOUTS[chosen](lines)
-  found = _bounded(found, repairs)
-  for i, sentences in enumerate(s for s in found if s):
+    documents = _LAYOUTS[chosen](lines)
+  documents = _bounded(documents, repairs)
+  for i, sentences in enumerate(s for s in documents if s):
     yield Document(f"{path.name}:{i}", sentences)
 
 
@@ -272,10 +272,10 @@ def paragraphs(text: str) -> Iterator[list[str]]:
 
 
 def _bounded(
-    found: Iterable[list[str] | None],
+    documents: Iterable[list[str] | None],
     repairs: collections.Counter[str]) -> Iterator[list[str]]:
   document, size = [], 0
-  for part in found:
+  for part in documents:
     if part is None or size > DOCUMENT_LIMIT:
       if part is not None:
         repairs["overlong documents continued as another"] += 1

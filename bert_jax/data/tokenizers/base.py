@@ -66,7 +66,7 @@ class LoadedTokenizer(abc.ABC):
     """Files that `transformers.AutoTokenizer.from_pretrained` loads.
 
     It gives the same ids, but for special tokens in a text: there it takes
-    them for what they name, unless it is told `split_special_tokens=True`.
+    them for what they name, unless given `split_special_tokens=True`.
 
     Args:
       model_max_length: tokens that the network has positions for.
@@ -166,7 +166,7 @@ class LoadedTokenizer(abc.ABC):
           raise UserError(
               f"The text {word!r} holds half of a surrogate pair, which is no "
               "character and has no token. Files with `\\ud83d` and the like "
-              "were cut or joined by UTF-16 units; mend the file, or read it "
+              "were cut or joined by UTF-16 units; fix the file, or read it "
               "with text.encode('utf-8', 'replace').decode().") from None
       raise
 

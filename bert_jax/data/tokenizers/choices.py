@@ -23,7 +23,7 @@ __all__ = ["SPECIAL", "LoadedTokenizer", "SentencePieceTokenizer", "Tokenizer",
            "Vocabulary", "WordPieceTokenizer", "deserialize", "fingerprint",
            "from_directory"]
 
-# Training reads an even sample of at most so many characters: more text moves
+# Training reads an even sample of at most this many characters: more text moves
 # the most frequent pieces very little and costs time and memory.
 _SAMPLE_CHARACTERS = 1 << 24
 _LETTERS = 1000  # as many characters as the library itself takes

@@ -16,7 +16,7 @@ from bert_jax.data.tokenizers.sentencepiece import SentencePiece
 from bert_jax.data.tokenizers.vocabulary import SPECIAL
 from bert_jax.data.tokenizers.wordpiece import WordPiece, has_capitals
 
-_CONFIG, _WHOLE = "tokenizer_config.json", "tokenizer.json"
+_CONFIG, _FILE = "tokenizer_config.json", "tokenizer.json"
 # Whose vocab.txt holds pieces of words; others cut words by other programs.
 _WORDPIECE = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer",
               "PreTrainedTokenizer", "TokenizersBackend")
@@ -39,8 +39,8 @@ def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
     raise UserError(f"{folder} is no directory; give the one that holds "
                     "vocab.txt or tokenizer.json.")
   config = _json(folder / "special_tokens_map.json") | _json(folder / _CONFIG)
-  if (folder / _WHOLE).exists():
-    return _whole(folder, _json(folder / _WHOLE), config)
+  if (folder / _FILE).exists():
+    return _from_file(folder, _json(folder / _FILE), config)
   if (folder / "vocab.txt").exists():
     _check_class(folder, config)
     pieces = lines(_text(folder / "vocab.txt"))
@@ -58,10 +58,10 @@ def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
               if line and not line.startswith("#version")]
     return _byte_level(folder, pieces, merges, {}, config, _added(
         folder, pieces, _outside(folder, config)))
-  found = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
+  names = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
   raise UserError(f"{folder} holds no tokenizer: neither tokenizer.json, nor "
                   "vocab.txt, nor vocab.json with merges.txt. There is "
-                  f"{found}. (A SentencePiece .model alone: data.tokenizer="
+                  f"{names}. (A SentencePiece .model alone: data.tokenizer="
                   "sentencepiece data.tokenizer.path=FILE.)")
 
 
@@ -78,48 +78,49 @@ def lines(text: str) -> list[str]:
   return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
 
-def _whole(folder: pathlib.Path, whole: Mapping[str, Any],
-           config: Mapping[str, Any]) -> LoadedTokenizer:
+def _from_file(folder: pathlib.Path, content: Mapping[str, Any],
+               config: Mapping[str, Any]) -> LoadedTokenizer:
   """Of tokenizer.json."""
   missing = [key for key in ("model", "normalizer", "pre_tokenizer",
-                             "added_tokens") if key not in whole]
+                             "added_tokens") if key not in content]
   if missing:
-    raise UserError(f"{folder / _WHOLE} has no {', '.join(missing)}, and is "
+    raise UserError(f"{folder / _FILE} has no {', '.join(missing)}, and is "
                     "none that the tokenizers library wrote.")
-  model = whole["model"]
+  model = content["model"]
   kind = _type(model) or ("BPE" if "merges" in model else "WordPiece")
   if (folder / "spiece.model").exists():
     return _sentencepiece(folder, model)
   pieces = _numbered(folder, model["vocab"]) if kind in (
       "WordPiece", "BPE") else []
-  added = _added(folder, pieces, whole["added_tokens"])
-  steps = [_type(whole[step]) for step in ("normalizer", "pre_tokenizer")]
+  added = _added(folder, pieces, content["added_tokens"])
+  steps = [_type(content[step]) for step in ("normalizer", "pre_tokenizer")]
   if kind == "WordPiece" and steps[1] == "BertPreTokenizer" and (
       steps[0] in ("BertNormalizer", None)):
-    return _wordpiece(folder, pieces, whole, config, added)
+    return _wordpiece(folder, pieces, content, config, added)
   if kind == "BPE" and steps == [None, "ByteLevel"]:
     merges = [merge if isinstance(merge, str) else " ".join(merge)
               for merge in model["merges"]]
-    return _byte_level(folder, pieces, merges, whole, config, added)
+    return _byte_level(folder, pieces, merges, content, config, added)
   raise UserError(
-      f"{folder / _WHOLE}: a {kind} model with normalizer {steps[0]} and "
+      f"{folder / _FILE}: a {kind} model with normalizer {steps[0]} and "
       f"pre-tokenizer {steps[1]} is not supported; there are WordPiece with "
       "BertNormalizer and BertPreTokenizer, and BPE with ByteLevel alone.")
 
 
 def _wordpiece(folder: pathlib.Path, pieces: Sequence[str],
-               whole: Mapping[str, Any], config: Mapping[str, Any],
+               content: Mapping[str, Any], config: Mapping[str, Any],
                added: Sequence[Mapping[str, Any]]) -> WordPiece:
   text = {"lowercase": True, "strip_accents": None,
           "handle_chinese_chars": True, "clean_text": True}
   options = {"max_input_chars_per_word": 100, "continuing_subword_prefix": "##"}
-  if whole:
+  if content:
     off = dict(lowercase=False, strip_accents=False,
                handle_chinese_chars=False, clean_text=False)
-    text |= {k: v for k, v in (whole["normalizer"] or off).items() if k in text}
-    options |= whole["model"]
+    normalizer = content["normalizer"] or off
+    text |= {k: v for k, v in normalizer.items() if k in text}
+    options |= content["model"]
   if options["continuing_subword_prefix"] != "##":
-    raise UserError(f"{folder / _WHOLE}: continuing_subword_prefix="
+    raise UserError(f"{folder / _FILE}: continuing_subword_prefix="
                     f"{options['continuing_subword_prefix']!r}; only '##' is "
                     "supported.")
   for name, theirs in (("lowercase", "do_lower_case"),
@@ -132,19 +133,19 @@ def _wordpiece(folder: pathlib.Path, pieces: Sequence[str],
 
 
 def _byte_level(folder: pathlib.Path, pieces: Sequence[str],
-                merges: Sequence[str], whole: Mapping[str, Any],
+                merges: Sequence[str], content: Mapping[str, Any],
                 config: Mapping[str, Any],
                 added: Sequence[Mapping[str, Any]]) -> ByteLevel:
   prefix_space = False
-  if whole:
-    odd = {key: value for key, value in whole["model"].items()
+  if content:
+    odd = {key: value for key, value in content["model"].items()
            if value and key not in ("type", "vocab", "merges", "unk_token")}
-    if not whole["pre_tokenizer"].get("use_regex", True):
+    if not content["pre_tokenizer"].get("use_regex", True):
       odd["use_regex"] = False
     if odd:
-      raise UserError(f"{folder / _WHOLE}: {odd} of byte-level BPE is not "
+      raise UserError(f"{folder / _FILE}: {odd} of byte-level BPE is not "
                       "supported.")
-    prefix_space = whole["pre_tokenizer"]["add_prefix_space"]
+    prefix_space = content["pre_tokenizer"]["add_prefix_space"]
   if "add_prefix_space" in config:
     prefix_space = config["add_prefix_space"]
   return ByteLevel(pieces, merges, prefix_space,

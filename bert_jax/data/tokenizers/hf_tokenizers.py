@@ -83,18 +83,18 @@ def files(tokenizer: Any, options: Mapping[str, Any], special: Sequence[str],
 
   Args:
     options: for tokenizer_config.json, by which `transformers` makes some
-      tokenizers anew.
+      tokenizers again.
     special: names of [PAD] [UNK] [CLS] [SEP] [MASK].
   """
-  whole = json.loads(tokenizer.to_str())
+  description = json.loads(tokenizer.to_str())
   config = dict(options) | {
       f"{role}_token": name for role, name in zip(ROLES, special)} | {
           "added_tokens_decoder": {
               token["id"]: {flag: token[flag] for flag in ("content", *FLAGS)}
-              for token in whole["added_tokens"]}}
+              for token in description["added_tokens"]}}
   if model_max_length:
     config["model_max_length"] = model_max_length
-  return {"tokenizer.json": json_bytes(whole),
+  return {"tokenizer.json": json_bytes(description),
           "tokenizer_config.json": json_bytes(config)}
 
 

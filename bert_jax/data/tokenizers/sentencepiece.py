@@ -95,9 +95,9 @@ class SentencePiece(LoadedTokenizer):
           "white space kept or treated as a suffix); others read its .model, "
           "which `tokenizer train` writes.")
     make = _bpe if trained.model_type == trained.BPE else _unigram
-    found = tokenizers.Tokenizer(make(proto, trained.byte_fallback))
+    built = tokenizers.Tokenizer(make(proto, trained.byte_fallback))
     parts, decoders = tokenizers.normalizers, tokenizers.decoders
-    found.normalizer = parts.Sequence([
+    built.normalizer = parts.Sequence([
         # Of a capital with an accent of its own the table, as the library
         # reads it, would take the capital only.
         *([parts.Lowercase()] if text.name.endswith("_cf") else []),
@@ -105,13 +105,13 @@ class SentencePiece(LoadedTokenizer):
           if text.precompiled_charsmap else []),
         parts.Replace(tokenizers.Regex("^ +| +$"), ""),
         parts.Replace(tokenizers.Regex(" {2,}"), " ")])
-    found.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    found.decoder = decoders.Sequence([
+    built.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    built.decoder = decoders.Sequence([
         decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
         decoders.Strip(" ", 1, 0)])
-    found.post_processor = around(self.vocabulary, SPECIAL)
-    found.add_special_tokens(list(SPECIAL))
-    return found
+    built.post_processor = around(self.vocabulary, SPECIAL)
+    built.add_special_tokens(list(SPECIAL))
+    return built
 
   def serialize(self) -> dict[str, Any]:
     return {"kind": "sentencepiece", "model": self._model}

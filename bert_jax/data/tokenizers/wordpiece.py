@@ -41,13 +41,14 @@ class WordPiece(LibraryTokenizer):
     return "".join(f"{piece}\n" for piece in self._vocabulary).encode()
 
   def directory(self, model_max_length: int | None = None) -> dict[str, bytes]:
-    # BertTokenizer makes itself anew of these options, which are not all there
+    # BertTokenizer rebuilds itself from these options, which are not all there
     # are; the other class takes tokenizer.json as it is.
-    whole = self._text["clean_text"] and self._longest_word == _LONGEST_WORD
+    reproducible = (self._text["clean_text"]
+                    and self._longest_word == _LONGEST_WORD)
     return {"vocab.txt": self.file()} | files(
         self._tokenizer, {
             "tokenizer_class":
-                "BertTokenizer" if whole else "PreTrainedTokenizerFast",
+                "BertTokenizer" if reproducible else "PreTrainedTokenizerFast",
             "model_input_names": [
                 "input_ids", "token_type_ids", "attention_mask"],
             "do_lower_case": self._text["lowercase"],
