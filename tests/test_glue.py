@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError, override
-from bert_jax.data.labeled import glue
+from bert_jax.data.labeled import glue, record_files
 from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.records import tables
 from bert_jax.data.records.bad_records import Faults
@@ -83,7 +83,7 @@ def test_files_are_read_as_they_ship(tmp_path, file):
 def test_submissions_are_spelled_as_the_server_wants(tmp_path, name, found,
                                                      lines):
   file, columns, records = glue.submission(name, np.array(found))
-  tables.write_table(str(tmp_path / file), columns, records)
+  record_files.write_table(str(tmp_path / file), columns, records)
   assert (tmp_path / file).read_text().splitlines() == [
       "index\tprediction", *lines]
 
@@ -104,7 +104,7 @@ def test_tfds_has_the_same_labels_in_its_own_spelling(monkeypatch):
                  [["B", 0, "neutral", "A"], ["D", 1, "entailment", "C"],
                   ["F", 2, "contradiction", "E"]], [0, 1, 2], Faults(spec))
 
-  monkeypatch.setattr(tables, "_tfds_table", tfds_table)
+  monkeypatch.setattr(tables, "tfds_table", tfds_table)
   found = glue.read(glue.TFDS, "MNLI-mm", "dev")
   assert asked == ["tfds:glue/mnli:validation_mismatched"]
   assert found.texts_a == ["A", "C", "E"] and found.texts_b == ["B", "D", "F"]

@@ -30,7 +30,7 @@ ROOMS = ("__init__", "__main__", "cli", "studies", "analysis", "runs",
 
 # The map stays small: rooms, floors (the longest chain of imports) and arrows
 # (pairs of rooms with an import between them).
-MOST_ROOMS, MOST_FLOORS, MOST_ARROWS, MEDIAN_LINES = 26, 13, 120, 130
+MOST_ROOMS, MOST_FLOORS, MOST_ARROWS, MEDIAN_LINES = 26, 12, 120, 130
 # Files over 300 lines, each with its reason.
 LONG = {
     "data/text/documents.py": "layouts of text files",

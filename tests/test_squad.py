@@ -13,6 +13,7 @@ from bert_jax.cli.main import main
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled import base as sets, windows
+from bert_jax.data.labeled.record_files import read_questions
 from bert_jax.data.labeled.spans import Answer, Found, SpanSet, best_spans
 from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.records import squad
@@ -83,7 +84,7 @@ def test_files_are_read(tmp_path):
           {"text": "a", "answer_start": 77}])])],
                          "Blue": [("it is  blue", [ask("3", ("is blue", 3)),
                                                     ask("4", ("is", 2))])]})
-  one, two, three, four = squad.read(path)
+  one, two, three, four = read_questions(path)
   assert (one.id, one.article, one.text) == ("1", "Red", "what 1?")
   assert one.answers == ("red", "red fox") and (one.start, one.end) == (2, 5)
   assert two.answers == () and two.context == "a red fox ran"
@@ -99,7 +100,7 @@ def test_flat_records_are_read_too(tmp_path, monkeypatch):
   none = record | dict(id="2", answers=dict(text=[], answer_start=[]))
   (tmp_path / "a.jsonl").write_text(f"{json.dumps(record)}\n"
                                     f"{json.dumps(none)}\n")
-  from_lines = squad.read(str(tmp_path / "a.jsonl"))
+  from_lines = read_questions(str(tmp_path / "a.jsonl"))
   coded = lambda record: {
       key: value.encode() if isinstance(value, str) else dict(
           text=[t.encode() for t in value["text"]],
@@ -108,7 +109,7 @@ def test_flat_records_are_read_too(tmp_path, monkeypatch):
   asked = []
   monkeypatch.setattr(squad, "tfds_records", lambda *name: asked.append(
       name) or [coded(record), coded(none)])
-  from_tfds = squad.read("tfds:squad/v2.0:validation")
+  from_tfds = read_questions("tfds:squad/v2.0:validation")
   assert asked == [("squad/v2.0", "validation")]
   for found in from_lines, from_tfds:
     assert [q.answers for q in found] == [("red",), ()]
@@ -118,10 +119,10 @@ def test_flat_records_are_read_too(tmp_path, monkeypatch):
 def test_ids_may_be_numbers(tmp_path):
   question = ask("x", ("red", 2)) | {"id": 7}
   path = file(tmp_path, {"Red": [("a red fox", [question])]})
-  assert [q.id for q in squad.read(path)] == ["7"]
+  assert [q.id for q in read_questions(path)] == ["7"]
 
 
-def test_dirty_questions_are_told_or_left_out(tmp_path, caplog):
+def test_bad_questions_are_reported_or_skipped(tmp_path, caplog):
   context = "a red fox ran"
   path = file(tmp_path, {"Red": [(context, [
       ask("good", ("red", 2)), ask("off", ("red", 3)), ask("case", ("Red", 2)),
@@ -130,16 +131,16 @@ def test_dirty_questions_are_told_or_left_out(tmp_path, caplog):
       {"id": "bare", "question": "q?"}, ask("", ("red", 2)),
       ask("spaces", (" ", 1))]), (" ", [ask("empty", ("red", 2))])]})
   with pytest.raises(UserError) as error:
-    squad.read(path)
+    read_questions(path)
   for words in (
       "10 of 11 records", "4 answer elsewhere", "1 repeated id",
       f"{path}: article 1 'Red', paragraph 1, question off: the answer 'red' "
-      "is not at 3, where 'ed ' is; it is at 2", "data.dirty=skip"):
+      "is not at 3, where 'ed ' is; it is at 2", "data.bad_records=skip"):
     assert words in str(error.value)
-  assert [q.id for q in squad.read(path, "skip")] == ["good"]
-  assert "They are left out" in caplog.text
+  assert [q.id for q in read_questions(path, "skip")] == ["good"]
+  assert "They are skipped" in caplog.text
   # Without labels, answers are not looked at.
-  unlabeled = squad.read(path, "skip", labeled=False)
+  unlabeled = read_questions(path, "skip", labeled=False)
   assert [q.id for q in unlabeled] == [
       "good", "off", "case", "none", "both", "far", "bare", "spaces", "empty"]
   assert not any(q.answers for q in unlabeled)
@@ -153,7 +154,7 @@ def test_dirty_questions_are_told_or_left_out(tmp_path, caplog):
 def test_other_files_are_told(tmp_path, name, text, words):
   (tmp_path / name).write_text(text)
   with pytest.raises(UserError, match=words):
-    squad.read(str(tmp_path / name))
+    read_questions(str(tmp_path / name))
 
 
 def test_splits_go_by_article():
@@ -348,7 +349,7 @@ def test_errors_teach():
 
 
 def test_xquad_as_it_ships(shared):
-  questions = squad.read(str(shared / "data" / "squad" / "xquad.en.json"))
+  questions = read_questions(str(shared / "data" / "squad" / "xquad.en.json"))
   assert len(questions) == 1190 and len({q.article for q in questions}) == 48
   assert all(q.context[q.start:q.end] == q.answers[0] for q in questions)
 
@@ -380,6 +381,6 @@ def test_from_questions_to_predictions(tmp_path, capsys):
   output = tmp_path / "predictions.json"
   assert main(["predict", work, path, "--output", str(output)]) == 0
   predictions = json.loads(output.read_text())
-  right = {q.id: q.answers[0] for q in squad.read(path)}
+  right = {q.id: q.answers[0] for q in read_questions(path)}
   assert list(predictions) == list(right)
   assert sum(predictions[i] == right[i] for i in right) > 20

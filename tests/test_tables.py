@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from bert_jax.config import UserError
+from bert_jax.data.labeled import record_files
 from bert_jax.data.records import columns, tables
 
 
@@ -17,7 +18,7 @@ def write(folder: pathlib.Path, name: str, text: str) -> str:
 def test_tsv_is_unquoted(tmp_path):
   path = write(tmp_path, "a.tsv",
                '\ufefftext\tlabel\r\n"He said" it\t1\r\n\r\n5\u2028" \t0\n')
-  table = tables.read_table(path, header=True)
+  table = record_files.read_table(path, header=True)
   assert table.columns == ("text", "label")
   assert table.records == [['"He said" it', "1"], ['5\u2028" ', "0"]]
   assert [table.place(i) for i in range(2)] == [f"{path}:2", f"{path}:4"]
@@ -26,14 +27,14 @@ def test_tsv_is_unquoted(tmp_path):
 
 def test_without_a_header_columns_are_numbered(tmp_path):
   path = write(tmp_path, "a.tsv", "gj04\t1\t\tOne.\ngj04\t0\t*\tTwo.\n")
-  table = tables.read_table(path, header=False)
+  table = record_files.read_table(path, header=False)
   assert table.column("3") == ["One.", "Two."] and table.lines == [1, 2]
 
 
 def test_csv_fields_may_be_quoted(tmp_path):
   path = write(tmp_path, "a.csv",
                'text,label\n"one, ""two""\nthree",x\n' + "long" * 50_000 + ",y")
-  table = tables.read_table(path, header=True)
+  table = record_files.read_table(path, header=True)
   assert table.records[0] == ['one, "two"\nthree', "x"]
   assert table.lines == [2, 4] and len(table.records[1][0]) == 200_000
 
@@ -43,7 +44,7 @@ def test_json_lines_and_compression(tmp_path):
   for name, compress in (("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress),
                          ("a.json.xz", lzma.compress)):
     (tmp_path / name).write_bytes(compress(text.encode()))
-    table = tables.read_table(str(tmp_path / name), header=True)
+    table = record_files.read_table(str(tmp_path / name), header=True)
     assert table.records == [["a\n", 1], ["b", 0]] and table.lines == [1, 3]
 
 
@@ -63,12 +64,12 @@ def test_json_lines_and_compression(tmp_path):
      " columns;.*\n.*conll:6: 1 columns")])
 def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
   path = write(tmp_path, name, text)
-  read = lambda: (tables.read_conll(path) if name.endswith("conll") else
-                  tables.read_table(path, header=True))
+  read = lambda: (record_files.read_conll(path) if name.endswith("conll") else
+                  record_files.read_table(path, header=True))
   with pytest.raises(UserError, match=bad):
     columns.clean(read(), "error", {})
   table, _ = columns.clean(read(), "skip", {})
-  assert "They are left out" in caplog.text and len(table.records) == 1
+  assert "They are skipped" in caplog.text and len(table.records) == 1
 
 
 @pytest.mark.parametrize("name, content, message", [
@@ -84,14 +85,14 @@ def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
 def test_unreadable_files_are_told(tmp_path, name, content, message):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(UserError, match=message):
-    tables.read_table(str(tmp_path / name), header=True)
+    record_files.read_table(str(tmp_path / name), header=True)
 
 
 def test_a_missing_file_or_column_is_told(tmp_path):
   with pytest.raises(UserError, match="nowhere.tsv cannot be read: No such"):
-    tables.read_table("nowhere.tsv", header=True)
+    record_files.read_table("nowhere.tsv", header=True)
   path = write(tmp_path, "a.tsv", "sentence\tlabel\na\tb\n")
-  table = tables.read_table(path, header=True)
+  table = record_files.read_table(path, header=True)
   with pytest.raises(UserError, match="'sentense'; did you mean 'sentence'.*"
                      "sentence, label"):
     table.column("sentense")
@@ -102,14 +103,14 @@ def test_a_missing_file_or_column_is_told(tmp_path):
 def test_conll_columns(tmp_path):
   path = write(tmp_path, "a.conll", "\n-DOCSTART- O\n\nNew\tB-LOC\nYork \tI-LOC"
                "\n\t\nin NN O B-PER\n\n\nend\tO")
-  table = tables.read_conll(path)
+  table = record_files.read_conll(path)
   assert table.columns == ("words", "tags") and table.lines == [4, 7, 10]
   assert table.records == [
       [["New", "York "], ["B-LOC", "I-LOC"]], [["in"], ["B-PER"]],
       [["end"], ["O"]]]
-  table = tables.read_conll(path, 0, None)
+  table = record_files.read_conll(path, 0, None)
   assert table.columns == ("words",) and table.records[1] == [["in"]]
-  assert len(tables.read_conll(path, 0, 2).faults.unusable) == 2
+  assert len(record_files.read_conll(path, 0, 2).faults.unusable) == 2
 
 
 def test_tfds_values_are_as_in_files(monkeypatch):
@@ -127,13 +128,13 @@ def test_tfds_values_are_as_in_files(monkeypatch):
                     dict(sentence=b"", score=0.0, label=-1, words=[])])
 
   monkeypatch.setattr(tables, "tfds_records", tfds_records)
-  table = tables.read_table("tfds:glue/sst2:1.0.0:train", header=True)
+  table = record_files.read_table("tfds:glue/sst2:1.0.0:train", header=True)
   assert asked == [("glue/sst2:1.0.0", "train")]
   assert table.records == [["é", 2.5, "yes", ["a", "b"]], ["", 0.0, "", []]]
-  tables.read_table("tfds:reviews:train[:100]", header=True)
+  record_files.read_table("tfds:reviews:train[:100]", header=True)
   assert asked[1] == ("reviews", "train[:100]")
   with pytest.raises(UserError, match="name the split too"):
-    tables.read_table("tfds:glue", header=True)
+    record_files.read_table("tfds:glue", header=True)
 
 
 @pytest.mark.parametrize("name, text", [
@@ -142,18 +143,18 @@ def test_tfds_values_are_as_in_files(monkeypatch):
     ("a.jsonl", '{"words": ["B", "O"], "n": null}\n'
      '{"words": [1, 2.5], "n": 3}\n')])
 def test_lists_and_nothing_are_written(tmp_path, name, text):
-  tables.write_table(str(tmp_path / name), ["words", "n"],
+  record_files.write_table(str(tmp_path / name), ["words", "n"],
                      [[["B", "O"], None], [[1, 2.5], 3]])
   assert (tmp_path / name).read_text() == text
 
 
 def test_a_table_that_cannot_be_written_is_told(tmp_path):
   with pytest.raises(UserError, match="a.csv cannot be written: there is no f"):
-    tables.write_table(str(tmp_path / "absent" / "a.csv"), ["a"], [["1"]])
+    record_files.write_table(str(tmp_path / "absent" / "a.csv"), ["a"], [["1"]])
   with pytest.raises(UserError, match="ends in .tsv, .csv, .jsonl, not '.txt'"):
-    tables.check_output(str(tmp_path / "a.txt"))
-  tables.check_output("a.tsv")
+    record_files.check_output(str(tmp_path / "a.txt"))
+  record_files.check_output("a.tsv")
   (tmp_path / "a.csv").mkdir()
   with pytest.raises(UserError, match="a.csv cannot be written: Is a dir"):
-    tables.write_table(str(tmp_path / "a.csv"), ["a"], [["1"]])
+    record_files.write_table(str(tmp_path / "a.csv"), ["a"], [["1"]])
   assert len(list(tmp_path.iterdir())) == 1

@@ -100,7 +100,7 @@ def test_unknown_labels_are_told(tmp_path):
     RegressionSet.read(str(path), Columns())
 
 
-def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
+def test_bad_records_are_counted_by_fault_or_skipped(tmp_path, caplog):
   path = tmp_path / "dev.tsv"
   path.write_text("\ufeffsentence\tpair\tlabel\na\tb\tgood\n\tb\tgood\n"
                   "a\tb\n a \t \tbad\na\tb\tbda\nc\td\tbad\na\n"
@@ -117,7 +117,7 @@ def test_dirty_records_are_counted_by_fault_or_left_out(tmp_path, caplog):
       f"  {path}:3: the text is empty",
       f"  {path}:5: the text is empty",
       "  ...",
-      "Mend them, or leave them out by data.columns.dirty=skip."]
+      "Fix them, or skip them with data.columns.bad_records=skip."]
   assert f"{path}:1: ignoring a byte-order mark" in caplog.text
   skip = dataclasses.replace(columns, bad_records="skip")
   found = ClassificationSet.read(str(path), skip, ("bad", "good"))

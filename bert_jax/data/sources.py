@@ -10,6 +10,7 @@ from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled import base as labeled, glue
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.base import LabeledSet, subsample
+from bert_jax.data.labeled.record_files import read_questions
 from bert_jax.data.labeled.spans import SpanSet
 from bert_jax.data.labeled.tagging import TaggingSet, tagged
 from bert_jax.data.labeled.windows import SpanOptions
@@ -17,7 +18,6 @@ from bert_jax.data.pretraining import corpus_builder
 from bert_jax.data.pretraining.corpus import Splits
 from bert_jax.data.pretraining.formats import Format, PairsFormat
 from bert_jax.data.pretraining.rows import PretrainingRows
-from bert_jax.data.records import squad
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.text import docstrings, documents
@@ -197,8 +197,8 @@ class GlueData(LabeledData):
   Attributes:
     folder: what the tasks' folders lie in, or "tfds".
     task: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, MNLI-mm, QNLI, RTE or WNLI.
-    dirty: what is done about records that cannot be used, as QQP has some:
-      they are left out and counted, or are an error.
+    bad_records: whether records that cannot be used, as QQP has some, are
+      skipped and counted, or an error.
   """
 
   folder: str = "glue"
@@ -238,8 +238,8 @@ class SquadData(SpanOptions, LabeledData):
   Attributes:
     train, evaluation: the files; without one for evaluation, some articles of
       the other are kept for it.
-    dirty: what is done about questions that cannot be used, or whose answer is
-      not where it is said to be: they are an error, or left out and counted.
+    bad_records: whether questions that cannot be used, or whose answer is not
+      where it is said to be, are an error, or skipped and counted.
   """
 
   length: int = 384
@@ -256,7 +256,7 @@ class SquadData(SpanOptions, LabeledData):
     if not self.train:
       raise UserError("data.train: name the file of the questions to train "
                       "on, as in data.train=train-v1.1.json.")
-    train = SpanSet.of(squad.read(self.train, self.bad_records), self)
+    train = SpanSet.of(read_questions(self.train, self.bad_records), self)
     none = sum(not right for right in train.labels)
     if none and self.null_threshold is None:
       raise UserError(
@@ -264,12 +264,12 @@ class SquadData(SpanOptions, LabeledData):
           "data.null_threshold=0 and the network may give none (SQuAD 2.0).")
     if not self.evaluation:
       return labeled.split(train, self.held_out_percent)
-    return train, SpanSet.of(squad.read(self.evaluation, self.bad_records),
+    return train, SpanSet.of(read_questions(self.evaluation, self.bad_records),
                              self)
 
   def unlabeled(self, source: str, kind: type[LabeledSet] | None,
                 labels: tuple[str, ...]) -> LabeledSet:
-    return SpanSet.of(squad.read(source, self.bad_records, labeled=False),
+    return SpanSet.of(read_questions(source, self.bad_records, labeled=False),
                       self, labeled=False)
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from bert_jax.config import UserError
 from bert_jax.data.batches.spec import KEYS, Key, Keys
 from bert_jax.data.batches.splits import held_out
+from bert_jax.data.labeled import record_files
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.encoded import Encoded
 from bert_jax.data.labeled.rows import TaskRows
-from bert_jax.data.records import tables
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.records.tables import Table
 
@@ -90,7 +90,7 @@ class LabeledSet:
     Raises:
       UserError: naming file, line and what would be valid.
     """
-    return cls.parse(tables.read_table(spec, columns.has_header), columns,
+    return cls.parse(record_files.read_table(spec, columns.has_header), columns,
                      tuple(label_names))
 
   @classmethod
@@ -161,13 +161,13 @@ class LabeledSet:
 
   def check_output(self, path: str) -> None:
     """Raises UserError where `write` could not; before much is computed."""
-    tables.check_output(path)
+    record_files.check_output(path)
 
   def write(self, path: str, found: Any) -> None:
     """Writes what was read, and beside it what `collect` gave, to a table."""
     (given, records), (columns, beside) = self.given(), self.predictions(found)
-    tables.write_table(path, [*given, *columns],
-                       [[*r, *b] for r, b in zip(records, beside)])
+    record_files.write_table(path, [*given, *columns],
+                             [[*r, *b] for r, b in zip(records, beside)])
 
 
 def split(labeled: LabeledSet, percent: float) -> tuple[LabeledSet, LabeledSet]:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from bert_jax.config import UserError, nearest
+from bert_jax.data.labeled import record_files
 from bert_jax.data.labeled.base import LabeledSet, Records
 from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
-from bert_jax.data.records import tables
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
 
@@ -183,4 +183,4 @@ def write_submission(folder: pathlib.Path, name: str, outputs: Any) -> None:
   """Writes a task's predictions as GLUE's server reads them."""
   file, columns, records = submission(name, outputs)
   folder.mkdir(exist_ok=True)
-  tables.write_table(str(folder / file), columns, records)
+  record_files.write_table(str(folder / file), columns, records)

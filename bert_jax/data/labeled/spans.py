@@ -16,10 +16,9 @@ import numpy as np
 from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.batches.spec import Key
-from bert_jax.data.labeled import windows
+from bert_jax.data.labeled import record_files, windows
 from bert_jax.data.labeled.base import LabeledSet, Predicted, Records
 from bert_jax.data.labeled.windows import EncodedSpans, SpanOptions, SpanRows
-from bert_jax.data.records import tables
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.records.squad import Question
 from bert_jax.metrics import squad
@@ -187,7 +186,7 @@ class SpanSet(LabeledSet):
             "null_odds"], records
 
   def check_output(self, path: str) -> None:
-    tables.check_output(path, (".json", *tables.WRITTEN))
+    record_files.check_output(path, (".json", *record_files.WRITTEN))
 
   def write(self, path: str, found: Sequence[Found]) -> None:
     """A table, or for a .json file what the official scripts read.

@@ -10,6 +10,7 @@ import numpy as np
 from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.batches.spec import Key
+from bert_jax.data.labeled import record_files
 from bert_jax.data.labeled.base import LabeledSet, Predicted, Records
 from bert_jax.data.labeled.encoded import Encoded, flatten, room, single
 from bert_jax.data.records import columns as fields, tables
@@ -46,7 +47,8 @@ class TaggingSet(LabeledSet):
       return super().read(spec, columns, label_names)
     word = int(columns.text) if columns.text.isdecimal() else 0
     tag = int(columns.label) if columns.label.isdecimal() else -1
-    table = tables.read_conll(spec, word, tag if columns.label else None)
+    table = record_files.read_conll(spec, word,
+                                    tag if columns.label else None)
     return cls.parse(table, dataclasses.replace(
         columns, text="words", label="tags" if columns.label else ""),
         tuple(label_names))

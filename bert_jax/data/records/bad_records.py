@@ -32,7 +32,7 @@ class Faults:
   """The faults of a source, by place ("train.tsv:7")."""
 
   source: str
-  option: str = "data.columns.dirty"  # by which a user chooses
+  option: str = "data.columns.bad_records"  # by which a user chooses
   unusable: list[tuple[str, Fault]] = dataclasses.field(default_factory=list)
 
   def add(self, place: str, fault: Fault) -> None:
@@ -45,7 +45,7 @@ class Faults:
       records: how many there were with the bad ones.
 
     Raises:
-      UserError: there are faults, and `dirty` is "error".
+      UserError: there are faults, and `bad_records` is "error".
     """
     if not self.unusable:
       return
@@ -57,6 +57,6 @@ class Faults:
         f"used ({', '.join(f'{n} {what}' for what, n in counts.items())}):",
         *lines, *["  ..."] * (len(self.unusable) > _SHOWN)])
     if bad_records == "error":
-      raise UserError(f"{message}\nMend them, or leave them out by "
+      raise UserError(f"{message}\nFix them, or skip them with "
                       f"{self.option}=skip.")
-    _LOG.warning("%s\nThey are left out.", message)
+    _LOG.warning("%s\nThey are skipped.", message)

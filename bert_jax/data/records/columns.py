@@ -26,7 +26,7 @@ class Columns:
     separator: between the labels of a text that may have several.
     header: whether the first line names the columns; unless given, it does if
       `text` is a name rather than a number.
-    dirty: what is done about records that cannot be used (fields missing,
+    bad_records: what is done about records that cannot be used (fields missing,
       labels unknown or no numbers, texts empty, words without a tag): they
       are an error, or are left out and counted.
 
@@ -54,8 +54,8 @@ def clean(table: Table, bad_records: OnBadRecord, fields: Mapping[str, Field]
   """The records that can be used, and what each field makes of them.
 
   Raises:
-    UserError: a column is missing, or `dirty` is "error" and records cannot
-      be used.
+    UserError: a column is missing, or `bad_records` is "error" and records
+      cannot be used.
   """
   readers = [([table.index(column) for column in columns], function)
              for columns, function in fields.values()]

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.records import tables
 from bert_jax.data.records.bad_records import Fault, Faults, OnBadRecord
@@ -46,27 +45,31 @@ class Question:
   end: int = 0
 
 
-def read(spec: str, bad_records: OnBadRecord = "error",
-         labeled: bool = True) -> list[Question]:
+def parse(spec: str, ending: str, text: str,
+          bad_records: OnBadRecord = "error",
+          labeled: bool = True) -> list[Question]:
   """The questions of a set, in its order.
 
   An answer that differs from the text at its `answer_start` by white space
-  alone is taken as it stands there. Otherwise, a question is dirty if its
+  alone is taken as it stands there. Otherwise, a question is bad if its
   answer is not where it is said to be, or if id, question or context are
   missing, empty, or (ids) there already.
 
   Args:
-    dirty: whether dirty questions are an error or left out; either way they
-      are counted, and the first reported with their places.
+    spec: a file, for messages, or tfds:NAME:SPLIT.
+    ending: of the file's name, without that of a compression.
+    text: of the file.
+    bad_records: whether such questions are an error or left out; either way
+      they are counted, and the first are shown with their places.
     labeled: whether answers are read; without them none can be wrong, and
       contexts may be empty.
 
   Raises:
-    UserError: dirty questions, another format, or nothing in it.
+    UserError: bad questions, another format, or nothing in it.
   """
-  faults = Faults(spec, "data.dirty")
+  faults = Faults(spec, "data.bad_records")
   questions, repaired, ids = [], 0, set()
-  for place, record in _records(spec, faults):
+  for place, record in _records(spec, ending, text, faults):
     try:
       question, changed = _question(place, record, labeled)
       if question.id in ids:
@@ -87,7 +90,7 @@ def read(spec: str, bad_records: OnBadRecord = "error",
   return questions
 
 
-def _records(spec: str, faults: Faults
+def _records(spec: str, ending: str, text: str, faults: Faults
              ) -> Iterator[tuple[str, Mapping[str, Any]]]:
   """(place, flat record) of every question."""
   if spec.startswith("tfds:"):
@@ -97,18 +100,17 @@ def _records(spec: str, faults: Faults
     for i, record in enumerate(tfds_records(name, split)):
       yield f"{spec}:{i}", record
     return
-  suffix = files.suffix(spec)
-  if suffix == ".json":
-    yield from _articles(spec, files.read_text(spec))
-  elif suffix in (".jsonl", ".ndjson"):
-    table = tables.read_table(spec, header=True)
+  if ending == ".json":
+    yield from _articles(spec, text)
+  elif ending in (".jsonl", ".ndjson"):
+    table = tables.parse_table(spec, ending, text, header=True)
     faults.unusable.extend(table.faults.unusable)
     for i, record in enumerate(table.records):
       yield table.place(i), dict(zip(table.columns, record))
   else:
     raise UserError(f"{spec}: questions are read from .json files as SQuAD's, "
                     ".jsonl files (also .gz, .xz) or tfds:NAME:SPLIT, not "
-                    f"{suffix!r}.")
+                    f"{ending!r}.")
 
 
 def _articles(spec: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,9 +5,9 @@
   train.jsonl one JSON object a line
   tfds:NAME:SPLIT
 
-A file may be compressed (.gz, .xz); a byte-order mark at its beginning is
-dropped. Records with too few or too many columns are not in the table but
-among its faults, for whoever reads it to settle.
+Nothing here opens a file: `labeled.record_files` does. Records with too few or
+too many columns are not in the table but among its faults, for whoever reads
+it to settle.
 """
 
 import csv
@@ -22,10 +22,8 @@ from typing import Any
 from bert_jax.config import UserError, nearest
 from bert_jax.data.records.bad_records import Fault, Faults
 from bert_jax.data.records.tfds import tfds_name, tfds_records
-from bert_jax.files import read_text, suffix, write_text
 
 JSON = ".jsonl", ".json", ".ndjson"
-WRITTEN = ".tsv", ".csv", ".jsonl"
 _LOG = logging.getLogger(__name__)
 
 
@@ -70,16 +68,14 @@ class Table:
         lines=[self.lines[i] for i in chosen])
 
 
-def read_table(spec: str, header: bool) -> Table:
-  """Reads all of it; labeled sets are small.
+def parse_table(spec: str, ending: str, text: str, header: bool) -> Table:
+  """The table that a file's text holds.
 
   Args:
-    spec: a path, or tfds:NAME:SPLIT.
+    spec: the file, for messages.
+    ending: of its name, without that of a compression.
     header: whether the first line of a TSV or CSV file names the columns.
   """
-  if spec.startswith("tfds:"):
-    return _tfds_table(spec)
-  ending, text = suffix(spec), read_text(spec)
   if ending in JSON:
     return _json_table(spec, text)
   if ending == ".tsv":
@@ -93,21 +89,19 @@ def read_table(spec: str, header: bool) -> Table:
   return _table(spec, numbered, header)
 
 
-def write_table(path: str, columns: Sequence[str],
-                records: Iterable[Sequence[Any]]) -> None:
-  """Writes a .tsv, .csv or .jsonl file, atomically.
+def format_table(path: str, columns: Sequence[str],
+                 records: Iterable[Sequence[Any]]) -> str:
+  """The text of a .tsv, .csv or .jsonl file.
 
   Raises:
-    UserError: another ending, a field that a TSV file cannot hold, or no room
-      or right to write.
+    UserError: a field that a TSV file cannot hold.
   """
-  check_output(path)
   ending, text = pathlib.Path(path).suffix, io.StringIO(newline="")
   if ending == ".jsonl":
     for record in records:
       text.write(json.dumps(dict(zip(columns, record)),
                             ensure_ascii=False) + "\n")
-    return write_text(path, text.getvalue())
+    return text.getvalue()
   lines = [list(map(_field, record)) for record in [columns, *records]]
   if ending == ".csv":
     csv.writer(text, lineterminator="\n").writerows(lines)
@@ -117,7 +111,7 @@ def write_table(path: str, columns: Sequence[str],
         raise UserError(f"{path}: a text has a tab or a line break; write a "
                         ".csv or .jsonl file.")
       text.write("\t".join(line) + "\n")
-  write_text(path, text.getvalue())
+  return text.getvalue()
 
 
 def _field(value: Any) -> str:
@@ -125,20 +119,6 @@ def _field(value: Any) -> str:
   if isinstance(value, list):
     return " ".join(map(_field, value))
   return "" if value is None else str(value)
-
-
-def check_output(path: str, endings: Sequence[str] = WRITTEN) -> None:
-  """
-  Raises:
-    UserError: a file with another ending, or in a folder that is not there.
-  """
-  file = pathlib.Path(path)
-  if file.suffix not in endings:
-    raise UserError(f"{path}: predictions are written to a file that ends in "
-                    f"{', '.join(endings)}, not {file.suffix!r}.")
-  if not file.absolute().parent.is_dir():
-    raise UserError(f"{path} cannot be written: there is no folder "
-                    f"{file.parent}.")
 
 
 def _csv_records(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -222,7 +202,7 @@ def _missing(columns: Sequence[str], record: dict[str, Any]) -> Fault:
   return Fault("with other columns", lambda: f"lacks {', '.join(missing)}")
 
 
-def _tfds_table(spec: str) -> Table:
+def tfds_table(spec: str) -> Table:
   name, split = tfds_name(spec)
   if not split:
     raise UserError(f"{spec}: name the split too, as in tfds:glue/sst2:train.")
@@ -249,14 +229,14 @@ def _plain(value: Any, feature: Any) -> Any:
   return value
 
 
-def read_conll(spec: str, word: int = 0, tag: int | None = -1) -> Table:
+def parse_conll(spec: str, text: str, word: int = 0,
+                tag: int | None = -1) -> Table:
   """Sentences of a CoNLL file: a table of words and tags (None: of words).
 
   One word a line, its columns between tabs (or spaces where a line has no
   tab); empty lines between sentences; -DOCSTART- lines are left out. `lines`
   are the first of each sentence.
   """
-  text = read_text(spec)
   columns = ("words",) if tag is None else ("words", "tags")
   table = Table(spec, columns, [], [], Faults(spec))
   begin, sentence, fault = 0, [], None

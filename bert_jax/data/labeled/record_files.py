@@ -1,0 +1,67 @@
+"""The files of labeled sets: records read from them, predictions written."""
+
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bert_jax import files
+from bert_jax.config import UserError
+from bert_jax.data.records import squad, tables
+from bert_jax.data.records.bad_records import OnBadRecord
+from bert_jax.data.records.squad import Question
+from bert_jax.data.records.tables import Table
+
+WRITTEN = ".tsv", ".csv", ".jsonl"
+
+
+def read_table(spec: str, header: bool) -> Table:
+  """Reads all of it; labeled sets are small.
+
+  Args:
+    spec: a path, or tfds:NAME:SPLIT.
+    header: whether the first line of a TSV or CSV file names the columns.
+  """
+  if spec.startswith("tfds:"):
+    return tables.tfds_table(spec)
+  return tables.parse_table(spec, files.suffix(spec), files.read_text(spec),
+                            header)
+
+
+def read_conll(spec: str, word: int = 0, tag: int | None = -1) -> Table:
+  """Reads a CoNLL file, as `tables.parse_conll`."""
+  return tables.parse_conll(spec, files.read_text(spec), word, tag)
+
+
+def read_questions(spec: str, bad_records: OnBadRecord = "error",
+                   labeled: bool = True) -> list[Question]:
+  """Reads questions, as `squad.parse`, from a file or tfds:NAME:SPLIT."""
+  if spec.startswith("tfds:"):
+    return squad.parse(spec, "", "", bad_records, labeled)
+  return squad.parse(spec, files.suffix(spec), files.read_text(spec),
+                     bad_records, labeled)
+
+
+def write_table(path: str, columns: Sequence[str],
+                records: Iterable[Sequence[Any]]) -> None:
+  """Writes a .tsv, .csv or .jsonl file, completely or not at all.
+
+  Raises:
+    UserError: another ending, a field that a TSV file cannot hold, or no room
+      or right to write.
+  """
+  check_output(path)
+  files.write_text(path, tables.format_table(path, columns, records))
+
+
+def check_output(path: str, endings: Sequence[str] = WRITTEN) -> None:
+  """
+  Raises:
+    UserError: a file with another ending, or in a folder that is not there.
+  """
+  file = pathlib.Path(path)
+  if file.suffix not in endings:
+    raise UserError(f"{path}: predictions are written to a file that ends in "
+                    f"{', '.join(endings)}, not {file.suffix!r}.")
+  if not file.absolute().parent.is_dir():
+    raise UserError(f"{path} cannot be written: there is no folder "
+                    f"{file.parent}.")
