@@ -1,8 +1,7 @@
 """May a head look at nothing? A learned score beside those of the tokens.
 
 Each head has a number that takes part in its softmax and has no value (gpt-oss,
-OpenAI 2025; softmax of Miller 2023 with 0 learned). A template for an attention
-of one's own that owns parameters.
+OpenAI 2025). A template for an attention of one's own with parameters.
 
   python -m bert_jax pretrain ablations/attention_sink --workdir runs/sink
 
@@ -33,8 +32,7 @@ class SinkMixer(attention.PlainMixer):
     bias_H = self.param("bias", nn.initializers.zeros, score_BHLM.shape[1:2])
     sink = jnp.broadcast_to(bias_H[None, :, None, None],
                             (*score_BHLM.shape[:3], 1))
-    scores = jnp.concatenate([sink, score_BHLM], axis=-1)
-    return jax.nn.softmax(scores)[..., 1:]
+    return jax.nn.softmax(jnp.concatenate([sink, score_BHLM], -1))[..., 1:]
 
 
 experiment = config.override(config.load_page("quickstart").experiment,
