@@ -77,7 +77,7 @@ FOREIGN = re.compile(
     r"|random|character|minim|maxim|util|regular|parametr)is(ed?|es|ing"
     r"|ations?))\b", re.IGNORECASE)
 # Not clean yet.
-UNSWEPT = ("bert_jax/data/labeled", "bert_jax/data/pretraining", "tests")
+UNSWEPT = ("tests",)
 # Python 3.12 splits f-strings into tokens.
 FSTRING_MIDDLE = getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)
 PROSE = (*SOURCES, *sorted((ROOT / "configs").rglob("*.py")),

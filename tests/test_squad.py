@@ -14,7 +14,8 @@ from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled import base as sets, windows
 from bert_jax.data.labeled.record_files import read_questions
-from bert_jax.data.labeled.spans import Answer, Found, SpanSet, best_spans
+from bert_jax.data.labeled.spans import (
+    Answer, SpanPrediction, SpanSet, best_spans)
 from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.records import squad
 from bert_jax.data.records.squad import Question
@@ -257,8 +258,9 @@ def test_the_best_spans_are_the_best():
 
 def test_when_no_answer_is_given(tmp_path):
   question = Question("x", "x", "7", "q?", "red fox", ("red",), 0, 3)
-  found = Found((Answer("red", 0, 3, 2.0, 1.0), Answer("fox", 4, 7, 1.0, 1.0)),
-                Answer("", 0, 0, 3.0, 0.5))
+  found = SpanPrediction(
+      (Answer("red", 0, 3, 2.0, 1.0), Answer("fox", 4, 7, 1.0, 1.0)),
+      Answer("", 0, 0, 3.0, 0.5))
   always = SpanSet.of([question], SpanOptions())
   never, rather, at = (SpanSet.of([question], SpanOptions(null_threshold=t))
                        for t in (0.0, 0.6, 0.5))

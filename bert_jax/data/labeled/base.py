@@ -141,17 +141,17 @@ class LabeledSet:
   def collect(self, predicted: Predicted) -> Any:
     """Predictions in the order of the examples, (X, ...)."""
     shape = predicted[0][1].shape[2:]
-    found = np.zeros((len(self), *shape), np.float32)
+    outputs = np.zeros((len(self), *shape), np.float32)
     for places, predictions in predicted:
       real_BE = places["example_index"] >= 0
-      found[places["example_index"][real_BE]] = predictions[real_BE]
-    return found
+      outputs[places["example_index"][real_BE]] = predictions[real_BE]
+    return outputs
 
-  def scores(self, found: Any) -> dict[str, float]:
+  def scores(self, outputs: Any) -> dict[str, float]:
     """The official metrics of what `collect` gave; {} without labels."""
     raise NotImplementedError
 
-  def predictions(self, found: Any) -> Records:
+  def predictions(self, outputs: Any) -> Records:
     """What `predict` writes beside what was read, a record an example."""
     raise NotImplementedError
 
@@ -163,9 +163,10 @@ class LabeledSet:
     """Raises UserError where `write` could not; before much is computed."""
     record_files.check_output(path)
 
-  def write(self, path: str, found: Any) -> None:
+  def write(self, path: str, outputs: Any) -> None:
     """Writes what was read, and beside it what `collect` gave, to a table."""
-    (given, records), (columns, beside) = self.given(), self.predictions(found)
+    given, records = self.given()
+    columns, beside = self.predictions(outputs)
     record_files.write_table(path, [*given, *columns],
                              [[*r, *b] for r, b in zip(records, beside)])
 
@@ -187,10 +188,10 @@ def split(labeled: LabeledSet, percent: float) -> tuple[LabeledSet, LabeledSet]:
 
 
 def subsample(labeled: LabeledSet, shots: int | None, seed: int) -> LabeledSet:
-  """So many examples of each class (None: all), another sample for each `seed`.
+  """`shots` examples of each class (None: all), another sample for each `seed`.
 
   They are drawn by the hash of their names: more of them keep those of fewer.
-  Where examples have no class, so many in all. The order stays.
+  Where examples have no class, `shots` in all. The order stays.
   """
   if shots is None:
     return labeled

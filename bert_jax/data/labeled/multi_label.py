@@ -18,7 +18,7 @@ from bert_jax.metrics.scores import label_set_scores
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MultiLabelSet(TextSet):
-  """Labels (X, C), 1 for each that holds; found: probabilities (X, C).
+  """Labels (X, C), 1 for each that holds; outputs: probabilities (X, C).
 
   In a table the labels stand in one field with `columns.separator` between
   them (none: an empty field), in JSON lines also in a list.
@@ -31,11 +31,11 @@ class MultiLabelSet(TextSet):
   @classmethod
   def names_of(cls, labels: list[Any], columns: Columns,
                label_names: tuple[str, ...]) -> tuple[str, ...]:
-    found = label_names or fields.labels_in(itertools.chain.from_iterable(
+    names = label_names or fields.labels_in(itertools.chain.from_iterable(
         _several(value, columns.separator) for value in labels))
-    if not found:
+    if not names:
       raise UserError(f"The column {columns.label!r} has no label at all.")
-    return found
+    return names
 
   @classmethod
   def label(cls, columns: Columns,
@@ -43,9 +43,10 @@ class MultiLabelSet(TextSet):
     number = fields.one_of(label_names)
 
     def hot(value: Any) -> np.ndarray:
-      found = np.zeros(len(label_names), np.float32)
-      found[[number(name) for name in _several(value, columns.separator)]] = 1
-      return found
+      labels_C = np.zeros(len(label_names), np.float32)
+      names = _several(value, columns.separator)
+      labels_C[[number(name) for name in names]] = 1
+      return labels_C
 
     return hot
 
@@ -59,15 +60,15 @@ class MultiLabelSet(TextSet):
                      label_names: Sequence[str]) -> str:
     return _names(row["labels"][example], label_names) or "no label"
 
-  def scores(self, found: np.ndarray) -> dict[str, float]:
+  def scores(self, outputs: np.ndarray) -> dict[str, float]:
     if self.labels is None:
       return {}
-    return label_set_scores(self.labels, found > 0.5)
+    return label_set_scores(self.labels, outputs > 0.5)
 
-  def predictions(self, found: np.ndarray) -> Records:
+  def predictions(self, outputs: np.ndarray) -> Records:
     names = self.label_names
     return (["predicted_labels", *(f"probability_{name}" for name in names)],
-            [[_names(p, names), *map(float, p)] for p in found])
+            [[_names(p, names), *map(float, p)] for p in outputs])
 
 
 def _several(value: Any, separator: str) -> list[str]:

@@ -27,7 +27,7 @@ from bert_jax.metrics.scores import accuracy, score
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class MultipleChoiceSet(LabeledSet):
-  """Which choice goes on from, or answers, a text; found: (X, choices).
+  """Which choice continues, or answers, a text; outputs: (X, choices).
 
   Attributes:
     texts_a: the contexts.
@@ -53,13 +53,13 @@ class MultipleChoiceSet(LabeledSet):
     count = len(label_names) or _count(table, columns.choices)
     label_names = label_names or tuple(map(str, range(count)))
     begin = [columns.pair] if columns.pair else []
-    wanted = {
+    readers = {
         "texts_a": ([columns.text], text),
         "choices": ([*begin, *columns.choices], functools.partial(
             _choices, text, count, len(begin)))}
     if columns.label:
-      wanted["labels"] = ([columns.label], fields.one_of(label_names))
-    table, values = clean(table, columns.bad_records, wanted)
+      readers["labels"] = ([columns.label], fields.one_of(label_names))
+    table, values = clean(table, columns.bad_records, readers)
     if columns.label:
       values["labels"] = np.array(values["labels"], np.int32)
     return cls(names=table.names(), table=table, label_names=label_names,
@@ -85,15 +85,15 @@ class MultipleChoiceSet(LabeledSet):
 
   describe_label = ClassificationSet.describe_label
 
-  def scores(self, found: np.ndarray) -> dict[str, float]:
+  def scores(self, outputs: np.ndarray) -> dict[str, float]:
     if self.labels is None:
       return {}
-    return {"accuracy": accuracy(self.labels, np.argmax(found, -1))}
+    return {"accuracy": accuracy(self.labels, np.argmax(outputs, -1))}
 
-  def predictions(self, found: np.ndarray) -> Records:
+  def predictions(self, outputs: np.ndarray) -> Records:
     names = self.label_names
     return (["predicted_choice", *(f"probability_{name}" for name in names)],
-            [[names[int(np.argmax(p))], *map(float, p)] for p in found])
+            [[names[int(np.argmax(p))], *map(float, p)] for p in outputs])
 
 
 def _count(table: Table, columns: Sequence[str]) -> int:
@@ -106,18 +106,18 @@ def _count(table: Table, columns: Sequence[str]) -> int:
 
 def _choices(text: Callable[[Any], str], count: int, begins: int,
              *values: Any) -> list[str]:
-  begin, found = values[:begins], list(values[begins:])
-  if len(found) == 1 and isinstance(found[0], list):
-    found = found[0]
-  if len(found) != count:
+  begin, choices = values[:begins], list(values[begins:])
+  if len(choices) == 1 and isinstance(choices[0], list):
+    choices = choices[0]
+  if len(choices) != count:
     raise Fault("with another number of choices",
-                lambda: f"{len(found)} choices, not {count}")
-  return [" ".join([*map(fields.text, begin), text(c)]) for c in found]
+                lambda: f"{len(choices)} choices, not {count}")
+  return [" ".join([*map(fields.text, begin), text(c)]) for c in choices]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class EmbeddingSet(RegressionSet):
-  """Texts or pairs to be embedded, each for itself; found: (X, 1 or 2, D).
+  """Texts or pairs to be embedded, each for itself; outputs: (X, 1 or 2, D).
 
   Attributes:
     labels: how alike the texts of a pair are, float32 (X,); None: the second
@@ -143,16 +143,16 @@ class EmbeddingSet(RegressionSet):
                      label_names: Sequence[str]) -> str:
     return f"{row['labels'][example]:g}"
 
-  def scores(self, found: np.ndarray) -> dict[str, float]:
+  def scores(self, outputs: np.ndarray) -> dict[str, float]:
     if self.texts_b is None:
       return {}
     if self.labels is None:
-      return retrieval.retrieval_scores(found[:, 0], found[:, 1])
-    cosine_X = (found[:, 0] * found[:, 1]).sum(-1)
+      return retrieval.retrieval_scores(outputs[:, 0], outputs[:, 1])
+    cosine_X = (outputs[:, 0] * outputs[:, 1]).sum(-1)
     return {name: score(name, self.labels, cosine_X)
             for name in self.score_names}
 
-  def predictions(self, found: np.ndarray) -> Records:
+  def predictions(self, outputs: np.ndarray) -> Records:
     if self.texts_b is None:
-      return ["vector"], [[[float(f"{x:.6g}") for x in v[0]]] for v in found]
-    return ["cosine"], [[float(v[0] @ v[1])] for v in found]
+      return ["vector"], [[[float(f"{x:.6g}") for x in v[0]]] for v in outputs]
+    return ["cosine"], [[float(v[0] @ v[1])] for v in outputs]

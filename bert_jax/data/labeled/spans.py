@@ -40,8 +40,8 @@ class Answer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """What was found for a question.
+class SpanPrediction:
+  """What was predicted for a question.
 
   Attributes:
     best: answers with different texts, the best first.
@@ -65,7 +65,7 @@ class Found:
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class SpanSet(LabeledSet):
-  """Questions whose answers are spans of contexts; found: X times `Found`.
+  """Questions about contexts; outputs: X times `SpanPrediction`.
 
   Attributes:
     questions: with their contexts.
@@ -120,7 +120,7 @@ class SpanSet(LabeledSet):
   def encode(self, tokenizer: Any, length: int) -> EncodedSpans:
     return windows.encode(self.questions, self.options, tokenizer, length)
 
-  def collect(self, predicted: Predicted) -> list[Found]:
+  def collect(self, predicted: Predicted) -> list[SpanPrediction]:
     spans = [[] for _ in self.questions]
     nulls = [(math.inf, 0.0, 0.0)] * len(self)
     for places, logits_BLF in predicted:
@@ -133,38 +133,39 @@ class SpanSet(LabeledSet):
             self.options.n_best)
         start, end = logits[0].tolist()
         nulls[question] = min(nulls[question], (start + end, start, end))
-    return [self._found(question, of_question, Answer("", 0, 0, *null[1:]))
+    return [self._predict(question, of_question, Answer("", 0, 0, *null[1:]))
             for question, of_question, null in zip(
                 self.questions, spans, nulls)]
 
-  def _found(self, question: Question, spans: list[Any],
-             null: Answer) -> Found:
+  def _predict(self, question: Question, spans: list[Any],
+             null: Answer) -> SpanPrediction:
     best = {}
     for span in sorted(spans, key=lambda s: (-s[2] - s[3], s[:2])):
       best.setdefault(question.context[span[0]:span[1]], span)
     kept = [Answer(text, *span) for text, span in best.items()]
-    return Found(tuple(kept[:self.options.n_best]), null)
+    return SpanPrediction(tuple(kept[:self.options.n_best]), null)
 
-  def answer(self, found: Found) -> str:
+  def answer(self, prediction: SpanPrediction) -> str:
     """What is answered; "": nothing."""
     threshold = self.options.null_threshold
-    none = threshold is not None and found.null_odds > threshold
-    return "" if none else found.text
+    none = threshold is not None and prediction.null_odds > threshold
+    return "" if none else prediction.text
 
-  def scores(self, found: Sequence[Found]) -> dict[str, float]:
+  def scores(self, outputs: Sequence[SpanPrediction]) -> dict[str, float]:
     if self.labels is None:
       return {}
-    scores = squad.scores(self.labels, [self.answer(f) for f in found])
+    scores = squad.scores(self.labels, [self.answer(f) for f in outputs])
     if all(self.labels):
       return scores
     return scores | squad.best_thresholds(
-        self.labels, [f.text for f in found], [f.null_odds for f in found])
+        self.labels, [f.text for f in outputs], [f.null_odds for f in outputs])
 
-  def n_best(self, found: Found) -> list[dict[str, Any]]:
+  def n_best(self, prediction: SpanPrediction) -> list[dict[str, Any]]:
     """The best answers with their probabilities among each other, as
     run_squad.py writes them."""
-    null = self.options.null_threshold is not None or not found.best
-    kept = sorted([*found.best, *[found.null] * null], key=lambda a: -a.score)
+    null = self.options.null_threshold is not None or not prediction.best
+    kept = sorted([*prediction.best, *[prediction.null] * null],
+                  key=lambda a: -a.score)
     weights = [math.exp(a.score - kept[0].score) for a in kept]
     return [{"text": a.text, "probability": weight / sum(weights),
              "start_logit": a.start_logit, "end_logit": a.end_logit,
@@ -174,9 +175,9 @@ class SpanSet(LabeledSet):
   def given(self) -> Records:
     return ["id", "question"], [[q.id, q.text] for q in self.questions]
 
-  def predictions(self, found: Sequence[Found]) -> Records:
+  def predictions(self, outputs: Sequence[SpanPrediction]) -> Records:
     records = []
-    for of_question in found:
+    for of_question in outputs:
       answer = self.answer(of_question)
       chosen = next((one for one in self.n_best(of_question)
                      if one["text"] == answer), None)
@@ -188,7 +189,7 @@ class SpanSet(LabeledSet):
   def check_output(self, path: str) -> None:
     record_files.check_output(path, (".json", *record_files.WRITTEN))
 
-  def write(self, path: str, found: Sequence[Found]) -> None:
+  def write(self, path: str, outputs: Sequence[SpanPrediction]) -> None:
     """A table, or for a .json file what the official scripts read.
 
     Beside `predictions.json` comes `nbest_predictions.json`, and where there
@@ -196,16 +197,16 @@ class SpanSet(LabeledSet):
     """
     file = pathlib.Path(path)
     if file.suffix != ".json":
-      return super().write(path, found)
+      return super().write(path, outputs)
     by_id = lambda values: json.dumps(
         dict(zip([q.id for q in self.questions], values)), indent=2,
         ensure_ascii=False)
-    files.write_text(path, by_id(map(self.answer, found)))
+    files.write_text(path, by_id(map(self.answer, outputs)))
     files.write_text(str(file.with_name(f"nbest_{file.name}")),
-                     by_id(map(self.n_best, found)))
+                     by_id(map(self.n_best, outputs)))
     if self.options.null_threshold is not None:
       files.write_text(str(file.with_name(f"null_odds_{file.name}")),
-                       by_id(f.null_odds for f in found))
+                       by_id(f.null_odds for f in outputs))
 
 
 def best_spans(logits: np.ndarray, starts: np.ndarray, ends: np.ndarray,

@@ -24,7 +24,7 @@ OUTSIDE = "O"  # the tag of words outside of every entity
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TaggingSet(LabeledSet):
-  """A tag for every word; found: X times probabilities (words, C).
+  """A tag for every word; outputs: X times probabilities (words, C).
 
   Attributes:
     words: the words of each example.
@@ -56,16 +56,16 @@ class TaggingSet(LabeledSet):
   @classmethod
   def parse(cls, table: Table, columns: Columns,
             label_names: tuple[str, ...]) -> "TaggingSet":
-    wanted = {"words": ([columns.text], fields.words)}
+    readers = {"words": ([columns.text], fields.words)}
     if columns.label:
       label_names = label_names or fields.labels_in(
           itertools.chain.from_iterable(
               tags for tags in table.column(columns.label)
               if isinstance(tags, list)))
       numbers = _tags(label_names)
-      wanted["labels"] = ([columns.text, columns.label], lambda words, tags:
+      readers["labels"] = ([columns.text, columns.label], lambda words, tags:
                           numbers(words, fields.several(tags)))
-    table, values = clean(table, columns.bad_records, wanted)
+    table, values = clean(table, columns.bad_records, readers)
     return cls(names=table.names(), table=table, label_names=label_names,
                **values)
 
@@ -102,29 +102,29 @@ class TaggingSet(LabeledSet):
     """Words that fell off a row (or have no tokens) are surely `O`, or nothing
     (all zeros) if there is no such tag."""
     missing = np.array([t == OUTSIDE for t in self.label_names], np.float32)
-    found = [np.tile(missing, (len(words), 1)) for words in self.words]
+    outputs = [np.tile(missing, (len(words), 1)) for words in self.words]
     for places, probability_BLC in predicted:
       for b, l in zip(*np.nonzero(places["word_index"] >= 0)):
         example = places["example_index"][b, places["example_ids"][b, l] - 1]
-        found[example][places["word_index"][b, l]] = probability_BLC[b, l]
-    return found
+        outputs[example][places["word_index"][b, l]] = probability_BLC[b, l]
+    return outputs
 
-  def scores(self, found: list[np.ndarray]) -> dict[str, float]:
+  def scores(self, outputs: list[np.ndarray]) -> dict[str, float]:
     if self.labels is None:
       return {}
     return entities.entity_scores(
         [[self.label_names[t] for t in tags] for tags in self.labels],
-        [self.tag_names(probabilities) for probabilities in found])
+        [self.tag_names(probabilities) for probabilities in outputs])
 
   def tag_names(self, probabilities: np.ndarray) -> list[str]:
     """The likeliest tag of each word; "" where nothing is known of it."""
     return [self.label_names[int(np.argmax(p))] if p.any() else ""
             for p in probabilities]
 
-  def predictions(self, found: list[np.ndarray]) -> Records:
+  def predictions(self, outputs: list[np.ndarray]) -> Records:
     return ["predicted_tags", "probabilities"], [
         [self.tag_names(p), [round(float(best), 4) for best in p.max(axis=-1)]]
-        for p in found]
+        for p in outputs]
 
 
 def tagged(examples: Iterable[tuple[str, Sequence[str], Sequence[str] | None]],

@@ -30,16 +30,16 @@ class TextSet(LabeledSet):
   @classmethod
   def parse(cls, table: Table, columns: Columns,
             label_names: tuple[str, ...]) -> "TextSet":
-    # Without labels nothing is learned, and every record wants an answer.
+    # Without labels nothing is learned, and every record gets an answer.
     text = fields.some_text if columns.label else fields.text
-    wanted = {"texts_a": ([columns.text], text)}
+    readers = {"texts_a": ([columns.text], text)}
     if columns.pair:
-      wanted["texts_b"] = ([columns.pair], text)
+      readers["texts_b"] = ([columns.pair], text)
     if columns.label:
       label_names = cls.names_of(table.column(columns.label), columns,
                                  label_names)
-      wanted["labels"] = ([columns.label], cls.label(columns, label_names))
-    table, values = clean(table, columns.bad_records, wanted)
+      readers["labels"] = ([columns.label], cls.label(columns, label_names))
+    table, values = clean(table, columns.bad_records, readers)
     if columns.label:
       values["labels"] = np.array(values["labels"],
                                   cls.keys["labels"].dtype)
@@ -72,20 +72,20 @@ class TextSet(LabeledSet):
     key = self.keys["labels"]
     return np.full(len(self), key.fill, key.dtype)
 
-  def scores(self, found: Any) -> dict[str, float]:
+  def scores(self, outputs: Any) -> dict[str, float]:
     if self.labels is None:
       return {}
-    return {name: score(name, self.labels, self.decided(found))
+    return {name: score(name, self.labels, self.decided(outputs))
             for name in self.score_names}
 
-  def decided(self, found: np.ndarray) -> np.ndarray:
-    """What was found, as labels."""
-    return found
+  def decided(self, outputs: np.ndarray) -> np.ndarray:
+    """The outputs as labels."""
+    return outputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ClassificationSet(TextSet):
-  """One class for each text or pair; found: probabilities (X, C)."""
+  """One class for each text or pair; outputs: probabilities (X, C)."""
 
   kind: ClassVar = "classification"
   order_key: ClassVar = "class"
@@ -96,14 +96,14 @@ class ClassificationSet(TextSet):
   def classes_X(self) -> np.ndarray:
     return self.labels_X()
 
-  def decided(self, found: np.ndarray) -> np.ndarray:
-    return np.argmax(found, axis=-1)
+  def decided(self, outputs: np.ndarray) -> np.ndarray:
+    return np.argmax(outputs, axis=-1)
 
-  def predictions(self, found: np.ndarray) -> Records:
+  def predictions(self, outputs: np.ndarray) -> Records:
     names = self.label_names
     return (["predicted_label", *(f"probability_{name}" for name in names)],
             [[names[best], *map(float, p)]
-             for best, p in zip(self.decided(found), found)])
+             for best, p in zip(self.decided(outputs), outputs)])
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
@@ -114,7 +114,7 @@ class ClassificationSet(TextSet):
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class RegressionSet(TextSet):
-  """A number for each text or pair; found: numbers (X,)."""
+  """A number for each text or pair; outputs: numbers (X,)."""
 
   kind: ClassVar = "regression"
   order_key: ClassVar = "number"
@@ -130,8 +130,8 @@ class RegressionSet(TextSet):
   def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
     return fields.number
 
-  def predictions(self, found: np.ndarray) -> Records:
-    return ["predicted_value"], [[float(value)] for value in found]
+  def predictions(self, outputs: np.ndarray) -> Records:
+    return ["predicted_value"], [[float(value)] for value in outputs]
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,

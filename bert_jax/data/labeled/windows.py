@@ -135,14 +135,14 @@ def encode(questions: Sequence[Question], options: SpanOptions,
 def _answered(questions: Sequence[Question], pieces: Sequence[Any],
               context_of: Sequence[int]) -> np.ndarray:
   """First and last token of each question's first answer; -1 where none."""
-  found = np.full((2, len(questions)), -1, np.int32)
+  positions = np.full((2, len(questions)), -1, np.int32)
   for i, (question, context) in enumerate(zip(questions, context_of)):
     _, starts, ends = pieces[context]
     first = np.searchsorted(ends, question.start, side="right")
     last = np.searchsorted(starts, question.end) - 1
     if question.answers and first <= last:
-      found[:, i] = first, last
-  return found
+      positions[:, i] = first, last
+  return positions
 
 
 def cut(count: int, room: int, stride: int) -> tuple[

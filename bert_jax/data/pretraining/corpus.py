@@ -77,11 +77,11 @@ class Corpus:
 
 
 def _reopened(directory: pathlib.Path, expected: str) -> Corpus:
-  found = Corpus.open(directory)
-  if found.fingerprint != expected:
+  corpus = Corpus.open(directory)
+  if corpus.fingerprint != expected:
     raise UserError(f"{directory} was replaced by another corpus while it was "
                     "used; start again.")
-  return found
+  return corpus
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,21 +138,21 @@ def _map(path: pathlib.Path, dtype: str, length: int) -> np.ndarray:
 def read_about(directory: pathlib.Path) -> dict[str, Any]:
   """What corpus.json says, which has all that it should have."""
   about = _read_json(directory / "corpus.json")
-  wanted = {"splits": dict, "dtype": str, "tokenizer": str, "key": dict,
+  kinds = {"splits": dict, "dtype": str, "tokenizer": str, "key": dict,
             "vocabulary_size": int}
   split = {"fingerprint": str, "tokens": int, "sentences": int,
            "documents": int}
-  whole = _has(about, wanted) and all(
+  complete = _has(about, kinds) and all(
       _has(about["splits"].get(name), split) for name in SPLITS)
-  if not whole:
+  if not complete:
     raise UserError(f"{directory / 'corpus.json'} is damaged: it lacks what it "
                     f"should say. {_MEND.format(directory)}")
   return about
 
 
-def _has(found: Any, wanted: dict[str, type]) -> bool:
-  return isinstance(found, dict) and all(
-      isinstance(found.get(name), kind) for name, kind in wanted.items())
+def _has(content: Any, kinds: dict[str, type]) -> bool:
+  return isinstance(content, dict) and all(
+      isinstance(content.get(name), kind) for name, kind in kinds.items())
 
 
 def _read_json(path: pathlib.Path) -> Any:

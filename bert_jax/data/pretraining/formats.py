@@ -96,10 +96,10 @@ class PairsFormat(Format):
     a_start_X, a_end_X = start_S1[at_X], start_S1[split_X]
     b_start_X, b_end_X = a_end_X.copy(), start_S1[end_S[at_X]]
     random_X = np.flatnonzero(is_random_S[at_X])
-    wanted_X = target_S[at_X] - (a_end_X - a_start_X)
+    needed_X = target_S[at_X] - (a_end_X - a_start_X)
     b_start_X[random_X], b_end_X[random_X] = _elsewhere(
         corpus, first + chunks.document_S[at_X[random_X]],
-        wanted_X[random_X], rng)
+        needed_X[random_X], rng)
     a_start_X, a_length_X, b_start_X, b_length_X = _truncate_at_random(
         a_start_X, a_end_X - a_start_X, b_start_X, b_end_X - b_start_X, maximum,
         rng)
@@ -201,11 +201,11 @@ def _chain(next_S: np.ndarray) -> np.ndarray:
   return np.array(reached, np.int64)
 
 
-def _elsewhere(corpus: Any, own_X: np.ndarray, wanted_X: np.ndarray,
+def _elsewhere(corpus: Any, own_X: np.ndarray, needed_X: np.ndarray,
                rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
   """Tokens from a random sentence of another document: starts and ends.
 
-  Whole sentences, until there are `wanted_X` tokens or the document ends.
+  Whole sentences, until there are `needed_X` tokens or the document ends.
   """
   document_starts_U1 = np.asarray(corpus.document_starts_U1)
   start_S1 = np.asarray(corpus.sentence_starts_S1)
@@ -218,7 +218,7 @@ def _elsewhere(corpus: Any, own_X: np.ndarray, wanted_X: np.ndarray,
   from_X = rng.integers(low_X, high_X)
   b_start_X = start_S1[from_X].astype(np.int64)
   # The type of the offsets: another one would copy the whole memory map.
-  enough_X = (b_start_X + np.maximum(wanted_X, 1)).astype(start_S1.dtype)
+  enough_X = (b_start_X + np.maximum(needed_X, 1)).astype(start_S1.dtype)
   to_X = np.minimum(np.searchsorted(start_S1, enough_X), high_X)
   return b_start_X, start_S1[to_X].astype(np.int64)
 
