@@ -1,8 +1,6 @@
 """`python -m bert_jax COMMAND`."""
 
-import sys
-
-from bert_jax.cli.main import main
+from bert_jax.cli.main import program
 
 if __name__ == "__main__":
-  sys.exit(main())
+  program()

@@ -1,6 +1,7 @@
 """The commands: `python -m bert_jax COMMAND --help`."""
 
 import argparse
+import logging
 import signal
 import sys
 import traceback
@@ -16,6 +17,14 @@ from bert_jax.runs import loop
 
 # What compiles faster is not cached.
 _CACHED_SECONDS = 1.0
+
+
+def program() -> None:
+  """`main` as a process of its own."""
+  # When a save fails, asyncio reports each of Orbax's other writes, as late as
+  # at the exit, with a traceback; the error itself is raised and explained.
+  logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  sys.exit(main())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
