@@ -1,8 +1,8 @@
-"""One of the processes that test_hosts starts, and what they do together.
+"""One of the processes that test_hosts starts, and the scenarios they run.
 
   python -m tests.host FOLDER PORT PROCESSES PROCESS SCENARIO...
 
-The answers of the scenarios go to FOLDER/PROCESSES_PROCESS.json.
+The results of the scenarios are written to FOLDER/PROCESSES_PROCESS.json.
 """
 
 import dataclasses
@@ -37,14 +37,14 @@ DEVICES = 4  # of all processes together
 
 
 def plain(folder: pathlib.Path, **options) -> Experiment:
-  """Plain gradients: Adam would blow up what rounding does to those of zero."""
+  """With SGD: Adam would amplify rounding errors in gradients that are zero."""
   return small_run.pretraining(folder, **{
       "layout": MeshLayout(), "optimizer": Sgd(),
       "schedule": ConstantSchedule(0.1, 0.0), "steps": 6, **options})
 
 
 def task(folder: pathlib.Path, **options) -> Experiment:
-  """From the run in FOLDER/one."""
+  """Initialized from the run in FOLDER/one."""
   return plain(
       folder, init_from=str(folder / "one"), objective=Classification(),
       data=TableData(length=32, examples_per_row=4,
@@ -65,7 +65,7 @@ def outputs(result: train.Result) -> dict[str, Any]:
 
 
 def finetune(folder: pathlib.Path) -> Any:
-  """Each process has a part of every large parameter."""
+  """With every large parameter sharded across the processes."""
   workdir = folder / "two_task"
   trained = outputs(
       train.train(task(folder, layout=MeshLayout(1, 4, 1)), workdir))
@@ -75,7 +75,7 @@ def finetune(folder: pathlib.Path) -> Any:
 
 
 def resume(folder: pathlib.Path) -> str:
-  """From where one process stopped, until another process is asked to."""
+  """From where one process stopped, until another process gets SIGTERM."""
 
   def on_step(step: int) -> None:
     if step == 3 and not distributed.first():
@@ -90,7 +90,7 @@ def resume(folder: pathlib.Path) -> str:
 
 
 def rows(folder: pathlib.Path) -> Any:
-  """The rows of each process, and whether they make up the batch."""
+  """The rows of each process; asserts that together they are the batch."""
   answer, batch = {}, np.arange(24.0).reshape(8, 3)
   devices = np.array(jax.devices())
   for name, order, shape in (("in turn", [0, 2, 1, 3], (2, 2, 1)),
@@ -105,7 +105,7 @@ def rows(folder: pathlib.Path) -> Any:
 
 
 def steps(folder: pathlib.Path) -> Any:
-  """Two steps by each layout that has the state on every device."""
+  """Two steps of each layout that replicates the state."""
   recipe, answer = tiny.recipe(), {}
   first = tiny.batch()
   shape = jax.eval_shape(recipe.init, np.int32(3), first)
@@ -124,7 +124,7 @@ def steps(folder: pathlib.Path) -> Any:
 
 
 def flags(folder: pathlib.Path) -> Any:
-  """Asked some steps in advance."""
+  """Requested some steps before they are read."""
   me = jax.process_index()
   asked = [distributed.any_host([me == 1, False, step == me])
            for step in range(3)]
@@ -132,7 +132,7 @@ def flags(folder: pathlib.Path) -> Any:
 
 
 def disagree(folder: pathlib.Path) -> list[str]:
-  """What each kind of difference is answered with."""
+  """The error message for each kind of difference."""
   last = jax.process_index() == jax.process_count() - 1
   answers = []
 

@@ -1,6 +1,6 @@
 """A corpus in memory whose tokens are their own positions.
 
-So a row tells where each of its tokens stood in the text.
+So a row shows where in the text each of its tokens was.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ class MemoryCorpus:
   sentence_starts_S1: np.ndarray
   document_starts_U1: np.ndarray
   fingerprint: str = "memory"
-  types: int | None = None  # None: each token is of a type of its own
+  types: int | None = None  # None: every token is distinct
 
   @property
   def vocabulary_size(self) -> int:
@@ -33,7 +33,7 @@ class MemoryCorpus:
 
 
 def memory_corpus(documents: list[list[int]]) -> MemoryCorpus:
-  """From the sentences' lengths in each document."""
+  """A corpus of documents, each given by the lengths of its sentences."""
   lengths = [length for document in documents for length in document]
   starts = np.cumsum([0, *lengths])
   return MemoryCorpus(

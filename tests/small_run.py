@@ -1,4 +1,4 @@
-"""A run so small that it takes seconds, and the text and tables it reads."""
+"""A run that takes seconds, and the text and tables it reads."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ def sentence(rng: np.random.Generator) -> str:
 
 
 def write(folder: pathlib.Path) -> None:
-  """text.txt, train.tsv and dev.tsv, with a label and a number."""
+  """Writes text.txt, and train.tsv and dev.tsv with a label and a score."""
   rng = np.random.default_rng(0)
   (folder / "text.txt").write_text("\n\n".join(
       "\n".join(sentence(rng) for _ in range(8)) for _ in range(120)) + "\n")
@@ -44,7 +44,7 @@ def write(folder: pathlib.Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class FirstDevices(MeshLayout):
-  """Over the first devices only."""
+  """A mesh of the first `count` devices."""
 
   count: int = 1
 
@@ -53,7 +53,7 @@ class FirstDevices(MeshLayout):
 
 
 def pretraining(folder: pathlib.Path, **options) -> Experiment:
-  """On one device; compiled once, however many steps it has."""
+  """On one device; compiled once for any number of steps."""
   return dataclasses.replace(
       Experiment(
           model=BertConfig(hidden_size=16, num_hidden_layers=1,
@@ -68,7 +68,7 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
 
 
 def equal(a, b) -> None:
-  """Bit for bit."""
+  """Asserts that two trees are equal bit for bit."""
   jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, (a, b)))
 
 
@@ -78,7 +78,7 @@ class Pulled(Exception):
 
 def pull_the_plug(experiment: Experiment, workdir: pathlib.Path, at: int,
                   page: str = "") -> None:
-  """Runs, and ends without a word when step `at` was dispatched."""
+  """Runs, and dies without saving once step `at` was dispatched."""
 
   def on_step(step: int) -> None:
     if step == at:
@@ -90,14 +90,14 @@ def pull_the_plug(experiment: Experiment, workdir: pathlib.Path, at: int,
 
 
 def curve(workdir: pathlib.Path) -> list[dict[str, float]]:
-  """Lines of metrics.jsonl without what a clock measured."""
+  """Lines of metrics.jsonl without the measured times."""
   return [{k: v for k, v in line.items() if "second" not in k}
           for line in jsonl.read_jsonl(workdir / "metrics.jsonl")]
 
 
 def stored(workdir: pathlib.Path, run: Run,
            step: int | None = None) -> TrainState:
-  """The state that a run without a page saved, at a step or the latest."""
+  """The state saved by a run without a page, at a step or the latest."""
   shape = run.shape()
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return read_state(

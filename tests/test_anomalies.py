@@ -1,4 +1,4 @@
-"""Steps that are not finite, and spikes."""
+"""Non-finite steps and loss spikes."""
 
 import dataclasses
 
@@ -21,8 +21,8 @@ from tests.small_run import curve, equal, pretraining, pull_the_plug
 
 @dataclasses.dataclass(frozen=True)
 class Ill(Mlm):
-  """The loss of a batch grows by so many times for each row whose tokens' sum
-  can be divided by `divisor`."""
+  """Adds `times` times the loss of a batch for each of its rows whose sum of
+  tokens is divisible by `divisor`."""
 
   divisor: int = 31
   times: float = float("nan")
@@ -38,7 +38,7 @@ class Ill(Mlm):
 
 
 def sums(experiment) -> np.ndarray:
-  """Of the tokens of each step's rows."""
+  """The sums of the tokens of each step's rows, (X, B)."""
   rows = compose(experiment).prepared.train
   return np.stack([
       loader.batch(rows, experiment.batch_size, step)["input_ids"].sum(axis=1)
@@ -55,7 +55,7 @@ def ill_steps(sums_XB: np.ndarray, divisor: int) -> list[int]:
     (ShardMapLayout(), 1)],
     ids=["accumulation", "2 x 2 x 2", "pmap, accumulation", "shard_map"])
 def test_non_finite_step_changes_nothing(layout, microbatches):
-  """Where one row of the batch, of one device and microbatch, is ill."""
+  """If a single row, of one device and microbatch, has a NaN loss."""
   batch = tiny.batch()
   sum_B = batch["input_ids"].sum(axis=1)
   alone = next(i for i, s in enumerate(sum_B) if (sum_B % s == 0).sum() == 1)
@@ -81,7 +81,7 @@ def test_non_finite_step_changes_nothing(layout, microbatches):
 
 
 def test_non_finite_steps_are_skipped(folder, tmp_path):
-  """As if their batches had been left out from the beginning."""
+  """The run equals one that never saw their batches."""
   run = pretraining(folder, objective=Ill(), steps=12, evaluate_every=12)
   ill = ill_steps(sums(run), 31)
   assert 1 <= len(ill) <= 6
@@ -119,7 +119,7 @@ def test_spike_rolls_back_and_skips_the_batch(folder, tmp_path, capsys):
       if (ill := ill_steps(tokens, divisor)) and 62 < ill[0] < 70)
   run = dataclasses.replace(run, objective=Ill(divisor=divisor, times=1e3),
                             spike_deviations=20.0)
-  # What was seen before a stop counts.
+  # Losses from before the interruption count.
   pull_the_plug(run, tmp_path / "rolled", 61)
   rolled = train.train(run, tmp_path / "rolled")
   assert anomalies.skipped_steps(tmp_path / "rolled") == set(ill)

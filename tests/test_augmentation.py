@@ -1,4 +1,4 @@
-"""Augmentations: what they change, what they never do, and when."""
+"""Augmentations: what they change, and what they keep."""
 
 import dataclasses
 
@@ -19,10 +19,10 @@ CHANGING = [name for name in MEMBERS if name != "none"]
 
 def texts(labeled: LabeledSet, augmentation: Augmentation, seed: int = 0,
           epoch: int = 0, examples_per_row: int = 4) -> list[list[list[int]]]:
-  """Ids of each example's texts as rows of an epoch show them."""
+  """Token ids of each example's texts in the rows of an epoch."""
   rows = labeled.rows(Tiny(), 64, examples_per_row, seed,
-                       augmentation=augmentation)
-  found = {}
+                      augmentation=augmentation)
+  texts_of = {}
   for i in range(len(rows.plan(epoch)[1])):
     row = rows.row(epoch, i)
     for slot, example in enumerate(row["example_index"].tolist()):
@@ -30,13 +30,13 @@ def texts(labeled: LabeledSet, augmentation: Augmentation, seed: int = 0,
         ids = row["input_ids"][row["example_ids"] == slot + 1].tolist()
         assert ids[0] == 2 and ids[-1] == 3  # [CLS] and [SEP] stay
         ends = [0, *(j for j, t in enumerate(ids) if t == 3)]
-        found[example] = [ids[a + 1:b] for a, b in zip(ends, ends[1:])]
-  return [found[i] for i in range(len(labeled))]
+        texts_of[example] = [ids[a + 1:b] for a, b in zip(ends, ends[1:])]
+  return [texts_of[i] for i in range(len(labeled))]
 
 
 @pytest.mark.parametrize("name", CHANGING)
 @pytest.mark.parametrize("pairs", [False, True])
-def test_a_change_is_a_function_of_seed_epoch_and_example(name, pairs):
+def test_change_depends_on_seed_epoch_and_example(name, pairs):
   labeled, change = classes(60, pairs=pairs), MEMBERS[name](rate=0.3)
   once = texts(labeled, change, epoch=2)
   assert once == texts(labeled, change, epoch=2, examples_per_row=1)
@@ -55,26 +55,26 @@ def flat(examples: list) -> list[list[int]]:
   return [text for example in examples for text in example]
 
 
-def test_dropping_leaves_a_part_in_order():
+def test_dropping_keeps_the_order():
   labeled = classes(300, pairs=True)
-  plain, found = (flat(texts(labeled, change)) for change in (
+  plain, dropped = (flat(texts(labeled, change)) for change in (
       NoAugmentation(), DroppingAugmentation(rate=0.4)))
-  whole = [len(a) == len(b) for a, b in zip(plain, found)]
-  for a, b in zip(plain, found):
+  unchanged = [len(a) == len(b) for a, b in zip(plain, dropped)]
+  for a, b in zip(plain, dropped):
     rest = iter(a)
     assert b and all(token in rest for token in b)
   tokens = sum(map(len, plain))
-  assert 1 - sum(map(len, found)) / tokens == pytest.approx(0.4, abs=0.03)
-  # A text of one token is never gone.
-  assert all(w for w, a in zip(whole, plain) if len(a) == 1)
+  assert 1 - sum(map(len, dropped)) / tokens == pytest.approx(0.4, abs=0.03)
+  # A text of one token is never dropped.
+  assert all(same for same, a in zip(unchanged, plain) if len(a) == 1)
 
 
 def test_swapping_keeps_the_tokens_of_a_text():
   labeled = classes(300, pairs=True)
-  plain, found = (flat(texts(labeled, change)) for change in (
+  plain, swapped = (flat(texts(labeled, change)) for change in (
       NoAugmentation(), SwappingAugmentation(rate=0.3)))
   moved = 0
-  for a, b in zip(plain, found):
+  for a, b in zip(plain, swapped):
     assert sorted(a) == sorted(b)
     i = 0
     while i < len(a):
@@ -87,11 +87,11 @@ def test_swapping_keeps_the_tokens_of_a_text():
       0.3 * 0.7, abs=0.05)
 
 
-def test_masking_shows_masks():
+def test_masking_replaces_tokens_at_its_rate():
   labeled = words_and_tags(40)
-  plain, found = (texts(labeled, change) for change in (
+  plain, shown = (texts(labeled, change) for change in (
       NoAugmentation(), MaskingAugmentation(rate=0.25)))
-  pairs = [(a, b) for x, y in zip(flat(plain), flat(found))
+  pairs = [(a, b) for x, y in zip(flat(plain), flat(shown))
            for a, b in zip(x, y)]
   masked = [b == Tiny.vocabulary.mask_id for _, b in pairs]
   assert np.mean(masked) == pytest.approx(0.25, abs=0.06)
@@ -99,7 +99,7 @@ def test_masking_shows_masks():
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_labels_of_tokens_are_not_moved(name):
+def test_token_labels_stay_with_their_tokens(name):
   labeled = MADE["tagging"]()
   rows = lambda change: labeled.rows(Tiny(), 64, 2, 0, augmentation=change)
   if name in ("none", "masking"):
@@ -110,6 +110,6 @@ def test_labels_of_tokens_are_not_moved(name):
     rows(MEMBERS[name]())
 
 
-def test_a_rate_is_a_probability():
+def test_rate_is_a_probability():
   with pytest.raises(UserError, match="data.augmentation.rate=1.0"):
     DroppingAugmentation(rate=1.0)

@@ -1,4 +1,4 @@
-"""Budgets of tokens, FLOPs and time; saves by the minute."""
+"""Budgets of tokens, FLOPs and time; checkpoints every few minutes."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from tests.small_run import curve, pretraining, pull_the_plug
 
 
 def test_budget_of_tokens_or_flops_sets_the_steps(folder):
-  # Of short examples, so that much of a row is padding.
+  # Short examples, so that much of each row is padding.
   run = pretraining(
       folder, budget="2e3tokens", batch_size=4, objective=Classification(),
       data=TableData(length=32, examples_per_row=1,
@@ -49,7 +49,7 @@ def test_clock_counts_earlier_processes():
   now = [100.0]
   clock = Clock(save_minutes=1.0, now=lambda: now[0])
   clock.load_state(50.0)
-  clock.load_state(70.0)  # A roll back, to a checkpoint of this process.
+  clock.load_state(70.0)  # A rollback to a checkpoint of this process.
   clock.limit(150.0)
   now[0] += 59.0
   assert clock.used() == 109.0
@@ -67,7 +67,7 @@ def test_budget_of_time_is_measured_once_and_kept(folder, tmp_path):
   used = read_manifests(tmp_path)[5].progress.seconds
   assert used > 0
   with pytest.MonkeyPatch.context() as patch:
-    # Whether there is time left is the clock's matter, see above.
+    # The clock itself is tested above.
     patch.setattr(Clock, "should_stop",
                   lambda clock: clock.used() > used + 1e-3)
     result = train.train(run, tmp_path)

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, or of another run."""
+"""Checkpoints that are damaged or belong to another run."""
 
 import dataclasses
 import errno
@@ -23,8 +23,8 @@ from tests.small_run import equal, pretraining, pull_the_plug
 
 @pytest.fixture(scope="module")
 def cut_off(folder, tmp_path_factory):
-  """A run whose plug was pulled at step 5, with checkpoints of 2 and 4, and
-  what it comes to when nothing happens."""
+  """A run that died at step 5 with checkpoints of steps 2 and 4, and the
+  parameters of the same run uninterrupted."""
   folder_of_runs = tmp_path_factory.mktemp("cut_off")
   run = pretraining(folder, steps=6)
   pull_the_plug(run, folder_of_runs / "run", 5)
@@ -33,7 +33,7 @@ def cut_off(folder, tmp_path_factory):
 
 
 def flip(item: pathlib.Path) -> None:
-  """A bit in the middle of every file of data."""
+  """Flips a bit in the middle of every data file."""
   for path in [*item.rglob("d/*"), *item.glob("metadata")]:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
@@ -66,9 +66,8 @@ def test_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
     assert int(state.step) == step
 
 
-def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path,
-                                                         capsys):
-  """Though every file can be read."""
+def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path, capsys):
+  """Even if every file is readable."""
   run, begun, params = cut_off
   shutil.copytree(begun, tmp_path / "run")
   read = []
@@ -84,7 +83,7 @@ def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path,
   assert "damaged/4; resuming from step 2" in capsys.readouterr().err
 
 
-def test_reading_passes_over_a_damaged_checkpoint(cut_off, tmp_path):
+def test_reading_skips_damaged_checkpoints(cut_off, tmp_path):
   run, begun, _ = cut_off
   shutil.copytree(begun, tmp_path / "run")
   flip(tmp_path / "run" / "checkpoints" / "4" / "params")
@@ -95,8 +94,8 @@ def test_reading_passes_over_a_damaged_checkpoint(cut_off, tmp_path):
   assert report() == before
 
 
-def test_file_that_cannot_be_opened_is_not_damage(cut_off, monkeypatch):
-  """Permissions and networks come back; nothing is put aside."""
+def test_unreadable_file_is_not_damage(cut_off, monkeypatch):
+  """Permission and network errors are temporary; nothing is put aside."""
   run, begun, _ = cut_off
   opened, before = pathlib.Path.open, files(begun)
 
@@ -114,7 +113,7 @@ def test_file_that_cannot_be_opened_is_not_damage(cut_off, monkeypatch):
   assert files(begun) == before
 
 
-def test_only_damaged_checkpoints_are_refused(cut_off, tmp_path):
+def test_resuming_from_only_damaged_checkpoints_is_refused(cut_off, tmp_path):
   run, begun, _ = cut_off
   shutil.copytree(begun, tmp_path / "run")
   folder = tmp_path / "run" / "checkpoints"
@@ -141,7 +140,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
     (lambda r: config.override(r, ["data.held_out_percent=50"]),
      r"data.held_out_percent=50.0 \(was 20.0\)")],
     ids=["seed", "size", "objective", "data"])
-def test_another_run_is_refused(cut_off, changed, message):
+def test_checkpoint_of_another_run_is_refused(cut_off, changed, message):
   run, begun, _ = cut_off
   before = files(begun / "checkpoints")
   with pytest.raises(UserError, match=message):
@@ -149,7 +148,7 @@ def test_another_run_is_refused(cut_off, changed, message):
   assert files(begun / "checkpoints") == before
 
 
-def test_another_architecture_is_refused(cut_off):
+def test_checkpoint_of_another_architecture_is_refused(cut_off):
   run, begun, _ = cut_off
   wider = compose(config.override(run, ["model.hidden_size=32"]))
   message = (r"encoder/layers/attention/key/kernel: "
@@ -174,7 +173,7 @@ experiment = None
 """
 
 
-def test_changed_page_is_refused_unless_only_words_changed(folder, tmp_path):
+def test_changed_page_is_refused_unless_only_comments_changed(folder, tmp_path):
 
   def of_page(page: str):
     config.run_page(page, "page")

@@ -1,4 +1,4 @@
-"""The commands, as a user calls them."""
+"""The command line, as a user calls it."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def text(tmp_path, monkeypatch):
   return path
 
 
-def test_from_text_to_vectors(text, tmp_path, capsys):
+def test_commands_lead_from_text_to_vectors(text, tmp_path, capsys):
   workdir = str(tmp_path / "run")
   assert main(["corpus", "build", "quickstart", f"data.text={text}",
                *SMALL]) == 0
@@ -54,7 +54,7 @@ def test_trained_tokenizer_can_be_loaded(text, tmp_path, tokenizer, name):
   assert loaded.decode(loaded.encode(["red green"])[0]) == "red green"
 
 
-def test_show_tells_size_and_differences(capsys):
+def test_show_prints_size_and_differences(capsys):
   assert main(["show", "base", "objective.masking=whole_word"]) == 0
   out = capsys.readouterr().out
   assert "objective.masking=whole_word" in out
@@ -62,7 +62,7 @@ def test_show_tells_size_and_differences(capsys):
   assert "110,106,428" in out
 
 
-def test_show_lays_it_on_devices_that_are_not_there(capsys):
+def test_show_plans_for_absent_devices(capsys):
   assert main(["show", "tiny", "--devices", "6", "--memory", "16",
                "batch_size=768"]) == 0
   out = capsys.readouterr().out
@@ -82,6 +82,6 @@ def test_show_lays_it_on_devices_that_are_not_there(capsys):
     (["finetune", "task", "--workdir", "w", "init_from=nowhere"], "nowhere"),
     (["pretrain", "tiny", "--workdir", "w", "data.text=missing-*.txt"],
      "missing-*.txt")])
-def test_mistakes_end_with_a_message(arguments, words, capsys):
+def test_mistakes_are_explained(arguments, words, capsys):
   assert main(arguments) == 1
   assert words in capsys.readouterr().err

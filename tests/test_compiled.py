@@ -19,7 +19,7 @@ def folder(tmp_path, monkeypatch):
   compilation_cache.reset_cache()
 
 
-def test_compiled_functions_are_taken_from_the_cache(folder):
+def test_compiled_functions_are_cached(folder):
   entries = []
   for _ in range(2):  # As in two processes.
     compilation_cache.reset_cache()

@@ -1,4 +1,4 @@
-"""Choices, overrides and changes: an experiment as it is written down."""
+"""Choices, overrides and changes: how an experiment is written down."""
 
 import dataclasses
 from typing import Literal
@@ -40,7 +40,7 @@ class Basket:
 
   def __post_init__(self):
     if self.limit == 3 and self.title != "three":
-      raise UserError("a limit of 3 wants the title three")
+      raise UserError("a limit of 3 needs the title three")
 
 
 def test_members_are_named_by_their_classes():
@@ -55,7 +55,7 @@ def test_members_are_named_by_their_classes():
     (["limit=1e3", "second.leaf=true"],
      Basket(second=SourCherryFruit(leaf=True), limit=1000)),
     (["limit=4", "limit=none", "title=a=b "], Basket(title="a=b ")),
-    # Checked when complete, not in between.
+    # Checked once all assignments are applied.
     (["limit=3", "title=three"], Basket(limit=3, title="three")),
 ])
 def test_override_applies_assignments(assignments, expected):
@@ -90,7 +90,7 @@ BASKETS = st.builds(Basket, FRUITS, FRUITS,
 
 
 @given(BASKETS, BASKETS)
-def test_changes_lead_from_base_to_run(base, run):
+def test_changes_turn_base_into_run(base, run):
   changes = config.changes(base, run)
   assert config.override(base, changes) == run
   assert bool(changes) == (base != run)
@@ -103,7 +103,7 @@ def test_later_assignments_override_earlier_ones(base, run, other):
   assert config.override(config.override(base, last), last) == run
 
 
-def test_page_may_define_choices_and_is_read_once(tmp_path):
+def test_page_defines_choices_and_is_read_once(tmp_path):
   page = tmp_path / "page.py"
   page.write_text(
       "import dataclasses\n"

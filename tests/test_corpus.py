@@ -1,4 +1,4 @@
-"""A corpus is complete or not there, and says what it holds."""
+"""Corpora are built atomically, cached, and checked when opened."""
 
 import concurrent.futures
 import errno
@@ -58,7 +58,7 @@ def _documents(split, tokenizer):
           for u in range(len(split.document_starts_U1) - 1)]
 
 
-def test_it_holds_the_documents_split_by_name(text, tmp_path):
+def test_corpus_holds_the_documents_split_by_name(text, tmp_path):
   splits = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
   for split, held in ((splits.train, False), (splits.held_out, True)):
     expected = [d.sentences for d in documents.read(str(text))
@@ -67,30 +67,30 @@ def test_it_holds_the_documents_split_by_name(text, tmp_path):
     assert split.counts["bytes"] == sum(len(s) for d in expected for s in d)
     assert split.tokens_T.dtype == np.uint16
     assert split.vocabulary_size == splits.tokenizer.vocabulary.size
-  # The tokenizer has seen the training split only.
+  # The tokenizer was trained on the training split only.
   train = [s for d in documents.read(str(text)) for s in d.sentences
            if not held_out(d.name, PERCENT)]
   assert TOKENIZER.build(train).fingerprint == splits.tokenizer.fingerprint
 
 
-def test_batches_and_rereading_change_nothing(text, tmp_path, monkeypatch):
+def test_batch_size_and_rereading_change_nothing(text, tmp_path, monkeypatch):
   expected = corpus_builder.build(str(text), TOKENIZER, tmp_path / "a", PERCENT)
   monkeypatch.setattr(corpus_builder, "_BATCH_CHARACTERS", 100)
   monkeypatch.setattr(corpus_builder, "_KEPT_CHARACTERS", 100)
-  found = corpus_builder.build(str(text), TOKENIZER, tmp_path / "b", PERCENT)
-  for a, b in ((expected.train, found.train),
-               (expected.held_out, found.held_out)):
+  rebuilt = corpus_builder.build(str(text), TOKENIZER, tmp_path / "b", PERCENT)
+  for a, b in ((expected.train, rebuilt.train),
+               (expected.held_out, rebuilt.held_out)):
     assert a.fingerprint == b.fingerprint
     np.testing.assert_array_equal(a.tokens_T, b.tokens_T)
     np.testing.assert_array_equal(a.document_starts_U1, b.document_starts_U1)
 
 
-def test_the_fingerprint_is_of_content_and_tokenizer(text, tmp_path):
+def test_fingerprint_depends_on_content_and_tokenizer(text, tmp_path):
   def fingerprint(name, tokenizer=TOKENIZER):
     return corpus_builder.build(str(text), tokenizer, tmp_path / name,
                                 0).train.fingerprint
   before = fingerprint("a")
-  assert fingerprint("a") == before  # replaces the older one
+  assert fingerprint("a") == before  # replaces the first one
   def words(*pieces):
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join((*SPECIAL, "##l", "b", *pieces)))
@@ -100,7 +100,7 @@ def test_the_fingerprint_is_of_content_and_tokenizer(text, tmp_path):
   assert fingerprint("c") != before
 
 
-def test_a_second_run_reuses_and_a_change_rebuilds(text, tmp_path, monkeypatch):
+def test_corpus_is_reused_until_a_change(text, tmp_path, monkeypatch):
   def prepare(percent=PERCENT, tokenizer=TOKENIZER):
     return corpus_builder.prepare(str(text), tokenizer, tmp_path / "root",
                                   percent)
@@ -116,7 +116,7 @@ def test_a_second_run_reuses_and_a_change_rebuilds(text, tmp_path, monkeypatch):
   assert len(visible(tmp_path / "root")) == 1
 
 
-def test_a_tokenizer_at_hand_finds_the_corpus_it_came_from(
+def test_loaded_tokenizer_reuses_its_corpus(
     text, tmp_path, monkeypatch):
   first = corpus_builder.prepare(str(text), TOKENIZER, tmp_path, PERCENT)
   other = SentencePieceTokenizer(vocab_size=399).build(["a few more words"] * 9
@@ -146,7 +146,7 @@ def build():
 
 def started(text: pathlib.Path, root: pathlib.Path, code: str,
             prefix: Sequence[str] = ()) -> subprocess.Popen:
-  """Another process that knows how to `build()`."""
+  """Starts a process whose code may call `build()`."""
   code = BUILD.format(text=str(text), root=str(root), percent=PERCENT) + code
   return subprocess.Popen(
       [*prefix, sys.executable, "-c", code, str(root)], text=True,
@@ -154,7 +154,7 @@ def started(text: pathlib.Path, root: pathlib.Path, code: str,
 
 
 def visible(root: pathlib.Path) -> list[pathlib.Path]:
-  """What is in a folder, but for the locks, which stay."""
+  """Entries of a folder except the locks, which stay."""
   return [path for path in root.iterdir() if path.name != ".locks"]
 
 
@@ -168,14 +168,14 @@ def test_killed_build_leaves_nothing(text, tmp_path, moment):
     assert process.wait(60) == -signal.SIGKILL
   assert any(".building-" in path.name for path in root.iterdir()) != (
       "Tokenizer" in moment)  # Nothing is written yet.
-  found = corpus_builder.prepare(str(text), TOKENIZER, root, PERCENT)
-  assert visible(root) == [found.train.directory.parent]
+  splits = corpus_builder.prepare(str(text), TOKENIZER, root, PERCENT)
+  assert visible(root) == [splits.train.directory.parent]
   expected = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
-  assert found.train.fingerprint == expected.train.fingerprint
+  assert splits.train.fingerprint == expected.train.fingerprint
   assert not list(tmp_path.glob(".*.building-*"))
 
 
-def test_one_process_builds_and_the_next_if_it_is_killed(
+def test_next_process_builds_if_the_first_is_killed(
     text, tmp_path, caplog, monkeypatch):
   root = tmp_path / "root"
   process = started(
@@ -187,19 +187,19 @@ def test_one_process_builds_and_the_next_if_it_is_killed(
   monkeypatch.setattr(corpus_builder, "_write",
                       lambda *a: written.append(a) or write(*a))
   with concurrent.futures.ThreadPoolExecutor(3) as threads:
-    found = [threads.submit(corpus_builder.prepare, str(text), TOKENIZER, root,
+    tasks = [threads.submit(corpus_builder.prepare, str(text), TOKENIZER, root,
                             PERCENT)
              for _ in range(3)]
-    while len(caplog.records) < 3 and not any(f.done() for f in found):
+    while len(caplog.records) < 3 and not any(f.done() for f in tasks):
       time.sleep(.01)
     assert not written and "waiting for it" in caplog.text
     process.kill()
-    assert len({f.result(60).train.fingerprint for f in found}) == 1
+    assert len({f.result(60).train.fingerprint for f in tasks}) == 1
   assert len(written) == 1 and len(visible(root)) == 1
   process.communicate()
 
 
-def test_hosts_build_apart_and_use_the_first_to_be_done(
+def test_hosts_build_apart_and_share_the_first_result(
     text, tmp_path, monkeypatch):
   prepare = lambda: corpus_builder.prepare(str(text), TOKENIZER,
                                            tmp_path / "root", PERCENT)
@@ -208,20 +208,20 @@ def test_hosts_build_apart_and_use_the_first_to_be_done(
 
   def overtaken(*arguments):
     if not inner:
-      inner.append(None)  # No second time.
+      inner.append(None)  # Only the first time.
       with monkeypatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: "quick")
         inner[0] = prepare()
     return add(*arguments)
 
   monkeypatch.setattr(corpus_builder, "_add", overtaken)
-  found = prepare()
+  first = prepare()
   inode = lambda splits: (splits.train.directory / "tokens.bin").stat().st_ino
-  assert inode(found) == inode(inner[0])
+  assert inode(first) == inode(inner[0])
   assert len(visible(tmp_path / "root")) == 1
 
 
-def test_leftovers_of_another_host_go_after_a_day(text, tmp_path):
+def test_leftovers_of_other_hosts_are_deleted_after_a_day(text, tmp_path):
   prepare = lambda: corpus_builder.prepare(str(text), TOKENIZER, tmp_path,
                                            PERCENT)
   name = prepare().train.directory.parent.name
@@ -229,14 +229,14 @@ def test_leftovers_of_another_host_go_after_a_day(text, tmp_path):
   rest.mkdir(parents=True)
   (rest / "tokens.bin").write_bytes(b"\0" * 99)
   prepare()
-  assert rest.exists()  # It may live.
+  assert rest.exists()  # Its process may be alive.
   for path in (rest / "tokens.bin", rest, rest.parent):
     os.utime(path, (0, 0))
   prepare()
   assert not rest.parent.exists()
 
 
-def test_disk_without_locks_is_used(text, tmp_path, monkeypatch):
+def test_disk_without_locks_is_supported(text, tmp_path, monkeypatch):
   def flock(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 
@@ -260,10 +260,10 @@ except UserError as error:
 print([path for path, _, files in os.walk(sys.argv[1])
        if files and not path.endswith('.locks')])
 """, small_disk.prefix(disk, 1, read_only))
-  said, _ = process.communicate(timeout=60)
-  told, left = said.splitlines()
-  assert f"{disk}/cache/corpora cannot be written: {reason}" in told
-  assert "BERT_JAX_CACHE=" in told and left == "[]"
+  output, _ = process.communicate(timeout=60)
+  message, left = output.splitlines()
+  assert f"{disk}/cache/corpora cannot be written: {reason}" in message
+  assert "BERT_JAX_CACHE=" in message and left == "[]"
 
 
 def test_failed_build_leaves_nothing(text, tmp_path):
@@ -273,7 +273,7 @@ def test_failed_build_leaves_nothing(text, tmp_path):
   assert not visible(tmp_path / "root")
 
 
-def test_damage_is_found_on_opening(text, tmp_path):
+def test_damage_is_reported_on_opening(text, tmp_path):
   folder = tmp_path / "c"
   corpus_builder.build(str(text), TOKENIZER, folder, PERCENT)
   assert corpus.Corpus.open(folder / "train").counts["documents"] > 100
@@ -294,18 +294,18 @@ def test_damage_is_found_on_opening(text, tmp_path):
 @pytest.mark.parametrize("file", ["corpus.json", "tokenizer.json"])
 @pytest.mark.parametrize("damage", [
     "", "{}", "[1]", '{"spec"', "\0\0", '{"kind": "sentencepiece"}', None])
-def test_damaged_descriptions_are_told(built, file, damage):
-  whole = (built / file).read_bytes()
+def test_damaged_descriptions_are_reported(built, file, damage):
+  content = (built / file).read_bytes()
   if damage is None:
-    (built / file).write_bytes(whole[:len(whole) // 2])
+    (built / file).write_bytes(content[:len(content) // 2])
   else:
     (built / file).write_text(damage)
   with pytest.raises(UserError, match=f"{file} is .*Delete .* {built};"):
     corpus.Splits.open(built)
-  (built / file).write_bytes(whole)
+  (built / file).write_bytes(content)
 
 
-def test_a_pickled_corpus_opens_the_same_files(text, tmp_path):
+def test_pickled_corpus_opens_the_same_files(text, tmp_path):
   before = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c",
                                 PERCENT).train
   pickled = pickle.dumps(before)
@@ -319,7 +319,7 @@ def test_a_pickled_corpus_opens_the_same_files(text, tmp_path):
     pickle.loads(pickled)
 
 
-def test_nothing_else_is_overwritten(text, tmp_path):
+def test_other_folders_are_not_overwritten(text, tmp_path):
   (tmp_path / "thesis").mkdir()
   (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
   with pytest.raises(UserError, match="holds no corpus"):
@@ -329,7 +329,7 @@ def test_nothing_else_is_overwritten(text, tmp_path):
     corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", 100)
 
 
-def test_a_split_may_be_empty(tmp_path):
+def test_split_may_be_empty(tmp_path):
   (tmp_path / "one.txt").write_text("A single sentence of a few words.\n")
   splits = corpus_builder.build(str(tmp_path / "one.txt"),
                                 SentencePieceTokenizer(vocab_size=285),

@@ -1,4 +1,4 @@
-"""Text becomes documents, whatever its layout and its faults."""
+"""Reading text as documents, in any layout and with any faults."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ PROSE = ("Mr. Bennet made no answer. “But it is,” returned she; “for Mrs. 
          "\n\nAnother document. It is short.\n")
 GOOGLE = "First one.\nSecond one.\n\nThird one.\nFourth one.\n"
 WRAPPED = ("The quick brown fox jumps\nover the lazy dog and then\nit sleeps. "
-           "It dreams.\n\nNext paragraph here goes\non and on.\n\n\nA new\n"
+           "It dreams.\n\nNext paragraph here runs\non and on.\n\n\nA new\n"
            "document begins.\n")
 
 
@@ -40,7 +40,7 @@ def _read(path, content, options=""):
     ("1. First item.", ["1. First item."]),
     ("他来了。你好！「真的？」好", ["他来了。", "你好！", "「真的？」", "好"]),
     ("  ", []), ("...", ["..."])])
-def test_sentences_end_where_a_reader_ends_them(text, expected):
+def test_splitting_respects_abbreviations_and_quotes(text, expected):
   assert sentences.split(text) == expected
 
 
@@ -51,14 +51,14 @@ def test_splitting_sentences_loses_nothing(text):
   assert all(part and part == part.strip() for part in parts)
 
 
-def test_splitting_megabytes_without_an_end_takes_linear_time():
+def test_splitting_without_sentence_ends_takes_linear_time():
   start = time.perf_counter()
   assert len(sentences.split("ab. C" * 400_000)) > 1
   assert len(sentences.split("." * 2_000_000)) == 1
   assert time.perf_counter() - start < 20
 
 
-def test_the_layout_is_recognized(tmp_path):
+def test_layout_is_recognized(tmp_path):
   prose = _read(tmp_path / "a.txt", PROSE)
   assert [len(d) for d in prose] == [5, 2]
   assert prose[0][0] == "Mr. Bennet made no answer."
@@ -66,7 +66,7 @@ def test_the_layout_is_recognized(tmp_path):
       ["First one.", "Second one."], ["Third one.", "Fourth one."]]
   assert _read(tmp_path / "c.txt", WRAPPED) == [
       ["The quick brown fox jumps over the lazy dog and then it sleeps.",
-       "It dreams.", "Next paragraph here goes on and on."],
+       "It dreams.", "Next paragraph here runs on and on."],
       ["A new document begins."]]
   assert len(_read(tmp_path / "a.txt", PROSE, "?format=sentences")[0]) == 2
 
@@ -76,13 +76,13 @@ def test_compression_is_recognized_by_content(tmp_path, monkeypatch):
   assert _read(tmp_path / "a.gz", gzip.compress(GOOGLE.encode())) == expected
   assert _read(tmp_path / "a.xz", lzma.compress(GOOGLE.encode())) == expected
   assert _read(tmp_path / "x", lzma.compress(GOOGLE.encode())) == expected
-  # A block may end between any two bytes, a line's end included.
+  # A block may end between any two bytes, even within a line break.
   monkeypatch.setattr(lines, "_CHUNK_BYTES", 12)
   crlf = GOOGLE.replace("\n", "\r\n").encode()
   assert _read(tmp_path / "dos.txt", b"\xef\xbb\xbf" + crlf) == expected
 
 
-def test_globs_and_lists_keep_names_without_folders(tmp_path):
+def test_globs_and_lists_name_documents_without_folders(tmp_path):
   for name in "ab":
     (tmp_path / f"{name}.txt").write_text(GOOGLE)
   names = [d.name for d in documents.read(f"{tmp_path}/*.txt")]
@@ -91,7 +91,7 @@ def test_globs_and_lists_keep_names_without_folders(tmp_path):
   assert [d.name for d in documents.read(listed)] == names[2:] + names[:2]
 
 
-def test_json_lines(tmp_path, caplog):
+def test_json_lines_are_read_by_field(tmp_path, caplog):
   path = tmp_path / "a.jsonl"
   text = json.dumps({"body": "One here. Two.\nThree."}) + "\n"
   assert _read(path, text, "?field=body") == [["One here.", "Two.", "Three."]]
@@ -110,10 +110,10 @@ def test_faults_are_repaired_and_counted(tmp_path, caplog, monkeypatch):
   (tmp_path / "empty.txt").write_bytes(b"")
   (tmp_path / "long.txt").write_bytes(b"word " * 1000 + "ü".encode() * 3000)
   (tmp_path / "wrong.txt").write_bytes(b"caf\xe9 and \xff.\nNext.\n")
-  found = list(documents.read(f"{tmp_path}/*.txt?format=sentences"))
-  text = " ".join(s for d in found for s in d.sentences)
+  docs = list(documents.read(f"{tmp_path}/*.txt?format=sentences"))
+  text = " ".join(s for d in docs for s in d.sentences)
   assert text.count("word") == 1000 and text.count("ü") == 3000
-  assert all(sum(map(len, d.sentences)) <= 2500 for d in found)
+  assert all(sum(map(len, d.sentences)) <= 2500 for d in docs)
   assert [r.levelno for r in caplog.records] == [logging.WARNING]
   for what in ("1 empty files", "2 invalid UTF-8 bytes replaced",
                "overlong lines cut", "overlong documents continued"):
@@ -126,12 +126,12 @@ def test_faults_are_repaired_and_counted(tmp_path, caplog, monkeypatch):
     ("cut.xz", lzma.compress(GOOGLE.encode() * 99)[:-9], "damaged"),
     ("wide.txt", GOOGLE.encode("utf-16"), "UTF-16"),
     ("binary.txt", b"\x89PNG\x00\x00", "binary")])
-def test_what_cannot_be_read_is_said(tmp_path, name, content, message):
+def test_unreadable_files_are_reported(tmp_path, name, content, message):
   with pytest.raises(UserError, match=message):
     _read(tmp_path / name, content)
 
 
-def test_wrong_specs_are_answered_with_the_right_names(tmp_path):
+def test_wrong_specs_get_suggestions(tmp_path):
   (tmp_path / "books.txt").write_text(GOOGLE)
   for spec, message in [
       (f"{tmp_path}/bocks.txt", "did you mean 'books.txt'"),
@@ -142,7 +142,7 @@ def test_wrong_specs_are_answered_with_the_right_names(tmp_path):
       list(documents.read(spec))
 
 
-def test_a_tfds_data_set_by_name(tmp_path, request):
+def test_tfds_data_set_is_read_by_name(tmp_path, request):
   tfds = pytest.importorskip("tensorflow_datasets")
   features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
   folder = tmp_path / "reviews" / "1.0.0"
@@ -177,23 +177,23 @@ def test_held_out_is_a_fixed_share_and_nested():
   large = {n for n in names if splits.held_out(n, 10)}
   assert small < large and abs(len(large) / len(names) - .1) < .01
   assert not any(splits.held_out(n, 0) for n in names)
-  # A fixed point: another answer would move documents between splits.
+  # Pinned: another result would move documents between splits.
   assert [i for i in range(8) if splits.held_out(f"a:{i}", 50)] == [1, 2, 5, 7]
 
 
-def test_embedded_text_is_plenty_and_clean():
-  found = list(documents.read("embedded"))
-  assert len(found) > 10_000
-  assert sum(len(s) for d in found for s in d.sentences) > 5e6
-  names = [d.name for d in found]
+def test_embedded_text_is_large_and_clean():
+  docs = list(documents.read("embedded"))
+  assert len(docs) > 10_000
+  assert sum(len(s) for d in docs for s in d.sentences) > 5e6
+  names = [d.name for d in docs]
   assert len(set(names)) == len(names) and names == sorted(names)
   assert "numpy.linalg._linalg.svd" in names
-  text = [s for d in found for s in d.sentences]
-  assert sum(s.startswith(">>>") for s in text) > 1000  # read whole
+  text = [s for d in docs for s in d.sentences]
+  assert sum(s.startswith(">>>") for s in text) > 1000  # not cut
   assert sum("``" in s for s in text) < .005 * len(text)
 
 
-def test_no_paragraph_of_the_embedded_text_is_in_both_splits():
+def test_embedded_paragraphs_are_in_one_split_each():
   paragraphs = {}
   for name, words, tags in docstrings.code_paragraphs():
     assert len(words) == len(tags) and {"O"} < set(tags)
@@ -203,7 +203,7 @@ def test_no_paragraph_of_the_embedded_text_is_in_both_splits():
   assert abs(held / len(paragraphs) - .18) < .02
 
 
-def test_marks_become_tags():
+def test_markup_becomes_tags():
   words, tags = docstrings._tagged(
       "Use ``f(x, y)``, :func:`~a.b` or `c`; see :ref:`this <t>` and 'q' `l`_")
   assert list(zip(words, tags)) == [
@@ -212,7 +212,7 @@ def test_marks_become_tags():
       ("'q'", "O"), ("l", "O")]
 
 
-def test_prose_is_told_from_examples_rules_and_fences():
+def test_prose_is_separated_from_examples_rules_and_fences():
   text = """Sum it.
 
   Parameters

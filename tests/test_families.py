@@ -1,7 +1,7 @@
-"""What every member of every family of the model promises.
+"""Properties that hold for every member of every family of the model.
 
-A member that is new is here without a line of its own; one whose defaults are
-too large for these rows has a smaller form in SMALLER.
+New members are tested without a line here; one whose defaults are too large for
+these rows needs smaller options in SMALLER.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ L = 12
 LENGTHS = 5, 4, 2  # of the examples in one row
 
 for page in (config.PAGES / "ablations").glob("*.py"):
-  config.load_page(str(page))  # Their members keep the promises, too.
+  config.load_page(str(page))  # Registers their members.
 
 SMALLER = {
     "locality=window": ["locality.size=2"],
@@ -59,7 +59,7 @@ def cases() -> list[tuple[str, ...]]:
           ("embedding_size=8",), ("stack=shared", "feed_forward=experts")]
 
 
-# By their options, as the defaults of all families are one network.
+# Keyed by options: the defaults of all families are the same network.
 CASES = {config.override(SMALL, case): ",".join(case) for case in cases()}
 member = pytest.mark.parametrize("options", CASES, ids=CASES.values())
 
@@ -83,7 +83,7 @@ def batch() -> dict[str, jax.Array]:
 
 @functools.cache
 def parameters(options: BertConfig):
-  """Random parameters, the biases and norms among them."""
+  """Random parameters, including biases and norms."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(Encoder(options).init, jax.random.key(0), batch())
   return jax.tree_util.tree_map_with_path(
@@ -106,7 +106,7 @@ def evaluate(options: BertConfig, params, rows):
 
 @functools.cache
 def plain(options: BertConfig):
-  """The same on one device, as numpy arrays."""
+  """`evaluate` on one device, as numpy arrays."""
   return jax.device_get(jax.jit(functools.partial(evaluate, options))(
       parameters(options), batch()))
 
@@ -121,7 +121,7 @@ def assert_near(got, expected, tolerance):
 
 
 @member
-def test_member_packed_equals_alone(options):
+def test_member_is_equal_packed_and_alone(options):
   output_BLD, gradient = plain(options)
   assert output_BLD.shape == (8, L, 16)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(
@@ -141,7 +141,7 @@ def test_member_trains_in_bfloat16(options):
 
 
 @member
-def test_member_on_a_mesh_and_recomputed_equals_one_device(options):
+def test_member_is_equal_on_a_mesh_with_remat(options):
   mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"),
                        axis_types=(AxisType.Auto,) * 3)
   params = {"encoder": parameters(options)}
@@ -158,22 +158,22 @@ def test_member_on_a_mesh_and_recomputed_equals_one_device(options):
 
 
 @member
-def test_member_is_written_as_it_is_selected(options):
+def test_member_round_trips_through_changes(options):
   assert config.override(SMALL, config.changes(SMALL, options)) == options
 
 
 @member
 def test_member_names_its_layers(options):
-  """Freezing and rates by layer: each layer's parameters have its number."""
-  found = {path.split("/")[2]
-           for name, x in leaves({"encoder": parameters(options)}).items()
-           for path in expand(name, x) if "encoder/layers/" in name}
-  assert found == {str(n) for n in range(options.parameter_layers)}
+  """Freezing and layer-wise rates need each layer's number in its paths."""
+  numbers = {path.split("/")[2]
+             for name, x in leaves({"encoder": parameters(options)}).items()
+             for path in expand(name, x) if "encoder/layers/" in name}
+  assert numbers == {str(n) for n in range(options.parameter_layers)}
 
 
 @pytest.mark.parametrize("options", [
     options for options, name in CASES.items() if "stack" in name], ids=str)
-def test_hidden_states_end_in_the_output(options):
+def test_hidden_states_end_with_the_output(options):
   states_NBLD = jax.jit(functools.partial(
       Encoder(options).apply, method="hidden_states"))(
           {"params": parameters(options)}, batch())

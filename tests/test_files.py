@@ -1,4 +1,4 @@
-"""Writing atomically, reading what may be compressed."""
+"""Atomic writes, and reads of possibly compressed files."""
 
 import gzip
 import lzma
@@ -10,7 +10,7 @@ from bert_jax import files
 from bert_jax.config import UserError
 
 
-def test_replacing_leaves_the_old_file_when_it_fails(tmp_path):
+def test_replacing_keeps_the_old_file_on_failure(tmp_path):
   path = tmp_path / "a.txt"
   files.write_text(path, "old\r\n")
   with pytest.raises(KeyError), files.replacing(path) as file:
@@ -29,7 +29,7 @@ def test_replacing_syncs_before_it_renames(tmp_path, monkeypatch):
   assert sizes == [(3, False)] and path.read_bytes() == b"all"
 
 
-def test_replacing_explains_what_cannot_be_written(tmp_path):
+def test_replacing_explains_unwritable_paths(tmp_path):
   (tmp_path / "folder" / "inside").mkdir(parents=True)
   with pytest.raises(UserError, match="folder cannot be written: Is a dir"):
     files.write_text(tmp_path / "folder", "text")

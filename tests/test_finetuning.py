@@ -1,4 +1,4 @@
-"""Frozen, slowly learning and newly initialized parameters, and LoRA."""
+"""Frozen and reinitialized parameters, learning rates by path, and LoRA."""
 
 import dataclasses
 import functools
@@ -54,7 +54,7 @@ def shape(recipe: Recipe):
 
 @functools.cache
 def drawn():
-  """Parameters of the plain network, without a compiler."""
+  """Random parameters of the plain network, without compiling."""
   rng = np.random.default_rng(0)
   return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32),
                       shape(recipe()).params)
@@ -94,8 +94,8 @@ def test_tables_match_every_parameter_once(table):
       assert len(matching) == 1, (part, matching)
 
 
-def test_layer_decay_slows_layers_from_the_top_down():
-  """One power a layer, and no power lost between the heads and the top."""
+def test_layer_decay_slows_lower_layers():
+  """By one power per layer, the top layer included."""
   table = layer_rates({"encoder": 12}, 0.9)
   rate = functools.partial(look_up, table)
   assert rate("classifier/kernel") == rate("encoder/pooler/bias") == 1
@@ -106,8 +106,8 @@ def test_layer_decay_slows_layers_from_the_top_down():
 
 
 def test_rates_equal_hand_made_steps():
-  """Frozen bytes stay, the rest goes its rate's part of the way; the norm is
-  that of what is trained."""
+  """Frozen parameters keep their bytes, the others move by their rate, and the
+  gradient norm covers only what is trained."""
   one = dataclasses.replace(recipe(MIXED), network=Square.network,
                             objective=Square())
   state = TrainState(np.int32(0), np.int32(0), drawn(),
@@ -143,7 +143,7 @@ def test_frozen_parameters_have_no_moments(optimizer):
 
 
 def test_step_can_be_mapped_over_members():
-  """As many runs in one program are."""
+  """As a sweep does, with many runs in one program."""
   one = recipe(MIXED, LORA, AdamW())
   step = functools.partial(train_step, one)
   several = lambda tree: jax.tree.map(
@@ -186,11 +186,11 @@ def test_start_from_reinitializes_layers_and_keeps_heads_that_fit():
       Checkpoint(other, None, 7), fresh,
       Finetuning(reinitialize_layers=1).reinitialized(COUNTS))
   before, after = by_layer(fresh), by_layer(params)
-  anew = [path for path in before
-          if re.match("encoder/layers/1/|encoder/pooler/|classifier/", path)]
-  assert sorted(new) == sorted(anew)
+  reset = [path for path in before
+           if re.match("encoder/layers/1/|encoder/pooler/|classifier/", path)]
+  assert sorted(new) == sorted(reset)
   for path, value in after.items():
-    np.testing.assert_array_equal(value, before[path] + (path not in anew))
+    np.testing.assert_array_equal(value, before[path] + (path not in reset))
   assert Finetuning(
       reinitialize_pooler=True).reinitialized(COUNTS) == "^encoder/pooler/"
   with pytest.raises(UserError, match="network encoder has 2 layers"):
@@ -198,7 +198,7 @@ def test_start_from_reinitializes_layers_and_keeps_heads_that_fit():
 
 
 def test_start_from_keeps_every_head_that_fits():
-  """From MNLI to a task with as many classes, or to one with another number."""
+  """From MNLI to a task with the same number of classes."""
   saved = Checkpoint(jax.tree.map(lambda x: x + 1, drawn()), None, 7)
   params, new = initialize.start_from(saved, drawn())
   assert not new
@@ -206,7 +206,7 @@ def test_start_from_keeps_every_head_that_fits():
 
 
 def run(layout, steps: int = 2):
-  """LoRA's parameters before and after some steps, some layers frozen."""
+  """LoRA's parameters before and after some steps with some layers frozen."""
   one = recipe(Finetuning(frozen="layers/0/.*query"), LORA, Sgd())
   runner = layout.build(one, shape(one), tiny.BATCH, batch())
   params = LORA.grow(drawn(), jax.random.key(0))
@@ -254,7 +254,7 @@ def test_lora_starts_as_the_network_and_merges_to_one():
       + 3.0 * new["lora_a"][1] @ new["lora_b"][1], atol=1e-6)
 
 
-def test_lora_is_the_same_on_a_mesh_and_with_pmap():
+def test_lora_is_equal_on_a_mesh_and_with_pmap():
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6, rtol=0),
                run(PmapLayout())[1], on_a_mesh()[1])
 

@@ -1,4 +1,4 @@
-"""FLOPs against the compiler's own program, and what loops count."""
+"""FLOPs against XLA's compiled program, and how loops count."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from bert_jax.training.optimizers import Optimizer, Sgd
 from bert_jax.training.step import train_step
 from tests import tiny
 
-# No loop over layers in the program, whose trips no compiler counts.
+# Without a loop over layers, whose body a compiled program contains once.
 UNROLLED = dict(scan_unroll=tiny.MODEL.num_hidden_layers)
 
 EXPERIMENT = Experiment(
@@ -62,7 +62,7 @@ def of_products(program: str) -> int:
 
 
 @pytest.mark.parametrize("change", members(BertConfig()), ids="".join)
-def test_every_member_of_the_model_costs_what_xla_computes(change):
+def test_model_members_cost_what_xla_computes(change):
   model = config.override(dataclasses.replace(tiny.MODEL, **UNROLLED), change)
   counted, program = of_step(tiny.recipe(optimizer=Sgd(), **{
       f.name: getattr(model, f.name) for f in dataclasses.fields(model)}))
@@ -80,7 +80,7 @@ def test_objectives_adapters_and_muon_cost_what_xla_computes(change):
   assert counted == pytest.approx(of_products(program), rel=0.01)
 
 
-def test_xla_agrees_where_products_are_all_there_is():
+def test_products_cost_what_xla_says():
   def f(x, kernel):
     return jax.nn.relu(x @ kernel).sum()
 
@@ -91,7 +91,7 @@ def test_xla_agrees_where_products_are_all_there_is():
   assert cost["flops"] == pytest.approx(3 * 2 * 512**3, rel=0.01)
 
 
-def test_loops_count_their_trips_and_branches_the_dearest():
+def test_loops_count_trips_and_branches_their_maximum():
   x = jnp.ones((4, 4))
   product = 2 * 4**3
   twice = lambda x: x @ x @ x
@@ -105,13 +105,13 @@ def test_loops_count_their_trips_and_branches_the_dearest():
   assert count_flops(jax.value_and_grad(wave), x) == 6 * product
   assert count_flops(jax.value_and_grad(jax.checkpoint(wave)),
                      x) == 8 * product
-  assert count_flops(lambda x: (x @ x, x)[1], x) == 0  # Nobody needs it.
+  assert count_flops(lambda x: (x @ x, x)[1], x) == 0  # Dead code.
   with pytest.raises(UserError, match="while loop"):
     count_flops(lambda x: jax.lax.while_loop(
         lambda c: c.sum() < 9, lambda c: c @ c, x), x)
 
 
-def test_each_device_of_a_shard_map_counts():
+def test_shard_map_counts_every_device():
   rows = jax.sharding.PartitionSpec("data")
   local = jax.shard_map(lambda x: x @ x.T @ x, mesh=make_mesh(8),
                         in_specs=rows, out_specs=rows)
@@ -126,7 +126,7 @@ def test_microbatches_and_scanned_layers_change_nothing():
   assert flops() == flops(microbatches=4) == flops(**UNROLLED)
 
 
-def test_the_optimizer_is_priced():
+def test_optimizer_flops_are_counted():
   flops = lambda name: workload(config.override(
       EXPERIMENT, [f"optimizer={name}"])).flops
   assert {flops(name) for name in Optimizer.members()

@@ -1,4 +1,4 @@
-"""GLUE's files as they ship, and what its server is told."""
+"""GLUE's files as they ship, and submissions to its server."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ from bert_jax.data.records.tables import Table
 from bert_jax.data.sources import GlueData
 from bert_jax.experiment import Experiment
 
-# The first lines of every file that differs, and what should come of it:
-# texts, second texts, labels.
+# The first lines of each file with a layout of its own, and what they are read
+# as: texts, second texts, labels.
 FILES = {
     "CoLA/train.tsv": ("gj04\t1\t\tOne.\nl-93\t0\t*\tTwo \"is.\n",
                        ["One.", 'Two "is.'], None, [1, 0]),
@@ -66,36 +66,36 @@ def test_files_are_read_as_they_ship(tmp_path, file):
       "diagnostic/diagnostic.tsv": ("AX", "test")}[file] if (
           "MNLI" in file or "diag" in file) else (
               path.parent.name, path.stem)
-  found = glue.read(str(tmp_path), name, split, "skip")
-  assert (found.texts_a, found.texts_b) == (texts_a, texts_b)
-  assert (found.labels is None) == (labels is None)
-  assert labels is None or found.labels.tolist() == labels
-  assert found.label_names == glue.TASKS[name].labels
+  labeled = glue.read(str(tmp_path), name, split, "skip")
+  assert (labeled.texts_a, labeled.texts_b) == (texts_a, texts_b)
+  assert (labeled.labels is None) == (labels is None)
+  assert labels is None or labeled.labels.tolist() == labels
+  assert labeled.label_names == glue.TASKS[name].labels
 
 
-@pytest.mark.parametrize("name, found, lines", [
+@pytest.mark.parametrize("name, predictions, lines", [
     ("CoLA", [[.2, .8], [.7, .3]], ["0\t1", "1\t0"]),
     ("STS-B", [-.25, 2.5, 5.5], ["0\t0.000", "1\t2.500", "2\t5.000"]),
     ("RTE", [[.2, .8]], ["0\tnot_entailment"]),
     ("QNLI", [[.8, .2]], ["0\tentailment"]),
     ("AX", [[.2, .1, .7]], ["0\tcontradiction"]),
     ("MNLI", [[.2, .7, .1]], ["0\tneutral"])])
-def test_submissions_are_spelled_as_the_server_wants(tmp_path, name, found,
-                                                     lines):
-  file, columns, records = glue.submission(name, np.array(found))
+def test_submissions_are_spelled_for_the_server(tmp_path, name, predictions,
+                                                lines):
+  file, columns, records = glue.submission(name, np.array(predictions))
   record_files.write_table(str(tmp_path / file), columns, records)
   assert (tmp_path / file).read_text().splitlines() == [
       "index\tprediction", *lines]
 
 
-def test_every_task_has_a_file_of_its_own():
+def test_tasks_have_submission_files_of_their_own():
   assert sorted(task.submission for task in glue.TASKS.values()) == sorted(
       f"{name}.tsv" for name in (
           "CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI",
           "RTE", "WNLI", "AX"))
 
 
-def test_tfds_has_the_same_labels_in_its_own_spelling(monkeypatch):
+def test_tfds_labels_are_translated(monkeypatch):
   asked = []
 
   def tfds_table(spec):
@@ -105,14 +105,15 @@ def test_tfds_has_the_same_labels_in_its_own_spelling(monkeypatch):
                   ["F", 2, "contradiction", "E"]], [0, 1, 2], Faults(spec))
 
   monkeypatch.setattr(tables, "tfds_table", tfds_table)
-  found = glue.read(glue.TFDS, "MNLI-mm", "dev")
+  labeled = glue.read(glue.TFDS, "MNLI-mm", "dev")
   assert asked == ["tfds:glue/mnli:validation_mismatched"]
-  assert found.texts_a == ["A", "C", "E"] and found.texts_b == ["B", "D", "F"]
-  assert [found.label_names[i] for i in found.labels] == [
+  assert labeled.texts_a == ["A", "C", "E"] and (
+      labeled.texts_b == ["B", "D", "F"])
+  assert [labeled.label_names[i] for i in labeled.labels] == [
       "neutral", "entailment", "contradiction"]
 
 
-def test_tfds_spells_labels_in_this_order():
+def test_tfds_label_order_matches():
   configs = pytest.importorskip("tensorflow_datasets.text.glue").Glue
   configs = {config.name: config for config in configs.BUILDER_CONFIGS}
   for task in glue.TASKS.values():
@@ -122,7 +123,7 @@ def test_tfds_spells_labels_in_this_order():
         task.tfds_labels or task.labels), task.name
 
 
-def test_what_is_there_is_found(tmp_path):
+def test_present_tasks_are_detected(tmp_path):
   for file in ("RTE/train.tsv", "RTE/dev.tsv", "CoLA/train.tsv",
                "MNLI/test_matched.tsv"):
     (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -136,19 +137,19 @@ def test_what_is_there_is_found(tmp_path):
     glue.read(str(tmp_path), "AX", "train")
 
 
-def test_glue_on_this_machine(shared):
+def test_shared_glue_files_are_read(shared):
   folder = str(shared / "data" / "glue")
   assert glue.present(folder) == ["CoLA", "SST-2", "MRPC", "STS-B", "RTE"]
   counts = {"CoLA": (1043, 1063), "SST-2": (872, 1821), "MRPC": (408, 1725),
             "STS-B": (1500, 1379), "RTE": (277, None)}
   for name, (dev, test) in counts.items():
-    found = glue.read(folder, name, "dev", "error")
-    assert len(found) == dev and found.labels is not None
+    labeled = glue.read(folder, name, "dev", "error")
+    assert len(labeled) == dev and labeled.labels is not None
     if test is not None:
       assert len(glue.read(folder, name, "test")) == test
 
 
-def test_a_task_is_data_by_its_name(tmp_path):
+def test_task_name_selects_its_files(tmp_path):
   data = override(Experiment(data=GlueData(folder=str(tmp_path))),
                   ["data.task=RTE"]).data
   (tmp_path / "RTE").mkdir()
@@ -161,8 +162,8 @@ def test_a_task_is_data_by_its_name(tmp_path):
   assert train.texts_a == dev.texts_a == texts_a
   assert dev.labels.tolist() == labels
   for source in ("test", str(tmp_path / "RTE" / "test.tsv")):
-    found = data.unlabeled(source, ClassificationSet, glue.RTE)
-    assert found.texts_a == texts_a and found.labels is None
+    unlabeled = data.unlabeled(source, ClassificationSet, glue.RTE)
+    assert unlabeled.texts_a == texts_a and unlabeled.labels is None
   with pytest.raises(UserError, match="data.task=RTE needs objective=classif"):
     data.sets(RegressionSet, ())
   with pytest.raises(UserError, match="RTE has entailment,not_entailment"):

@@ -1,4 +1,4 @@
-"""The suite of GLUE: protocol, tables, what is done once."""
+"""The GLUE suite: its protocol, its table, and tasks that run only once."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests import small_run, tiny
 
 def result(rate_scores: dict[float, list[float | None]],
            loss: float | None = 0.5) -> dict:
-  """As glue keeps it, of MRPC."""
+  """Results of MRPC as the suite stores them."""
   return {"metrics": ["f1", "accuracy"], "results": [
       {"seed": seed, "learning_rate": rate, "degenerate": score is None,
        "scores": {"f1": score, "accuracy": score, "loss": loss}}
@@ -40,7 +40,7 @@ def test_table_shows_the_rate_of_the_best_median():
 
 
 def test_diverged_rate_is_not_chosen():
-  """Its constant prediction may score as well as that of others."""
+  """Its constant prediction may score as well as another rate."""
   good, lost = result({1e-4: [0.6]}), result({1e-3: [0.6]}, loss=None)
   good["results"] = lost["results"] + good["results"]
   assert glue_table.chosen_rate(good) == 1e-4
@@ -54,7 +54,7 @@ def test_seed_without_a_score_shows_in_the_table():
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory) -> list[str]:
-  """The command's arguments; a small network, a small task."""
+  """Arguments of the command for a small network and a small task."""
   folder = tmp_path_factory.mktemp("glue")
   rng = np.random.default_rng(0)
   (folder / "MNLI").mkdir()
@@ -96,7 +96,7 @@ def test_suite_runs_once_and_records_its_protocol(suite, capsys, tmp_path):
       saved["results"][0]["scores"].keys())
   lines = (workdir / "submission" / "MNLI-m.tsv").read_text().splitlines()
   assert lines[0] == "index\tprediction" and len(lines) == 6
-  # What is finished is not done again, and nothing else is passed for it.
+  # Finished tasks do not run again, and other options do not reuse them.
   assert main(suite) == 0
   assert "MNLI: 2 members" not in capsys.readouterr().out
   assert main([*suite, "epochs=2"]) == 1

@@ -1,9 +1,9 @@
-"""Losses and gradient norms of twenty steps, as they were when written down.
+"""Losses and gradient norms of twenty steps against recorded ones.
 
-They guard initialization, data order, masks and dropout: a checkpoint can be
-resumed, a batch replayed and a study compared only while these stay. Each has
-a digest of its own beside the curves, taken where the others cannot move it,
-so that a failure says which of them moved.
+They guard initialization, data order, masks and dropout: checkpoints can be
+resumed, batches replayed and studies compared only while these stay the same.
+Each has a digest of its own next to the curves, computed so that the others
+cannot change it, and a failure says which of them moved.
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ FILE = pathlib.Path(__file__).parent / "data" / "golden_curves.json"
 WRITE = "python -m tests.test_golden_curves --write"
 STEPS, SEED = 20, 3
 LABELS = ("a", "b", "c")
-# Initial weights so large that the curves show small changes of arithmetic.
+# Initial weights large enough for the curves to show small numeric changes.
 OPTIONS = dict(initializer_range=0.2)
 NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 
 
 class Numerals:
-  """A tokenizer of texts that are token ids."""
+  """A tokenizer of texts made of token ids."""
 
   vocabulary = tiny.VOCABULARY
   fingerprint = "numerals"
@@ -58,7 +58,7 @@ def labeled_rows(count: int = 200):
 
 
 def fixed_batch(batch):
-  """Under the keys of `batch`, examples of half a row that never change."""
+  """Constant examples of half a row each, under the keys of `batch`."""
   (B, L), E = batch["input_ids"].shape, batch["example_mask"].shape[1]
   half, place_L, start_E = L // 2, np.arange(L), np.arange(E) * (L // 2)
   ids_BL = 5 + np.arange(B * L).reshape(B, L) * 7 % (tiny.SIZE - 5)
@@ -76,19 +76,19 @@ def fixed_batch(batch):
 
 
 def waves(x):
-  """Numbers that never change, in the shape of `x`."""
+  """Constant numbers in the shape of `x`."""
   return np.cos(np.arange(x.size, dtype=np.float32)).reshape(x.shape)
 
 
 def hashes(batch):
-  """A hash of the numbers under each key, whatever their type."""
+  """A hash of the numbers under each key, independent of their dtype."""
   return {key: hashlib.blake2b(np.asarray(value, np.float64).tobytes(),
                                digest_size=4).hexdigest()
           for key, value in sorted(batch.items())}
 
 
 def measure(rows, objective, steps=STEPS, **changes):
-  """The curves of a training, and the digests that tell why they moved."""
+  """The curve of a training run, and digests that explain a change of it."""
   options = OPTIONS | changes
   recipe = tiny.recipe(objective, **options)
   without_dropout = tiny.recipe(objective, **options | NO_DROPOUT)
@@ -126,17 +126,17 @@ def measure(rows, objective, steps=STEPS, **changes):
 
 
 def what_moved(before, measured) -> dict[str, str]:
-  """All that is not as it was, and where it shows."""
+  """Causes of the differences, and where each shows."""
   moved = {name: [f"{key} was {old}, is {measured[name].get(key)}"
                   for key, old in before[name].items()
                   if not same(old, measured[name].get(key))]
-           for name in before}  # What was added since is no difference.
+           for name in before}  # Additions are no difference.
   masks, network = moved["masked_rows"], moved["losses_without_dropout"]
   causes = {
       "initialization": moved["initial_params"],
       "data order": moved["rows"],
       "masks": masks,
-      # Other masks are other losses; fine-tuning, which has none, tells then.
+      # Other masks change the losses; fine-tuning, without masks, decides.
       "dropout": not masks and not network and moved["losses_with_dropout"],
       "arithmetic of the network (and perhaps dropout)":
           not masks and network}
@@ -165,14 +165,14 @@ def golden():
 
 
 def report(measured) -> str:
-  """A line for all that moved, "" if nothing did."""
+  """A line for each cause, "" if nothing moved."""
   return "\n".join(f"  {cause}, in {training}: {shown}"
                    for training, old in golden().items()
                    for cause, shown in what_moved(old, measured[training]
                                                   ).items())
 
 
-def test_golden_curves_stay():
+def test_golden_curves_are_unchanged():
   moved = report({"pretraining": pretraining(), "finetuning": finetuning()})
   if moved:
     pytest.fail(
@@ -189,7 +189,7 @@ def test_golden_curves_stay():
     ("masks", dict(objective=MlmNsp(TokenMasking(mask_fraction=0.5)))),
     ("dropout", dict(hidden_dropout_prob=0.2)),
     ("arithmetic of the network", dict(layer_norm_eps=0.1))])
-def test_golden_curves_tell_what_moved(what, change):
+def test_golden_curves_name_what_moved(what, change):
   cause, = what_moved(golden()["pretraining"], pretraining(steps=0, **change))
   assert cause.startswith(what)
 

@@ -1,4 +1,4 @@
-"""Several processes make the run that one makes, or stop together."""
+"""Several processes equal one process, or stop together."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from tests import host
 from tests.small_run import curve
 
 ROOT = pathlib.Path(__file__).parents[1]
-PATIENCE = 400  # seconds, on a machine that does other things too
+PATIENCE = 400  # seconds, on a busy machine
 
 
 def free_port() -> str:
@@ -56,7 +56,7 @@ def together(commands: list[list[str]], **environment: str
 
 
 def group(folder: pathlib.Path, processes: int, *scenarios: str) -> list[dict]:
-  """The answers of each process of a group."""
+  """The results of each process of a group."""
   port = free_port()
   ended = together(
       [["tests.host", str(folder), port, str(processes), str(i), *scenarios]
@@ -70,7 +70,7 @@ def group(folder: pathlib.Path, processes: int, *scenarios: str) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def one(folder) -> dict:
-  """The runs of one process."""
+  """The runs of a single process."""
   pretrained = train.train(host.plain(folder), folder / "one")
   return {"pretrain": host.outputs(pretrained), "finetune": host.outputs(
       train.train(host.task(folder), folder / "one_task"))}
@@ -94,7 +94,7 @@ def assert_same(outputs: dict, expected: dict) -> None:
                                atol=1e-6, err_msg=path)
 
 
-def test_two_processes_finetune_as_one(folder, one, two):
+def test_finetuning_on_two_processes_equals_one(folder, one, two):
   for answers in two:
     assert_same(answers["finetune"], one["finetune"])
     assert answers["finetune"]["count"] == 37
@@ -102,7 +102,7 @@ def test_two_processes_finetune_as_one(folder, one, two):
 
 
 def test_run_resumes_on_other_numbers_of_processes(folder, one, two):
-  """One, until asked to stop; two, until the second was asked; one."""
+  """One until SIGTERM, two until SIGTERM to the second, then one again."""
   for answers in two:
     assert "saved at step 4 of 6" in answers["resume"]
   last = train.train(host.plain(folder, save_every=100), folder / "legs")
@@ -113,14 +113,14 @@ def test_run_resumes_on_other_numbers_of_processes(folder, one, two):
     assert line == pytest.approx(other, rel=1e-5)
 
 
-def test_process_reads_the_rows_of_its_devices(two):
+def test_processes_read_the_rows_of_their_devices(two):
   first, second = (answers["rows"] for answers in two)
   assert first == {"in turn": [0, 1, 4, 5], "shared": list(range(8)),
                    "across": list(range(8))}
   assert second == first | {"in turn": [2, 3, 6, 7]}
 
 
-def test_layouts_with_the_state_everywhere_step_as_one_process(folder, two):
+def test_replicated_layouts_step_as_one_process(folder, two):
   expected = host.steps(folder)
   for answers in two:
     for layout, outputs in answers["steps"].items():
@@ -142,7 +142,7 @@ def test_differing_processes_stop_together(folder, two):
   assert not (folder / "never" / "metrics.jsonl").exists()
 
 
-def test_four_processes(folder):
+def test_four_processes_share_rows_and_name_differences(folder):
   four = group(folder, 4, "rows", "agree")
   assert [answers["rows"]["across"] for answers in four] == [
       [0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7]]
@@ -151,7 +151,7 @@ def test_four_processes(folder):
     assert re.search(r"seed: 0 \(.*:0 and 2 more\), 1 \(.*:2\)", fact)
 
 
-def test_differing_command_ends_on_every_host(tmp_path, folder, one):
+def test_differing_commands_end_on_every_host(tmp_path, folder, one):
   port = free_port()
   ended = together([
       ["bert_jax", "evaluate", str(folder / "one"), f"batch_size={8 + 8 * i}",
@@ -202,7 +202,7 @@ def test_start_refuses_one_of_several_unconnected_processes(monkeypatch):
     distributed.start()
 
 
-def test_one_process_is_alone():
+def test_single_process_needs_no_coordination():
   distributed.start("none")
   assert distributed.first()
   assert distributed.any_host([True, False])() == [True, False]

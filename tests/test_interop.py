@@ -1,5 +1,5 @@
-"""Weights in and out: Hugging Face's and Google's formats, frozen by
-tools/parity.py from what their own programs computed and wrote."""
+"""Import and export of Hugging Face's and Google's formats, against arrays and
+files that tools/parity.py recorded from their own programs."""
 
 import functools
 import json
@@ -55,7 +55,7 @@ def frozen():
 
 
 def tensors_of(case):
-  """By name, as transformers saved them."""
+  """Tensors by name, as transformers saved them."""
   family, tensors = case.split("/")[0], {}
   for name in frozen()[f"{case}/tensors"]:
     plain = name.removeprefix(f"{family}.")
@@ -78,7 +78,7 @@ def directory(path, case, tensors=None, **options):
 
 
 def batch_of(case):
-  """The choices of an example lie in one row."""
+  """The batch of a case, with the choices of an example in one row."""
   ids, mask, types = (frozen()[f"{case}/in/{name}"] for name in (
       "input_ids", "attention_mask", "token_type_ids"))
   rows, length = len(ids), ids.shape[-1]
@@ -127,7 +127,7 @@ class Heads(nn.Module):
 @pytest.mark.parametrize("family, heads", [
     ("bert", HEADS[:-1]), ("bert", HEADS[-1:]),
     ("roberta", [h for h in HEADS[:-1] if "nsp" not in h])])
-def test_outputs_and_gradients_are_theirs(tmp_path, family, heads):
+def test_outputs_and_gradients_equal_transformers(tmp_path, family, heads):
   cases = [f"{family}/{head}" for head in heads]
   networks = {case: importer.network(directory(tmp_path / case, case))
            for case in cases}
@@ -146,7 +146,7 @@ def test_outputs_and_gradients_are_theirs(tmp_path, family, heads):
 
   def loss(params, batch, weights):
     outputs = module.apply({"params": params}, batch)
-    # Numbers come without a dimension of classes.
+    # Regression outputs have no class dimension.
     outputs = {n: x.reshape(weights[n].shape) for n, x in outputs.items()}
     return sum((outputs[n] * w).sum() for n, w in weights.items()), outputs
 
@@ -198,7 +198,7 @@ def compare_gradients(case, ours, first):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_export_is_the_way_back(tmp_path, case):
+def test_export_inverts_import(tmp_path, case):
   architecture, params = importer.network(directory(tmp_path / "a", case))
   options, tensors = hf_checkpoint.written(
       architecture.model, architecture.objective, params,
@@ -233,7 +233,7 @@ def test_table_names_every_parameter():
       for entry in parameter_map.TABLE if entry.part != "classifier"}
 
 
-def test_google_writes_the_same_network(tmp_path):
+def test_google_checkpoint_equals_transformers(tmp_path):
   _, expected = importer.network(directory(tmp_path, "bert/mlm + nsp"))
   _, params = importer.network(DATA / "google")
   jax.tree.map(np.testing.assert_array_equal, expected, params)
@@ -258,7 +258,7 @@ def test_damaged_checkpoint_of_google_is_refused(tmp_path, change, words):
 
 
 def compressed(index):
-  """An index that says of its own last table that snappy was at work."""
+  """An index whose last table is marked as compressed with snappy."""
   footer = tf_checkpoint._Reader(index[-48:-8])
   _, _, offset, size = (footer.varint() for _ in range(4))
   return index[:offset + size] + b"\1" + index[offset + size + 1:]
@@ -276,7 +276,7 @@ def test_pickles_are_read_without_torch(file):
 @pytest.mark.parametrize("word, dtype", [
     ("BFloat16", ml_dtypes.bfloat16), ("Half", np.float16),
     ("Double", np.float64)])
-def test_other_types_of_pickled_numbers(tmp_path, word, dtype):
+def test_pickled_dtypes_are_read(tmp_path, word, dtype):
   expected = {name: x.astype(dtype) for name, x in torch_pickle.read(
       DATA / "pytorch_model.bin").items()}
   path = tmp_path / "pytorch_model.bin"
@@ -322,7 +322,7 @@ def test_pickle_that_would_execute_is_refused(tmp_path, function, name):
     (b"\x80\x02}q\x00.", "not a file of `torch.save`"),
     (None, "without a data.pkl"), (b"<html>", "is damaged"),
     ((DATA / "pytorch_1.5.bin").read_bytes()[:-1], "is cut off")])
-def test_files_that_are_no_pickled_tensors(tmp_path, content, words):
+def test_files_without_pickled_tensors_are_refused(tmp_path, content, words):
   path = tmp_path / "x.bin"
   if content is None:
     with zipfile.ZipFile(path, "w") as archive:
@@ -343,7 +343,7 @@ def test_tensor_larger_than_its_storage_is_refused():
   np.testing.assert_array_equal(strided, np.arange(6).reshape(2, 3).T)
 
 
-def test_other_names_of_the_same_tensors(tmp_path):
+def test_old_tensor_names_are_accepted(tmp_path):
   tensors = tensors_of("bert/mlm + nsp")
   _, expected = importer.network(directory(tmp_path / "a", "bert/mlm + nsp"))
   old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
@@ -353,7 +353,7 @@ def test_other_names_of_the_same_tensors(tmp_path):
   old["cls.predictions.decoder.weight"] = tensors[
       "bert.embeddings.word_embeddings.weight"]
   old["cls.predictions.decoder.bias"] = tensors["cls.predictions.bias"]
-  # What the class is called does not take away what is there.
+  # The class name does not drop tensors that are present.
   _, params = importer.network(directory(
       tmp_path / "b", "bert/mlm + nsp", old,
       architectures=["BertForMaskedLM"]))
@@ -370,7 +370,7 @@ def test_other_names_of_the_same_tensors(tmp_path):
      "embeddings.word_embeddings.weight"),
     ("cls.predictions.bias", (4,),
      "cls.predictions.bias: expected (40,), got (4,)")])
-def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, words):
+def test_mismatched_tensors_are_named(tmp_path, name, shape, words):
   tensors = tensors_of("bert/mlm")
   if shape is None:
     del tensors[name]
@@ -396,13 +396,13 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, name, shape, words):
     ({"model_type": "roberta", "pad_token_id": None}, "pad_token_id=None"),
     ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"},
      "names 1 labels, but the classifier has 3")])
-def test_configurations_that_are_not_to_be_had(tmp_path, options, words):
+def test_unsupported_configurations_are_refused(tmp_path, options, words):
   with pytest.raises(UserError) as error:
     importer.network(directory(tmp_path, "bert/class", **options))
   assert words in str(error.value) or words == "did you mean"
 
 
-def test_weights_in_several_files(tmp_path):
+def test_sharded_weights_are_read(tmp_path):
   tensors = tensors_of("bert/class")
   path = directory(tmp_path, "bert/class")
   _, expected = importer.network(path)
@@ -430,7 +430,7 @@ def test_weights_in_several_files(tmp_path):
     importer.network(path)
 
 
-def test_hub_by_its_own_client(tmp_path, monkeypatch):
+def test_hub_downloads_by_its_own_client(tmp_path, monkeypatch):
   directory(tmp_path / "model", "bert/class")
   asked = []
 
@@ -441,7 +441,7 @@ def test_hub_by_its_own_client(tmp_path, monkeypatch):
   client = types.SimpleNamespace(snapshot_download=snapshot_download)
   monkeypatch.setitem(sys.modules, "huggingface_hub", client)
   assert hub.download("google-bert/tiny") == tmp_path / "model"
-  # Pickled weights only where there are no others.
+  # Pickled weights only if there are no others.
   assert len(asked) == 1 and not any("bin" in name for name in asked[0])
   (tmp_path / "model" / "model.safetensors").unlink()
   hub.download("google-bert/tiny")
@@ -458,7 +458,7 @@ def test_hub_by_its_own_client(tmp_path, monkeypatch):
     importer.read("google-bert/tiny")
 
 
-def test_directories_older_than_transformers(tmp_path):
+def test_directories_older_than_transformers_are_read(tmp_path):
   """Google's configuration and vocabulary beside weights for PyTorch."""
   _, expected = importer.network(directory(tmp_path / "a", "bert/mlm + nsp"))
   old = tmp_path / "old"
@@ -470,7 +470,7 @@ def test_directories_older_than_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("capital", [False, True])
-def test_googles_vocabulary_says_whether_text_has_capitals(tmp_path, capital):
+def test_googles_vocabulary_decides_lowercasing(tmp_path, capital):
   shutil.copytree(DATA / "google", tmp_path / "g")
   vocabulary(tmp_path / "g")
   if capital:
@@ -482,8 +482,8 @@ def test_googles_vocabulary_says_whether_text_has_capitals(tmp_path, capital):
         ["[UNK]", "W7"] if capital else ["w7", "w7"])
 
 
-def test_missing_part_is_told(tmp_path, capsys):
-  """A network for the next sentence alone has nothing to say of words."""
+def test_missing_part_is_reported(tmp_path, capsys):
+  """A network with only the NSP head has no masked-LM head."""
   source = vocabulary(directory(tmp_path / "hf", "bert/nsp"))
   work = str(tmp_path / "work")
   assert main(["import", str(source), "--workdir", work]) == 0
@@ -499,7 +499,7 @@ def vocabulary(path):
   return path
 
 
-def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
+def test_import_embeds_evaluates_and_exports(tmp_path, capsys):
   source = vocabulary(directory(tmp_path / "hf", "bert/pooler"))
   work, target = str(tmp_path / "work"), tmp_path / "exported"
   assert main(["import", str(source), "--workdir", work]) == 0
@@ -512,7 +512,7 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   vectors = np.array([json.loads(line)["vector"] for line in
                       capsys.readouterr().out.splitlines()])
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
-  # No file to train on is known, and none is needed.
+  # There is no training file, and none is needed.
   pairs = tmp_path / "pairs.tsv"
   pairs.write_text("sentence\tpair\tlabel\nw1\tw2\t1\nw2\tw3\t0\nw1\tw4\t5\n")
   assert main(["evaluate", work, "data.columns.pair=pair"]) == 1
@@ -534,7 +534,7 @@ def test_from_a_directory_to_vectors_and_back(tmp_path, capsys):
   assert read.tokenizer.fingerprint == saved.manifest.tokenizer.fingerprint
 
 
-def test_card_says_what_the_run_recorded(tmp_path):
+def test_card_states_what_the_run_recorded(tmp_path):
   _, flat = importer.network(directory(tmp_path / "hf", "bert/class"))
   saved = run(tmp_path, flat, Classification(labels=("no", "yes", "maybe")))
   exporter.export(saved, tmp_path / "out", CardDetails(
@@ -550,7 +550,7 @@ def test_card_says_what_the_run_recorded(tmp_path):
 
 
 def run(folder, flat, objective, **options):
-  """A work directory as one of four steps would be."""
+  """A work directory like that of a run of four steps."""
   model = config.override(BertConfig(vocab_size=40), [
       "hidden_size=8", "num_hidden_layers=1", "num_attention_heads=2",
       "intermediate_size=12", "max_position_embeddings=10",
@@ -569,7 +569,7 @@ def run(folder, flat, objective, **options):
   return folder / "run"
 
 
-def test_networks_that_bert_cannot_express_are_not_exported(tmp_path):
+def test_networks_unlike_bert_are_not_exported(tmp_path):
   _, flat = importer.network(directory(tmp_path / "hf", "bert/class"))
   workdir = run(tmp_path, flat, Classification(labels=("a", "b", "c")),
                 norm_placement="pre")
@@ -588,7 +588,7 @@ def parts(case, tmp_path):
   return architecture.model, architecture.objective, params
 
 
-def test_tokenizer_with_more_pieces_than_the_network(tmp_path):
+def test_tokenizer_larger_than_the_network_is_refused(tmp_path):
   source = vocabulary(directory(tmp_path, "bert/class"))
   with (source / "vocab.txt").open("a") as file:
     file.write("one\ntoo\nmany\n")

@@ -1,4 +1,4 @@
-"""Full disks and signals, met by the command; other devices."""
+"""Full disks and signals during a command, and resuming on other devices."""
 
 import pathlib
 import signal
@@ -42,8 +42,8 @@ def command(page: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
           "--workdir", str(workdir), *more]
 
 
-def test_full_disk_keeps_what_was_saved(folder, page, tmp_path):
-  """What was saved before stays, and the run goes on where there is room."""
+def test_full_disk_keeps_earlier_checkpoints(folder, page, tmp_path):
+  """Earlier checkpoints stay, and the run resumes on a disk with room."""
   disk, copy = tmp_path / "disk", tmp_path / "copy"
   # After the first checkpoint there is room for lines, not for another one.
   fill = (f"until [ -d {disk}/run/checkpoints/20 ]; do sleep .02; done; "
@@ -103,7 +103,7 @@ def test_run_resumes_on_other_devices(folder, tmp_path):
     pull_the_plug(run, tmp_path / "moved", step)
   moved = train.train(last, tmp_path / "moved").params
   full = train.train(first, tmp_path / "full").params
-  # As parts of the largest update, which clipping makes of the order of 1.
+  # Relative to the largest update, which is about 1 after clipping.
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
                *map(jax.device_get, (moved, full)))
   for a, b in zip(curve(tmp_path / "moved"), curve(tmp_path / "full"),

@@ -1,4 +1,4 @@
-"""Kinds of labels: what every one of them promises, and each for itself."""
+"""Kinds of labels: what holds for all of them, and for each."""
 
 import dataclasses
 import functools
@@ -52,7 +52,7 @@ def labels(*shape: int, top: int = 3) -> np.ndarray:
   return np.random.default_rng(7).integers(0, top, shape).astype(np.int32)
 
 
-# A set of each kind; a new kind wants one here.
+# A set of each kind; a new kind needs one here.
 MADE: dict[str, Callable[[], LabeledSet]] = {
     "classification": lambda: ClassificationSet(
         names=texts(0), texts_a=texts(0), texts_b=texts(1),
@@ -88,7 +88,7 @@ def objective_for(member: type[Objective], labeled: LabeledSet) -> Objective:
 
 
 def batches_of(labeled: LabeledSet) -> tuple[dict, dict]:
-  """One example a row, and up to three; of one shape, for one program."""
+  """One example a row, and up to three, in the same shape for one program."""
   rows = labeled.rows(Tiny(), 72, 3, 0, shuffle=False)
   alone = [rows._row(rows.examples(0), np.array([i, -1, -1]))
            for i in range(COUNT)]
@@ -98,8 +98,8 @@ def batches_of(labeled: LabeledSet) -> tuple[dict, dict]:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_packed_examples_are_as_one_a_row(name):
-  """The same logits and gradients, and the labels back where they belong."""
+def test_packed_examples_equal_one_a_row(name):
+  """Same logits and gradients, and predictions in the order of examples."""
   labeled = MADE[OBJECTIVES[name].label_kind.kind]()
   objective = objective_for(OBJECTIVES[name], labeled)
   recipe = tiny.recipe(objective, num_hidden_layers=1,
@@ -122,8 +122,8 @@ def test_packed_examples_are_as_one_a_row(name):
   both = []
   for batch in (single, packed):
     (value, (pairs, predicted)), gradient = run(params, batch)
-    found = labeled.collect([(batch, np.asarray(predicted))])
-    both.append((value, gradient, pairs, found))
+    predictions = labeled.collect([(batch, np.asarray(predicted))])
+    both.append((value, gradient, pairs, predictions))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
                                  atol=2e-6), *both)
   assert labeled.scores(both[0][3])
@@ -160,7 +160,7 @@ class Roberta(Tiny):
 
 @pytest.mark.parametrize("tokenizer", [Tiny(), Roberta()],
                          ids=["BERT's", "RoBERTa's"])
-def test_an_example_lies_whole_in_its_row(tokenizer):
+def test_examples_are_not_split_across_rows(tokenizer):
   labeled = MADE["multiple_choice"]()
   seen = []
   rows = labeled.rows(tokenizer, 72, 3, 0)
@@ -187,7 +187,7 @@ def write(path, *records: dict) -> str:
   return str(path)
 
 
-def test_sets_of_labels_are_read(tmp_path):
+def test_label_sets_are_read(tmp_path):
   path = tmp_path / "a.tsv"
   path.write_text("sentence\tlabel\nhi\tred|blue\nho\t\nha\tblue\n")
   labeled = MultiLabelSet.read(str(path), Columns(separator="|"))
@@ -198,9 +198,9 @@ def test_sets_of_labels_are_read(tmp_path):
   with pytest.raises(UserError, match="a.jsonl:2: the label 'rde' is not known"
                      "; did you mean 'red'"):
     MultiLabelSet.read(lists, Columns(), labeled.label_names)
-  found = MultiLabelSet.read(lists, Columns(bad_records="skip"),
-                       ("blue", "red"))
-  assert found.labels.tolist() == [[0, 1]]
+  remaining = MultiLabelSet.read(lists, Columns(bad_records="skip"),
+                                 ("blue", "red"))
+  assert remaining.labels.tolist() == [[0, 1]]
 
 
 def test_choices_are_read(tmp_path):
@@ -218,61 +218,61 @@ def test_choices_are_read(tmp_path):
   with pytest.raises(UserError, match="1 with another number of choices.*\n"
                      ".*:2: 2 choices, not 3"):
     MultipleChoiceSet.read(lists, Columns("q", choices=("options",)),
-                 ("A", "B", "C"))
+                           ("A", "B", "C"))
   with pytest.raises(UserError, match="name the columns of the choices"):
     MultipleChoiceSet.read(lists, Columns("q"))
 
 
-def test_vectors_are_scored_by_similarity_or_by_search():
+def test_vectors_are_scored_by_similarity_or_retrieval():
   labeled = MADE["embedding"]()
-  found = np.random.default_rng(0).normal(size=(COUNT, 2, 4))
-  similar = labeled.scores(found)
+  vectors = np.random.default_rng(0).normal(size=(COUNT, 2, 4))
+  similar = labeled.scores(vectors)
   assert similar["pearson"] == pearson(
-      labeled.labels, (found[:, 0] * found[:, 1]).sum(-1))
+      labeled.labels, (vectors[:, 0] * vectors[:, 1]).sum(-1))
   unlabeled = dataclasses.replace(labeled, labels=None)
-  found[:, 1] = found[:, 0]
-  assert unlabeled.scores(found / np.linalg.norm(
-      found, axis=-1, keepdims=True))["recall_1"] == 1
+  vectors[:, 1] = vectors[:, 0]
+  assert unlabeled.scores(vectors / np.linalg.norm(
+      vectors, axis=-1, keepdims=True))["recall_1"] == 1
   single = EmbeddingSet(names=labeled.names, texts_a=labeled.texts_a)
   assert single.encode(Tiny(), 72).segments == 1
-  assert single.scores(found[:, :1]) == {}
+  assert single.scores(vectors[:, :1]) == {}
 
 
-def test_search_ranks():
+def test_retrieval_scores_count_ties():
   query, passage = np.eye(3), np.eye(3)
   assert retrieval.retrieval_scores(query, passage) == {
       "mrr": 1, "recall_1": 1, "recall_10": 1}
-  found = retrieval.retrieval_scores(query, passage[[1, 0, 2]])
-  # Third: first. The others: nobody is nearer but one, and one is as near.
-  assert found["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
-  # A copy of the right one is no rival; what is as near but another one is.
+  scores = retrieval.retrieval_scores(query, passage[[1, 0, 2]])
+  # The third ranks first; for the others one is nearer, and one as near.
+  assert scores["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 3) / 3)
+  # A copy of the right passage is no rival; another one as near is.
   copies = retrieval.retrieval_scores(np.eye(2)[[0, 0]], np.eye(2)[[0, 0]])
   assert copies["recall_1"] == 1
 
 
-def test_scores_of_label_sets():
+def test_label_set_scores_equal_sklearn():
   sklearn = pytest.importorskip("sklearn.metrics")
-  gold, found = (np.random.default_rng(i).random((40, 5)) < 0.4
-                 for i in range(2))
-  gold[:, 4] = found[:, 4] = False  # a class that nobody has
-  scores = label_set_scores(gold, found)
+  gold, predicted = (np.random.default_rng(i).random((40, 5)) < 0.4
+                     for i in range(2))
+  gold[:, 4] = predicted[:, 4] = False  # a class without examples
+  scores = label_set_scores(gold, predicted)
   for average in ("micro", "macro"):
     assert scores[f"{average}_f1"] == pytest.approx(sklearn.f1_score(
-        gold, found, average=average, zero_division=0))
+        gold, predicted, average=average, zero_division=0))
   assert scores["exact_match"] == pytest.approx(
-      sklearn.accuracy_score(gold, found))
+      sklearn.accuracy_score(gold, predicted))
 
 
-def test_negatives_are_the_others_of_the_row():
+def test_negatives_are_the_other_examples_of_the_row():
   contrastive = Contrastive(scale=2.0)
   vectors = np.random.default_rng(0).normal(size=(2, 3, 2, 4)).astype("f4")
   mask = np.array([[1, 1, 0], [1, 0, 0]], np.float32)
   batch = {"example_mask": mask}
   score = 2.0 * vectors[0, :2, 0] @ vectors[0, :2, 1].T
-  wanted = sum(np.log(np.exp(score[i]).sum()) - score[i, i] for i in range(2))
+  expected = sum(np.log(np.exp(score[i]).sum()) - score[i, i] for i in range(2))
   assert contrastive.weights(batch)["contrastive"] == 2
   assert contrastive.losses({"vectors": vectors}, batch)[
-      "contrastive"] == pytest.approx(wanted, rel=1e-5)
+      "contrastive"] == pytest.approx(expected, rel=1e-5)
   with pytest.raises(UserError, match="data.examples_per_row to at least 2"):
     contrastive.losses({"vectors": vectors[:, :1]},
                        {"example_mask": mask[:, :1]})
@@ -280,7 +280,7 @@ def test_negatives_are_the_others_of_the_row():
     Similarity().losses({"vectors": vectors[:, :, :1]}, batch)
 
 
-def test_class_weights_are_a_weighted_mean():
+def test_class_weights_give_a_weighted_mean():
   """As torch's CrossEntropyLoss(weight): the weights' sum divides."""
   rng = np.random.default_rng(0)
   logits = rng.normal(size=(2, 3, 2)).astype(np.float32)
@@ -290,18 +290,18 @@ def test_class_weights_are_a_weighted_mean():
   weights = np.array([3.0, 0.5])
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   real = [(0, 0), (0, 1), (0, 2), (1, 0)]
-  wanted = sum(-weights[labels_BE[i]] * log_p[i][labels_BE[i]] for i in real)
+  expected = sum(-weights[labels_BE[i]] * log_p[i][labels_BE[i]] for i in real)
   for member in (Classification, Tagging):
     objective = member(labels=("x", "y"), class_weights=(3.0, 0.5))
-    found = objective.losses({"classifier": logits}, batch)["classifier"]
-    assert found == pytest.approx(wanted, rel=1e-5)
+    loss = objective.losses({"classifier": logits}, batch)["classifier"]
+    assert loss == pytest.approx(expected, rel=1e-5)
     assert objective.weights(batch)["classifier"] == pytest.approx(4.5)
 
 
-def test_weights_may_balance_the_training_set():
+def test_balanced_weights_come_from_the_training_set():
   labeled = ClassificationSet(names=list("abcd"), texts_a=list("abcd"),
-                     labels=np.array([0, 1, 1, 1], np.int32),
-                     label_names=("x", "y"))
+                              labels=np.array([0, 1, 1, 1], np.int32),
+                              label_names=("x", "y"))
   objective = Classification(balanced=True).complete(labeled)
   assert objective.class_weights == (2.0, 4 / 6)  # scikit-learn's "balanced"
   assert objective.labels == ("x", "y")

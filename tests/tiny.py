@@ -1,4 +1,4 @@
-"""A network and rows so small that a step takes milliseconds."""
+"""A network and rows whose training step takes milliseconds."""
 
 import dataclasses
 
