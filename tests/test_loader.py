@@ -24,7 +24,7 @@ def assert_equal(batch: dict, other: dict):
     np.testing.assert_array_equal(batch[key], other[key])
 
 
-def test_a_batch_is_a_function_of_seed_and_step():
+def test_batch_is_a_function_of_seed_and_step():
   rows, fresh = make_rows(), make_rows()
   late = 10**9  # more rows than 32 bits count
   fresh_late = loader.batch(fresh, 8, late)
@@ -37,12 +37,12 @@ def test_a_batch_is_a_function_of_seed_and_step():
     assert (other["input_ids"] != batch["input_ids"]).any()
 
 
-def test_the_iterator_gives_the_batches_of_its_steps_and_ends():
+def test_iterator_yields_the_batches_of_its_steps_and_ends():
   rows = make_rows()
   steps = range(3, 3 + 2 * len(rows) // 8)  # over the ends of epochs
-  found = list(loader.batches(rows, 8, steps.start, steps.stop, threads=3))
-  assert len(found) == len(steps)
-  for step, batch in zip(steps, found):
+  yielded = list(loader.batches(rows, 8, steps.start, steps.stop, threads=3))
+  assert len(yielded) == len(steps)
+  for step, batch in zip(steps, yielded):
     assert_equal(batch, loader.batch(make_rows(), 8, step))
   assert list(loader.batches(rows, 8, 5, 5)) == []
 
@@ -58,11 +58,11 @@ def test_epochs_show_every_row_once():
 
 
 @pytest.mark.parametrize("positions", [[0, 1, 2, 3], [2, 5, 7], [6]])
-def test_a_part_of_a_batch_is_that_part_of_the_whole(positions):
-  rows, whole = make_rows(), loader.batch(make_rows(), 8, 7)
-  np.testing.assert_array_equal(whole["row"], np.arange(8))
+def test_part_of_a_batch_equals_that_part_of_the_full_batch(positions):
+  rows, batch = make_rows(), loader.batch(make_rows(), 8, 7)
+  np.testing.assert_array_equal(batch["row"], np.arange(8))
   part = next(loader.batches(rows, 8, 7, 8, np.array(positions)))
-  assert_equal(part, {key: x[positions] for key, x in whole.items()})
+  assert_equal(part, {key: x[positions] for key, x in batch.items()})
 
 
 @pytest.mark.parametrize("hosts", [1, 2])
@@ -87,7 +87,7 @@ def test_evaluation_counts_every_row_once_in_order(hosts):
     assert not everything[key][count:].any()
 
 
-def test_leaving_early_stops_the_reading():
+def test_closing_the_iterator_stops_its_threads():
   rows, before = make_rows(), threading.active_count()
   iterator = loader.batches(rows, 8, 0, 10_000)
   next(iterator)

@@ -1,4 +1,4 @@
-"""Runs from beginning to end, in real work directories."""
+"""End-to-end runs in real work directories."""
 
 import dataclasses
 import json
@@ -50,8 +50,7 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
 @pytest.mark.parametrize("layout", [
     MeshLayout(), ShardMapLayout(), PmapLayout()],
     ids=["mesh", "shard_map", "pmap"])
-def test_run_resumes_bit_for_bit(folder, tmp_path, layout,
-                                               pretrained):
+def test_run_resumes_bit_for_bit(folder, tmp_path, layout, pretrained):
   """Bit for bit: parameters, optimizer and curve."""
   four = pretraining(folder, layout=layout, schedule=LinearSchedule(1e-2))
   full = train.train(four, tmp_path / "full")
@@ -96,7 +95,7 @@ def test_scores_do_not_depend_on_the_batch_size(pretrained):
     (Regression(), "score", "pearson", 0.8,
      ["finetuning.reinitialize_pooler=true", "finetuning.layer_decay=.9"],
      "classifier, encoder/pooler"),
-    # Of a network that has seen four batches little is to be had by LoRA.
+    # LoRA gains little on a network pretrained for four batches.
     (Classification(), "label", "matthews", 0.2,
      ["adapter=lora", "adapter.targets=.", "schedule.learning_rate=1e-2"],
      "classifier, the adapter")], ids=["classes", "numbers", "LoRA"])
@@ -174,9 +173,9 @@ def test_embeddings_equal_those_of_each_text_alone(pretrained):
     embed.embed(saved, texts, layer=2)
 
 
-def test_patience_ends_a_run_also_after_a_kill(folder, tmp_path,
-                                                 monkeypatch):
-  """What was seen behind the last checkpoint is seen again, and counts once."""
+def test_patience_ends_a_run_even_after_a_kill(folder, tmp_path,
+                                               monkeypatch):
+  """Evaluations after the last checkpoint are repeated and count once."""
   seen = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9, 0.9]
   now = [0]
   monkeypatch.setattr(Evaluator, "evaluate", lambda *_: {
@@ -224,7 +223,7 @@ def test_best_checkpoint_is_kept_and_read(tmp_path, pretrained):
       best = checkpoints.read_checkpoint(tmp_path)
       assert best.step == (4 if again else 2)
   assert best.manifest.scores == {"accuracy": 0.95}
-  # Another that is only as good is not the best one.
+  # A tie does not replace the best checkpoint.
   with CheckpointManager(tmp_path, keep_checkpoints=1, best="accuracy") as out:
     for step, scores in ((5, {"accuracy": 0.95}), (6, {})):
       out.save(TrainState(np.int32(step), np.int32(0),

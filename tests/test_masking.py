@@ -1,4 +1,4 @@
-"""What masked language modeling hides, counted."""
+"""Statistics of the masks for masked language modeling."""
 
 import jax
 import jax.numpy as jnp
@@ -58,13 +58,13 @@ def test_every_masking_keeps_the_contract(masking):
     np.testing.assert_array_equal(out["input_ids"][b][others],
                                   batch["input_ids"][b][others])
   real_B = batch["example_ids"].sum(-1)
-  wanted_B = np.clip(np.round(0.15 * real_B), 1, predicted)
-  assert (weights_BP.sum(-1) <= wanted_B).all()
+  expected_B = np.clip(np.round(0.15 * real_B), 1, predicted)
+  assert (weights_BP.sum(-1) <= expected_B).all()
   if isinstance(masking, TokenMasking):
-    np.testing.assert_array_equal(weights_BP.sum(-1), wanted_B)
+    np.testing.assert_array_equal(weights_BP.sum(-1), expected_B)
 
 
-def test_shares_of_what_is_shown(masking):
+def test_masked_tokens_are_shown_in_the_published_shares(masking):
   batch, out = masked(masking)
   rows_B1 = np.arange(ROWS)[:, None]
   chosen_BP = out["masked_weights"] > 0
@@ -80,19 +80,19 @@ def test_shares_of_what_is_shown(masking):
 
 
 def test_rows_are_masked_by_their_own_keys(masking):
-  """The same row and key give the same masks in any company."""
+  """The same row and key give the same masks in any batch."""
   batch = text()
   keys_B = jax.random.split(jax.random.key(0), ROWS)
   part = jax.tree.map(lambda x: jnp.asarray(x[7:9]), batch)
-  _, whole = masked(masking)
+  _, together = masked(masking)
   alone = masking.apply(part, keys_B[7:9], tiny.VOCABULARY)
   for key, value in alone.items():
-    np.testing.assert_array_equal(value, whole[key][7:9])
+    np.testing.assert_array_equal(value, together[key][7:9])
 
 
 @pytest.mark.parametrize("masking", [WholeWordMasking(), SpanMasking()],
                          ids=lambda m: m.choice_name)
-def test_words_are_masked_whole(masking):
+def test_words_are_masked_completely(masking):
   batch, out = masked(masking)
   starts_V = tiny.VOCABULARY.word_start_V
   cut = 0
@@ -106,10 +106,10 @@ def test_words_are_masked_whole(masking):
         assert following in chosen, (b, position)
         following += 1
       cut += not starts_V[ids[position]]
-  assert cut > 100  # there were words of several pieces
+  assert cut > 100  # some words have several pieces
 
 
-def test_an_empty_row_predicts_nothing():
+def test_empty_row_predicts_nothing():
   empty = {key: np.zeros_like(value) for key, value in text().items()}
   _, out = masked(TokenMasking(), empty)
   assert not out["masked_weights"].any() and not out["input_ids"].any()
@@ -162,7 +162,7 @@ def test_spans_end_at_special_tokens_and_are_shown_alike():
   assert alike / runs > 0.95  # by chance: 0.8 ** 2 + 0.2 ** 2
 
 
-def test_rate_moves_linearly_and_evaluation_does_not_see_it():
+def test_rate_moves_linearly_but_not_in_evaluation():
   constant = TokenMasking(rate=0.15)
   moving = TokenMasking(rate=0.15, initial_rate=0.3, rate_steps=100)
   real_B = text()["example_ids"].sum(-1)

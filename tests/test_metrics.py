@@ -63,12 +63,12 @@ def test_constant_predictions_have_defined_scores(labels):
   assert math.isnan(values["pearson"]) and math.isnan(values["spearman"])
 
 
-def test_no_examples_no_score():
+def test_scores_of_no_examples_are_nan():
   values = scores(CLASS + REAL, [], [])
   assert all(math.isnan(value) for value in values.values())
 
 
-def test_unknown_metric_names_the_nearest():
+def test_unknown_metric_suggests_the_nearest():
   with pytest.raises(UserError, match="'acuracy'; did you mean 'accuracy'"):
     score("acuracy", [1], [1])
 
@@ -94,7 +94,7 @@ def test_entities_must_agree_in_bounds_and_kind():
       "entity_recall": 1 / 3, "entity_f1": 2 / 5})
 
 
-def test_no_entities_no_score():
+def test_entity_scores_without_entities_are_zero():
   assert entities.entity_scores([["O"]], [["O"]]) == {
       "tag_accuracy": 1, "entity_precision": 0, "entity_recall": 0,
       "entity_f1": 0}

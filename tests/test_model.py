@@ -1,4 +1,4 @@
-"""The model against an independent one, and what it promises about rows."""
+"""The model against an independent one, and its guarantees for rows."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ KEYS = "input_ids", "token_type_ids", "position_ids", "example_ids"
 
 
 class Heads(nn.Module):
-  """The encoder under all heads."""
+  """The encoder with every head."""
 
   options: BertConfig
 
@@ -115,7 +115,7 @@ def numpy_bert(params, rows, heads):
   return x, y, line(pooled, params["classifier"])
 
 
-def test_equals_an_independent_bert():
+def test_model_equals_an_independent_bert():
   rows = make_rows(np.random.default_rng(1))
   got = apply(SMALL, parameters(SMALL), rows)
   for x, expected in zip(got, numpy_bert(parameters(SMALL), rows, heads=2)):
@@ -148,7 +148,7 @@ def test_packed_rows_equal_rows_of_their_own(attention, norm_placement):
 
 
 @pytest.mark.parametrize("attention", Attention.members().values())
-def test_a_row_of_padding_has_finite_outputs_and_gradients(attention):
+def test_row_of_padding_has_finite_outputs_and_gradients(attention):
   options = dataclasses.replace(SMALL, attention=attention())
   rows = make_rows(np.random.default_rng(3))
   rows["example_ids"] = rows["example_ids"].at[0].set(0)
@@ -164,12 +164,12 @@ def test_dropout_of_a_row_does_not_depend_on_the_batch(attention):
   rows = make_rows(np.random.default_rng(4))
   keys_B = jax.random.split(jax.random.key(0), B)
   run = functools.partial(apply, options, parameters(options))
-  whole = run(rows, keys_B)
+  outputs = run(rows, keys_B)
   halves = [run({key: x[part] for key, x in rows.items()}, keys_B[part])
             for part in (slice(2), slice(2, 4))]
-  for x, parts in zip(whole, zip(*halves)):
+  for x, parts in zip(outputs, zip(*halves)):
     np.testing.assert_allclose(x, np.concatenate(parts), rtol=0, atol=2e-6)
-  for x, plain in zip(whole, run(rows)):
+  for x, plain in zip(outputs, run(rows)):
     assert np.abs(x - plain).max() > 0.1
 
 
@@ -181,7 +181,7 @@ def test_dropout_keeps_the_expectation_and_has_a_stream_for_each_site(rate):
   x = drop(keys_B, 0)
   dropped = np.mean(x == 0)
   assert abs(dropped - rate) < 0.004
-  # 8 bits a decision; what is left is scaled by the rate so rounded.
+  # Each decision takes 8 bits; kept values are scaled by the rounded rate.
   assert set(np.unique(x)) == {
       np.float32(0), np.float32(256 / round(256 * (1 - rate)))}
   assert abs(x.mean() - 1) < 0.004
@@ -195,7 +195,7 @@ def test_layers_draw_different_masks():
   options = dataclasses.replace(
       SMALL, num_hidden_layers=3, norm_placement="pre", hidden_dropout_prob=0.5)
   rows = make_rows(np.random.default_rng(5))
-  # Each layer adds its mask, and nothing else, to what it is given.
+  # Each layer adds its mask, and nothing else, to its input.
   params = flax.traverse_util.path_aware_map(
       lambda path, x: jnp.full_like(x, path[-3:] == (
           "layers", "output", "bias")), parameters(options)["encoder"])
@@ -224,7 +224,7 @@ def test_initial_parameters_are_those_of_the_paper():
   assert np.abs(layers[0] - layers[1]).max() > 0.01
 
 
-def test_parameter_paths():
+def test_parameter_paths_and_shapes_are_stable():
   got = jax.tree.map(jnp.shape, parameters(SMALL))["encoder"]["layers"]
   assert got == {
       "attention": {
@@ -287,7 +287,7 @@ def test_hidden_states_are_those_of_each_layer():
   np.testing.assert_allclose(states_NBLD[:2], states_2BLD, rtol=0, atol=2e-6)
 
 
-def test_the_program_does_not_grow_with_depth():
+def test_program_does_not_grow_with_depth():
   def size(layers, unroll):
     options = dataclasses.replace(SMALL, num_hidden_layers=layers,
                                   scan_unroll=unroll)
@@ -305,6 +305,6 @@ def test_the_program_does_not_grow_with_depth():
     ({"hidden_act": "gleu"}, "did you mean 'gelu'"),
     ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob=1.0"),
     ({"num_hidden_layers": 0}, "num_hidden_layers=0")])
-def test_errors_teach(change, words):
+def test_bad_options_are_refused(change, words):
   with pytest.raises(UserError, match=words):
     dataclasses.replace(SMALL, **change)

@@ -40,7 +40,7 @@ class Sower(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _WithLength(Mlm):
-  """A loss that a module inside of the network adds, of each token."""
+  """MLM with a per-token loss that a module inside the network adds."""
 
   def logits(self, encoder, sequence_output_BLD, batch, keys_B):
     real_BL = (batch["example_ids"] > 0).astype(sequence_output_BLD.dtype)
@@ -89,14 +89,14 @@ def test_layouts_agree(objective, layout, microbatches):
   assert other_values == pytest.approx(values, rel=1e-5)
 
 
-def test_the_networks_name_heads_its_paths():
+def test_network_name_heads_its_paths():
   _, state = shape(electra())
   heads = {path.partition("/")[0] for path in leaves(state.params)}
   assert heads == {"encoder", "generator", "mlm", "detector"}
 
 
 def test_tables_know_every_network():
-  """Decay, rates of layers, LoRA's, frozen layers, those initialized anew."""
+  """Weight decay, layer rates, LoRA, frozen and reinitialized layers."""
   recipe, state = shape(electra())
   layers = {name: model.num_hidden_layers
             for name, model in recipe.networks.items()}
@@ -107,8 +107,8 @@ def test_tables_know_every_network():
   assert rates["encoder/layers/output/bias"].tolist() == [0.25, 0.5]
   assert rates["encoder/embeddings/norm/bias"].tolist() == [0.125]
   assert rates["detector/kernel"].tolist() == [1.0]
-  anew = Finetuning(reinitialize_layers=1).reinitialized(layers)
-  assert anew == "^encoder/layers/1/|^generator/layers/1/"
+  reinitialized = Finetuning(reinitialize_layers=1).reinitialized(layers)
+  assert reinitialized == "^encoder/layers/1/|^generator/layers/1/"
   lora = Lora()
   grown = lora.grow(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype),
                                  state.params), jax.random.key(0))
@@ -128,7 +128,7 @@ def test_losses_of_blocks_are_named_parts_over_all_tokens():
   _, means = jax.jit(functools.partial(train_step, recipe))(state, batch)
   total, weight = map(float, means["length_loss"])
   assert weight == (batch["example_ids"] > 0).sum()
-  # Each vector leaves a norm, at its initial scale of 1.
+  # Each vector is the output of a norm with its initial scale of 1.
   assert total / weight == pytest.approx(1.0, abs=0.01)
   values = weighted.summarize(means)
   assert values["loss"] == pytest.approx(
@@ -149,7 +149,7 @@ class _Causal(Mlm):
     return batch["position_ids"]
 
 
-def test_an_objective_sets_who_sees_whom():
+def test_objective_order_limits_visibility():
   recipe, _ = shape(_Causal(), hidden_dropout_prob=0.0)
   batch = tiny.batch()
   params = jax.jit(recipe.init)(np.int32(0), batch).params

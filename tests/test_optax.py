@@ -35,7 +35,7 @@ def drawn(seed: int):
 
 
 def updates(rule, of=lambda tree: tree):
-  """The second update, by path, of what `of` takes of the network."""
+  """The second update, by path, of the parameters that `of` selects."""
   state = rule.init(of(drawn(0)))
   with jax.numpy_dtype_promotion("standard"):
     for seed in (1, 2):
@@ -49,7 +49,7 @@ def assert_close(actual, expected, **tolerance):
     np.testing.assert_allclose(actual[path], update, err_msg=path, **tolerance)
 
 
-def test_lion_is_that_of_optax():
+def test_lion_equals_that_of_optax():
   by_hand = updates(optax.lion(0.1, 0.9, 0.99, weight_decay=0.1, mask=decayed))
   ours = updates(Lion(clip_norm=0.0).build())
   assert_close({path: -0.1 * update for path, update in ours.items()}, by_hand,
@@ -58,8 +58,8 @@ def test_lion_is_that_of_optax():
   assert_close(named, ours, rtol=1e-5, atol=1e-7)
 
 
-def test_muon_is_that_of_optax_on_each_matrix():
-  """Of each layer alone, heads side by side; the rest is Adam's."""
+def test_muon_equals_that_of_optax_on_each_matrix():
+  """Per layer, with concatenated heads; other parameters use Adam."""
   ours = updates(Muon(clip_norm=0.0, weight_decay=0.0).build())
   for path, columns in (("attention/query", 16), ("attention/output", 16),
                         ("intermediate", 32), ("output", 16)):
@@ -76,7 +76,7 @@ def test_muon_is_that_of_optax_on_each_matrix():
     np.testing.assert_allclose(ours[path], -adam[path], rtol=1e-4)
 
 
-def test_weight_decay_leaves_out_norms_and_biases():
+def test_weight_decay_skips_norms_and_biases():
   plain, decaying = (updates(OptaxOptimizer(0.0, "adamw", (
       f"weight_decay={rate}",)).build()) for rate in (0.0, 0.5))
   for path, update in decaying.items():
@@ -104,15 +104,15 @@ def trained(optimizer, layout):
 
 @pytest.mark.parametrize("optimizer", [Lion(), Muon()],
                          ids=lambda o: o.choice_name)
-def test_a_mesh_trains_as_one_device(optimizer):
+def test_mesh_trains_as_one_device(optimizer):
   first, alone = trained(optimizer, Devices(1, 1, 1))
   _, split = trained(optimizer, Devices(2, 1, 2))
   for path, before in first.items():
     if path.endswith("kernel"):
       assert (alone[path] != before).any(), path
     if path.endswith("key/bias"):
-      continue  # Its gradient is zero, but for rounding, which has a sign.
-    # The sign of what is nearly zero may be another one.
+      continue  # Its gradient is zero up to rounding, which has a sign.
+    # Values near zero may have the other sign.
     same = np.isclose(split[path], alone[path], atol=1e-5)
     assert same.mean() > 0.99, (path, same.mean())
 
@@ -122,7 +122,7 @@ def test_a_mesh_trains_as_one_device(optimizer):
     ["optimizer=optax", "optimizer.name=adafactor"],
     ["optimizer=optax", "optimizer.name=radam",
      "optimizer.options=b1=0.95,nesterov=true"]], ids=" ".join)
-def test_optimizers_are_one_word_of_the_command_line(overrides):
+def test_optimizers_are_chosen_by_one_word(overrides):
   experiment = config.override(Experiment(), overrides)
   assert config.override(Experiment(), config.changes(
       Experiment(), experiment)) == experiment
@@ -136,6 +136,6 @@ def test_optimizers_are_one_word_of_the_command_line(overrides):
     ("lion", ("b1=fast",), "name=lion optimizer.options=b1=fast: "),
     ("fromage", (), "fromage: its update is not proportional"),
     ("lbfgs", (), "optimizer.name=lbfgs")])
-def test_mistakes_name_what_is_valid(name, options, message):
+def test_bad_optimizer_options_name_the_valid_ones(name, options, message):
   with pytest.raises(UserError, match=message):
     OptaxOptimizer(name=name, options=options).build()

@@ -1,4 +1,4 @@
-"""The config pages: all can be built, the ablations do what they say."""
+"""The config pages: each builds, and the ablations do what they say."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ PAGES = sorted(str(p.relative_to(config.PAGES).with_suffix(""))
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_says_what_it_is_and_can_be_written_down(name):
+def test_every_page_is_documented_and_round_trips(name):
   page = config.load_page(name)
   assert "python -m bert_jax" in page.docstring or "tools/" in page.docstring
   changes = config.changes(Experiment(), page.experiment)
@@ -86,7 +86,7 @@ def test_electra_judges_what_its_generator_wrote():
   assert width == tiny.MODEL.hidden_size // 2
 
 
-def test_a_teacher_starts_from_the_network_of_another_run():
+def test_teacher_starts_from_the_network_of_another_run():
   page = config.load_page("ablations/distillation").experiment
   source = jax.device_get(jax.jit(tiny.recipe(Mlm()).init)(
       np.int32(1), tiny.batch()).params)

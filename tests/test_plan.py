@@ -1,4 +1,4 @@
-"""Layouts: what they hold and send, which one is taken, where devices lie."""
+"""Layouts: their memory, traffic and choice, and the order of devices."""
 
 import dataclasses
 import functools
@@ -48,7 +48,7 @@ def test_activations_count_the_rows_in_flight():
   full = cost.price(work(), (8, 1, 1))
   half = cost.price(work(microbatches=2), (8, 1, 1))
   assert full.activations == 2 * half.activations
-  assert half.gradients == 2 * full.gradients  # the sum and its next part
+  assert half.gradients == 2 * full.gradients  # the sum and the next
   longer = cost.price(work(num_hidden_layers=4), (8, 1, 1))
   assert 1.5 < longer.activations / full.activations < 2
   assert (full.activations < cost.price(work(), (4, 1, 2)).activations
@@ -58,7 +58,7 @@ def test_activations_count_the_rows_in_flight():
 @pytest.mark.parametrize("optimizer", [m() for m in
                                        Optimizer.members().values()]
                          + [Sgd(momentum=0.9)])
-def test_moments_lie_as_their_parameters(optimizer):
+def test_moments_are_sharded_as_their_parameters(optimizer):
   state = work(optimizer).state
   placed = rules.shardings(state, make_mesh(2, 2, 2))
   of_params = param_paths.leaves(placed.params)
@@ -70,7 +70,7 @@ def test_moments_lie_as_their_parameters(optimizer):
   assert of_params[query].spec == P(None, "fsdp", "tensor", None)
 
 
-def test_least_traffic_of_what_fits_is_chosen():
+def test_layout_that_fits_with_least_traffic_is_chosen():
   plans = cost.candidates(work(), SHAPES)
   assert [p.traffic for p in plans] == sorted(p.traffic for p in plans)
   first = plans[0]
@@ -138,7 +138,7 @@ def group_size(rest: str) -> int:
 
 def test_traffic_predicts_what_the_compiler_sends():
   """The order of the layouts, and all-reduces to a few percent. The CPU's
-  compiler knows no reduce-scatter and sends up to twice as much over fsdp."""
+  compiler has no reduce-scatter and sends up to twice as much over fsdp."""
   of = work(hidden_size=64, intermediate_size=256, num_attention_heads=4,
             num_hidden_layers=1)
   measured, predicted = {}, {}
@@ -157,7 +157,7 @@ def test_traffic_predicts_what_the_compiler_sends():
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-  """What a mesh asks of a device, on a network of slices."""
+  """The attributes that a mesh reads from a device of a slice."""
 
   id: int
   slice_index: int
@@ -166,7 +166,7 @@ class Device:
   device_kind: str = "fake"
 
 
-def test_only_the_data_axis_leaves_a_slice():
+def test_only_the_data_axis_crosses_slices():
   devices = [Device(n, n % 2) for n in range(8)]
   mesh = make_mesh(4, 1, 2, devices)
   assert [[d.slice_index for d in row[0]] for row in mesh.devices] == [
@@ -176,6 +176,6 @@ def test_only_the_data_axis_leaves_a_slice():
     make_mesh(1, 4, 2, devices)
 
 
-def test_devices_of_one_slice_lie_in_order():
+def test_devices_of_one_slice_stay_in_order():
   mesh = make_mesh(2, 2, 2)
   assert list(mesh.devices.flat) == jax.devices()

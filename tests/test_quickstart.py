@@ -1,4 +1,4 @@
-"""What the quickstart's network is held against."""
+"""The baselines of the quickstart."""
 
 import types
 
@@ -10,7 +10,7 @@ from bert_jax.studies import quickstart
 from tests.memory_corpus import memory_corpus
 
 
-def test_a_unigram_model_pays_for_what_is_rare():
+def test_unigram_loss_uses_smoothed_counts():
   train, held_out = memory_corpus([[8]]), memory_corpus([[4]])
   train.tokens_T[:] = [5, 5, 5, 5, 5, 5, 6, 6]
   held_out.tokens_T[:] = [5, 6, 6, 7]
@@ -20,7 +20,7 @@ def test_a_unigram_model_pays_for_what_is_rare():
       -np.mean(np.log([7 / 21, 3 / 21, 3 / 21, 1 / 21])))
 
 
-def test_a_lexicon_knows_the_tag_that_a_word_mostly_has():
+def test_lexicon_has_the_most_frequent_tag_of_each_word():
   labeled = tagged([
       ("a", ["print", "it", "None"], ["B-CODE", "O", "B-CODE"]),
       ("b", ["print", "None"], ["O", "B-CODE"]), ("c", ["print"], ["O"])])

@@ -1,4 +1,4 @@
-"""The pieces of a layer against the papers, in float64 and by loops."""
+"""The parts of a layer against the papers, in float64 loops."""
 
 import math
 
@@ -27,7 +27,7 @@ def random(*shape):
 
 
 def run(module, *inputs):
-  """Its outputs on random parameters, the parameters, and what it sows."""
+  """Outputs on random parameters, the parameters, and the sown values."""
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
   params = jax.tree.map(lambda x: random(*x.shape), shapes.get("params", {}))
   output, sown = module.apply({"params": params}, *inputs, mutable=[AUXILIARY])
@@ -35,7 +35,7 @@ def run(module, *inputs):
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
-def test_rotary_positions_turn_pairs(fraction):
+def test_rotary_positions_rotate_pairs(fraction):
   """Su et al. 2021, equation 15, with the pairs (k, k + n)."""
   x_BLHK, ids = random(1, 3, 2, 8), np.array([[0, 5, 2]])
   choice = positions.RotaryPositions(base=100.0, fraction=fraction)

@@ -1,4 +1,4 @@
-"""Replays: the run's own batches and losses, and text that hides nothing."""
+"""Replays: the run's own batches and losses, and their complete text."""
 
 import dataclasses
 import functools
@@ -117,7 +117,7 @@ def test_nearest_params_give_another_loss_of_the_same_batch(folder):
   assert abs(exact.means()["loss"] - nearest.means()["loss"]) > 1e-3
 
 
-def test_skipped_step_only_counts(folder, tmp_path):
+def test_skipped_step_only_advances_the_counter(folder, tmp_path):
   run = shutil.copytree(folder / "run", tmp_path / "run")
   (run / "skipped.json").write_text(json.dumps([1, 2]))
   step_replay = replay.replay(run, 2)
@@ -131,7 +131,7 @@ def test_skipped_step_only_counts(folder, tmp_path):
 
 
 def test_text_shows_the_complete_batch(folder, capsys):
-  """Without its brackets it is the batch; in them are what is predicted."""
+  """Outside the brackets is the batch; inside are the predicted tokens."""
   assert main(["replay", str(folder / "run"), "--step", "3", "--rows",
                "99"]) == 0
   header, *rows = capsys.readouterr().out.strip().split("\n\n")
@@ -195,7 +195,7 @@ def test_objective_has_a_text(folder, objective, columns, pattern):
   assert re.search(pattern, text), text
 
 
-def test_mistake_is_explained(folder, tmp_path):
+def test_replay_of_other_steps_or_data_is_refused(folder, tmp_path):
   for step in (0, 5):
     with pytest.raises(UserError, match=f"--step {step}.* steps 1 to 4"):
       replay.replay(folder / "run", step)

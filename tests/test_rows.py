@@ -29,15 +29,15 @@ def make_rows(corpus: MemoryCorpus, format: Format = PairsFormat(),
 
 def segments(row: dict) -> list[tuple[np.ndarray, np.ndarray, int]]:
   """(positions of A, of B, is random) of each example, read off a row."""
-  found = []
+  examples = []
   for slot in range(int(row["example_mask"].sum())):
     here = row["example_ids"] == slot + 1
     ids, types = row["input_ids"][here], row["token_type_ids"][here]
     text = ids >= SPECIAL
-    found.append((ids[text & (types == 0)] - SPECIAL,
-                  ids[text & (types == 1)] - SPECIAL,
-                  int(row["next_sentence_labels"][slot])))
-  return found
+    examples.append((ids[text & (types == 0)] - SPECIAL,
+                     ids[text & (types == 1)] - SPECIAL,
+                     int(row["next_sentence_labels"][slot])))
+  return examples
 
 
 def epoch_segments(rows: PretrainingRows, epoch: int = 0) -> list:
@@ -101,14 +101,14 @@ def test_b_continues_a_or_is_of_another_document():
       assert b[0] == a[-1] + 1 or truncated and b[0] > a[-1]
 
 
-def test_a_single_document_is_its_own_random_next():
+def test_single_document_is_its_own_random_next():
   corpus = memory_corpus([[3] * 40])
   examples = epoch_segments(make_rows(corpus))
   assert any(is_random for _, _, is_random in examples)
 
 
 def sequential_examples(documents, maximum, rng, short_seq_prob=0.1):
-  """create_pretraining_data as published, told sentence by sentence."""
+  """create_pretraining_data as published, one sentence at a time."""
   for own, document in enumerate(documents):
     target = maximum
     if rng.random() < short_seq_prob:
@@ -156,7 +156,7 @@ def pair_statistics(corpus: MemoryCorpus, examples: list) -> list[float]:
           (lengths[:, 1] == 15).mean()]
 
 
-def test_pairs_are_distributed_as_googles():
+def test_pairs_are_distributed_as_in_googles_script():
   corpus = random_corpus(30, 25, 14, seed=3)
   starts = corpus.sentence_starts_S1
   documents = [
@@ -183,21 +183,22 @@ def statistics_tool():
   path = pathlib.Path(__file__).parents[1] / "tools" / "data_statistics.py"
   spec = importlib.util.spec_from_file_location("data_statistics", path)
   module = importlib.util.module_from_spec(spec)
-  sys.modules[spec.name] = module  # where its dataclasses look themselves up
+  sys.modules[spec.name] = module  # where dataclasses look up their module
   spec.loader.exec_module(module)
   return module
 
 
-def test_the_statistics_hold_and_would_tell(monkeypatch):
+def test_statistics_hold_and_detect_faults(monkeypatch):
   tool, corpus = statistics_tool(), random_corpus(300, 25, 14)
   for format in (PairsFormat(), PairsFormat(0.3, "example")):
     checks = list(tool.pair_checks(make_rows(corpus, format), 20_000))
     assert len(checks) == 7
     assert all(check.passed for check in checks), list(map(str, checks))
   rows = make_rows(corpus)
-  plan = rows.examples  # one label in twenty turned over, twice as many short
+  plan = rows.examples
 
-  def spoilt(epoch):
+  def spoiled(epoch):
+    """Flips one label in twenty and doubles the number of short examples."""
     examples = plan(epoch)
     wrong_X = np.arange(len(examples)) % 20 == 0
     return dataclasses.replace(
@@ -205,7 +206,7 @@ def test_the_statistics_hold_and_would_tell(monkeypatch):
         target_X=np.where(corpus.document_of(examples.a_start_X) % 10 == 0, 2,
                           examples.target_X))
 
-  monkeypatch.setattr(rows, "examples", spoilt)
+  monkeypatch.setattr(rows, "examples", spoiled)
   failed = {c.name for c in tool.pair_checks(rows, 20_000) if not c.passed}
   for name in ("random next, where the", "random B", "true B", "short lengths",
                "mean of the short"):
@@ -237,7 +238,7 @@ def test_short_sequences_are_drawn_for_documents_or_for_examples():
   assert abs((per_example.target_X < 29).mean() - 0.3) < 0.05
 
 
-def test_full_sentences_hold_the_whole_text_once_and_in_order():
+def test_full_sentences_hold_all_text_once_and_in_order():
   corpus = memory_corpus([[5, 100, 1], [30], [31, 2], [1] * 90])
   rows = make_rows(corpus, FullSentencesFormat(), shuffle=False)
   examples = epoch_segments(rows)
@@ -252,7 +253,7 @@ def test_full_sentences_hold_the_whole_text_once_and_in_order():
       5, 30, 30, 30, 11, 30, 30, 3, 30, 30, 30]
 
 
-def test_documents_planned_in_blocks_are_all_there(monkeypatch):
+def test_documents_planned_in_blocks_are_complete(monkeypatch):
   monkeypatch.setattr(formats, "SENTENCES_AT_ONCE", 10)
   corpus = memory_corpus([[1] * n for n in (4, 4, 30, 1, 9, 2)])
   examples = epoch_segments(make_rows(corpus))
@@ -287,7 +288,7 @@ def test_packing_is_best_fit_with_the_longest_first():
   assert pack(np.array([2] * 6), 10, 2).tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
-def test_an_example_longer_than_a_row_is_refused():
+def test_example_longer_than_a_row_is_refused():
   with pytest.raises(UserError, match="11 tokens .* a row of 10"):
     pack(np.array([3, 11]), 10, 2)
 
@@ -322,20 +323,20 @@ def test_without_shuffling_rows_follow_the_text():
   assert shuffled != first
 
 
-def test_rows_of_another_seed_are_as_if_made_with_it():
+def test_rows_with_another_seed_equal_rows_made_with_it():
   corpus = random_corpus(40, 15, 8)
   counts = {seed: len(make_rows(corpus, seed=seed)) for seed in range(9)}
   least, most = (find(counts, key=counts.get) for find in (min, max))
   assert counts[least] < counts[most]
-  found, expected = make_rows(corpus, seed=least), make_rows(corpus, seed=most)
-  assert len(found) == counts[least]
-  found = found.with_seed(most)
-  assert len(found) == counts[most]
-  assert found.fingerprint == expected.fingerprint
-  np.testing.assert_equal(found.row(1, 3), expected.row(1, 3))
+  rows, expected = make_rows(corpus, seed=least), make_rows(corpus, seed=most)
+  assert len(rows) == counts[least]
+  rows = rows.with_seed(most)
+  assert len(rows) == counts[most]
+  assert rows.fingerprint == expected.fingerprint
+  np.testing.assert_equal(rows.row(1, 3), expected.row(1, 3))
 
 
-def test_rows_travel_to_workers_without_their_plans():
+def test_rows_are_pickled_without_their_plans():
   rows = make_rows(random_corpus(40, 15, 8), seed=5)
   size = len(pickle.dumps(rows))
   rows.row(3, 1)
@@ -346,19 +347,20 @@ def test_rows_travel_to_workers_without_their_plans():
     np.testing.assert_array_equal(copy.row(3, 1)[key], value)
 
 
-def test_the_fingerprint_tells_everything_that_rows_depend_on():
+def test_fingerprint_covers_everything_that_rows_depend_on():
   corpus = random_corpus(5, 5, 8)
   variants = [
       dict(), dict(length=40), dict(examples_per_row=2), dict(seed=1),
       dict(shuffle=False), dict(format=PairsFormat(0.2)),
       dict(format=FullSentencesFormat())]
-  found = {make_rows(corpus, **variant).fingerprint for variant in variants}
+  fingerprints = {make_rows(corpus, **variant).fingerprint
+                  for variant in variants}
   other = MemoryCorpus(corpus.tokens_T, corpus.sentence_starts_S1,
                        corpus.document_starts_U1, "other")
-  assert len(found | {make_rows(other).fingerprint}) == len(variants) + 1
+  assert len(fingerprints | {make_rows(other).fingerprint}) == len(variants) + 1
 
 
-def test_errors_teach():
+def test_bad_row_options_are_refused():
   corpus = random_corpus(5, 5, 8)
   with pytest.raises(UserError, match="Rows of 4 tokens.*allowed: 5 or more"):
     make_rows(corpus, length=4)

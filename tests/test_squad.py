@@ -34,13 +34,13 @@ class Words:
     return [ids.tolist() for ids, _, _ in self.encode_offsets(texts)]
 
   def encode_offsets(self, texts):
-    found = []
+    encoded = []
     for text in texts:
       matches = list(re.finditer(r"\w+|[^\w\s]", text))
       ids = [SPECIAL + sum(map(ord, m[0])) % 2900 for m in matches]
       starts, ends = ([m.span()[i] for m in matches] for i in (0, 1))
-      found.append(tuple(np.array(a, np.int32) for a in (ids, starts, ends)))
-    return found
+      encoded.append(tuple(np.array(a, np.int32) for a in (ids, starts, ends)))
+    return encoded
 
 
 def made(count: int, seed: int = 0, longest: int = 60) -> list[Question]:
@@ -89,7 +89,7 @@ def test_files_are_read(tmp_path):
   assert (one.id, one.article, one.text) == ("1", "Red", "what 1?")
   assert one.answers == ("red", "red fox") and (one.start, one.end) == (2, 5)
   assert two.answers == () and two.context == "a red fox ran"
-  # White space alone differs.
+  # Only white space differs.
   assert three.context[three.start:three.end] == "is  blue"
   assert three.answers == ("is blue",) and (four.start, four.end) == (3, 5)
   assert three.place == f"{path}: article 2 'Blue', paragraph 1, question 3"
@@ -112,9 +112,10 @@ def test_flat_records_are_read_too(tmp_path, monkeypatch):
       name) or [coded(record), coded(none)])
   from_tfds = read_questions("tfds:squad/v2.0:validation")
   assert asked == [("squad/v2.0", "validation")]
-  for found in from_lines, from_tfds:
-    assert [q.answers for q in found] == [("red",), ()]
-    assert (found[0].start, found[0].end, found[0].article) == (2, 5, "T")
+  for questions in from_lines, from_tfds:
+    assert [q.answers for q in questions] == [("red",), ()]
+    first = questions[0]
+    assert (first.start, first.end, first.article) == (2, 5, "T")
 
 
 def test_ids_may_be_numbers(tmp_path):
@@ -140,7 +141,7 @@ def test_bad_questions_are_reported_or_skipped(tmp_path, caplog):
     assert words in str(error.value)
   assert [q.id for q in read_questions(path, "skip")] == ["good"]
   assert "They are skipped" in caplog.text
-  # Without labels, answers are not looked at.
+  # Without labels, answers are not checked.
   unlabeled = read_questions(path, "skip", labeled=False)
   assert [q.id for q in unlabeled] == [
       "good", "off", "case", "none", "both", "far", "bare", "spaces", "empty"]
@@ -152,7 +153,7 @@ def test_bad_questions_are_reported_or_skipped(tmp_path, caplog):
     ("a.json", '{"data": [{"paragraphs": 1}]}', "article 1.*'paragraphs'"),
     ("a.json", '{"data": []}', "no question"),
     ("a.tsv", "a\tb", "not '.tsv'")])
-def test_other_files_are_told(tmp_path, name, text, words):
+def test_other_files_are_refused(tmp_path, name, text, words):
   (tmp_path / name).write_text(text)
   with pytest.raises(UserError, match=words):
     read_questions(str(tmp_path / name))
@@ -194,7 +195,7 @@ class Roberta(Words):
 
 
 def seen(spans, length, examples_per_row, tokenizer=Words()):
-  """Batches with logits that depend on what a window shows alone."""
+  """Batches, with logits that depend only on a window's content."""
   rows = spans.rows(tokenizer, length, examples_per_row, 0, shuffle=False)
   for batch in loader.evaluation_batches(rows, 4):
     key = (batch["input_ids"] * 31 + batch["position_ids"] * 7) % 101
@@ -203,7 +204,7 @@ def seen(spans, length, examples_per_row, tokenizer=Words()):
 
 @pytest.mark.parametrize("examples_per_row, tokenizer", [
     (1, Words()), (4, Words()), (4, Roberta())], ids=["1", "4", "RoBERTa's"])
-def test_every_answer_is_found_where_it_is(examples_per_row, tokenizer):
+def test_every_answer_is_predicted_where_it_is(examples_per_row, tokenizer):
   questions = made(60)
   spans = SpanSet.of(questions, SpanOptions(doc_stride=6, null_threshold=0.0))
   predicted, held = [], set()
@@ -219,12 +220,12 @@ def test_every_answer_is_found_where_it_is(examples_per_row, tokenizer):
         held.add(int(batch["question_index"][b, e]))
     predicted.append((batch, logits))
   assert held == {i for i, q in enumerate(questions) if q.answers}
-  found = spans.collect(predicted)
-  assert [spans.answer(f) for f in found] == [
+  predictions = spans.collect(predicted)
+  assert [spans.answer(p) for p in predictions] == [
       "".join(q.answers) for q in questions]
-  assert spans.scores(found)["exact"] == 1.0
-  for question, of_question in zip(questions, found):
-    for answer in of_question.best:
+  assert spans.scores(predictions)["exact"] == 1.0
+  for question, prediction in zip(questions, predictions):
+    for answer in prediction.best:
       assert question.context[answer.start:answer.end] == answer.text
 
 
@@ -239,7 +240,7 @@ def test_packing_changes_no_answer():
                           for f in alone)
 
 
-def test_the_best_spans_are_the_best():
+def test_best_spans_have_the_highest_scores():
   rng = np.random.default_rng(1)
   logits = rng.normal(size=(30, 2)).astype(np.float32)
   starts = np.arange(30, dtype=np.int32) * 3
@@ -248,34 +249,35 @@ def test_the_best_spans_are_the_best():
   ends[:5] = -1
   every = sorted((-(float(logits[i, 0]) + float(logits[j, 1])), i, j)
                  for i in range(9, 25) for j in range(i, min(i + 4, 30)))
-  found = sorted(best_spans(logits, starts, ends, 4, 7),
+  spans = sorted(best_spans(logits, starts, ends, 4, 7),
                  key=lambda s: -s[2] - s[3])
-  assert [s[:2] for s in found] == [(starts[i], ends[j])
+  assert [s[:2] for s in spans] == [(starts[i], ends[j])
                                     for _, i, j in every[:7]]
   assert len(best_spans(logits, starts, ends, 4, 999)) == len(every)
   assert best_spans(logits, np.full(30, -1), ends, 4, 7) == []
 
 
-def test_when_no_answer_is_given(tmp_path):
+def test_null_threshold_decides_when_no_answer_is_given(tmp_path):
   question = Question("x", "x", "7", "q?", "red fox", ("red",), 0, 3)
-  found = SpanPrediction(
+  prediction = SpanPrediction(
       (Answer("red", 0, 3, 2.0, 1.0), Answer("fox", 4, 7, 1.0, 1.0)),
       Answer("", 0, 0, 3.0, 0.5))
   always = SpanSet.of([question], SpanOptions())
   never, rather, at = (SpanSet.of([question], SpanOptions(null_threshold=t))
                        for t in (0.0, 0.6, 0.5))
-  assert found.null_odds == 0.5
-  assert [s.answer(found) for s in (always, never, rather, at)] == [
+  assert prediction.null_odds == 0.5
+  assert [s.answer(prediction) for s in (always, never, rather, at)] == [
       "red", "", "red", "red"]
-  assert [a["text"] for a in always.n_best(found)] == ["red", "fox"]
-  assert [a["text"] for a in never.n_best(found)] == ["", "red", "fox"]
+  assert [a["text"] for a in always.n_best(prediction)] == ["red", "fox"]
+  assert [a["text"] for a in never.n_best(prediction)] == ["", "red", "fox"]
   weights = np.exp([3.5, 3.0, 2.0])
-  np.testing.assert_allclose([a["probability"] for a in never.n_best(found)],
-                             weights / weights.sum())
-  assert never.predictions([found])[1][0][0] == ""
+  np.testing.assert_allclose(
+      [a["probability"] for a in never.n_best(prediction)],
+      weights / weights.sum())
+  assert never.predictions([prediction])[1][0][0] == ""
   path = tmp_path / "predictions.json"
-  never.write(str(path), [found])
-  always.write(str(tmp_path / "other.json"), [found])
+  never.write(str(path), [prediction])
+  always.write(str(tmp_path / "other.json"), [prediction])
   assert json.loads(path.read_text()) == {"7": ""}
   assert json.loads((tmp_path / "nbest_predictions.json").read_text()
                     )["7"][1]["start_logit"] == 2.0
@@ -284,8 +286,8 @@ def test_when_no_answer_is_given(tmp_path):
   assert not (tmp_path / "null_odds_other.json").exists()
 
 
-# What evaluate-v1.1.py and evaluate-v2.0.py say of these: the right answers,
-# an answer, the odds of none.
+# Scored by evaluate-v1.1.py and evaluate-v2.0.py: the right answers, a
+# predicted answer, the odds of none.
 CASES = [
     (["the Panthers"], "Panthers", -3.0),
     (["Denver Broncos", "The Denver Broncos"], "Denver", -1.5),
@@ -316,7 +318,7 @@ def test_scores_are_the_official_ones():
           "best_f1": 0.52721088435374153, "best_f1_thresh": 0.0})
 
 
-def test_the_loss_is_that_of_each_window():
+def test_loss_is_that_of_each_window():
   spans = SpanSet.of(made(24, longest=7), SpanOptions(doc_stride=6))
   batch, logits = max(seen(spans, 40, 3),
                       key=lambda batch: batch[0]["example_mask"].sum())
@@ -328,7 +330,7 @@ def test_the_loss_is_that_of_each_window():
       total += (np.log(np.exp(of_window[here]).sum())
                 - of_window[batch[f"{end}_positions"][b, e]]) / 2
     count += 1
-  # Some share a row, some are not there.
+  # Some windows share a row, some slots are empty.
   assert len(logits) < count < batch["example_mask"].size
   objective = Span()
   losses = lambda classifier: objective.losses(
@@ -336,13 +338,13 @@ def test_the_loss_is_that_of_each_window():
   value, gradient_BLF = jax.jit(jax.value_and_grad(losses))(logits)
   assert value == pytest.approx(total, rel=1e-5)
   assert objective.weights(batch)["span"] == count
-  # Two softmaxes a window, whose gradients each sum to nothing.
+  # Two softmaxes a window, whose gradients each sum to zero.
   assert np.isfinite(gradient_BLF).all()
   assert (np.asarray(gradient_BLF)[batch["example_ids"] == 0] == 0).all()
   np.testing.assert_allclose(gradient_BLF.sum(), 0, atol=1e-5)
 
 
-def test_errors_teach():
+def test_bad_span_options_are_refused():
   spans = SpanSet.of(made(3), SpanOptions())
   with pytest.raises(UserError, match="Rows of 6 tokens hold no context"):
     spans.rows(Words(), 6, 1, 0)
@@ -350,13 +352,13 @@ def test_errors_teach():
     dataclasses.replace(SpanOptions(), doc_stride=0)
 
 
-def test_xquad_as_it_ships(shared):
+def test_xquad_is_read_as_it_ships(shared):
   questions = read_questions(str(shared / "data" / "squad" / "xquad.en.json"))
   assert len(questions) == 1190 and len({q.article for q in questions}) == 48
   assert all(q.context[q.start:q.end] == q.answers[0] for q in questions)
 
 
-def test_from_questions_to_predictions(tmp_path, capsys):
+def test_commands_learn_and_predict_answers(tmp_path, capsys):
   """The commands on a task that can be learned: the color in the context."""
   rng = np.random.default_rng(0)
   words, colors = "tall short old new warm cold".split(), ["red", "blue"]

@@ -7,7 +7,7 @@ import pytest
 from bert_jax.reporting.statistics import SeedStatistics
 
 
-def test_interval_is_students():
+def test_interval_uses_students_t():
   # 4 +- 2.7764 (of 4 degrees of freedom) times 12.5 ** 0.5 / 5 ** 0.5.
   summary = SeedStatistics.of([4, 1, 10, 2, 3])
   assert (summary.count, summary.median, summary.mean) == (5, 3, 4)
@@ -15,11 +15,11 @@ def test_interval_is_students():
   assert (summary.low, summary.high) == pytest.approx((-0.390, 8.390), abs=1e-3)
 
 
-def test_of_one_seed_there_is_no_deviation():
+def test_single_seed_has_no_deviation():
   summary = SeedStatistics.of([0.5])
   assert (summary.median, summary.mean) == (0.5, 0.5)
   assert math.isnan(summary.deviation) and math.isnan(summary.low)
 
 
-def test_seed_without_a_score_leaves_none():
+def test_seed_without_a_score_gives_no_median():
   assert math.isnan(SeedStatistics.of([0.5, math.nan]).median)

@@ -1,4 +1,4 @@
-"""One step, whatever it runs on; a pure function of state and batch."""
+"""A training step: a pure function of state and batch on every layout."""
 
 import functools
 
@@ -41,7 +41,7 @@ def one_device():
          "pmap 8, accumulation 2",
          "shard_map 8, accumulation 2"])
 def test_step_is_the_same_on_every_layout(layout, microbatches):
-  """Gradients: with plain SGD the parameters show them, all of them."""
+  """With plain SGD the parameters show all of the gradients."""
   params, means = one_device()
   other_params, other_means = run(layout, microbatches)
   # As parts of the largest update, which clipping makes of the order of 1.

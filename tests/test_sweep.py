@@ -1,4 +1,4 @@
-"""Members of a sweep are the runs by themselves, one on each device."""
+"""Members of a sweep equal separate runs, one on each device."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ LEAST_LOSS = lambda scores: -scores["loss"]
 
 @pytest.fixture(scope="module")
 def ended(eight, folder) -> list[MemberResult]:
-  """With their parameters, which only `further` is shown."""
+  """Results with parameters, which only `score_further` receives."""
   results = []
   eight.train(folder / "sweep", LEAST_LOSS,
               score_further=lambda result: results.append(result) or {})
@@ -88,7 +88,7 @@ def test_members_differ(ended):
   assert len(losses) == 8
 
 
-def test_members_on_devices_of_their_own_send_nothing(eight):
+def test_members_on_separate_devices_do_not_communicate(eight):
   states = eight.first_states(eight.members)
   kernel = states.params["classifier"]["kernel"]
   assert [shard.data.shape[0] for shard in kernel.addressable_shards] == [1] * 8
@@ -116,7 +116,7 @@ def test_diverged_member_is_reported_but_not_best(eight, ended, tmp_path,
                     parse_constant=pytest.fail)["results"]
   assert [o["scores"]["loss"] for o in saved][:2] == [None, 0.1]
   assert read_checkpoint(tmp_path / "best").manifest.page == "experiment = 1"
-  # What is finished is reported again, and not trained again.
+  # Finished members are reported again without training.
   monkeypatch.setattr(eight, "train_group", pytest.fail)
   assert sweep.run(eight.run.experiment, tmp_path, 2) == report
 
@@ -125,7 +125,7 @@ def test_killed_sweep_resumes_with_its_group(experiment, ended, tmp_path):
   four = sweep.grid(experiment, 2, (1e-2, 1e-3))
 
   def train(until: int, **options) -> list[Member]:
-    """Trains them, is killed before number `until`; the members trained."""
+    """Trains until killed before member `until`; the members trained."""
     done = []
 
     def further(outcome: MemberResult) -> dict[str, float]:
@@ -168,8 +168,8 @@ def test_member_stops_by_its_own_patience(experiment, tmp_path, monkeypatch,
   assert [result.step for result in results] == counts
 
 
-def test_sigterm_ends_a_sweep_with_its_group_to_do(experiment, tmp_path,
-                                                   monkeypatch):
+def test_sigterm_ends_a_sweep_before_its_group_is_done(experiment, tmp_path,
+                                                     monkeypatch):
   evaluate = lambda *_: [{"accuracy": 0.5}] * 2
 
   def ask(*arguments):

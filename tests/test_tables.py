@@ -25,7 +25,7 @@ def test_tsv_is_unquoted(tmp_path):
   assert table.column("label") == table.column("1") == ["1", "0"]
 
 
-def test_without_a_header_columns_are_numbered(tmp_path):
+def test_columns_without_a_header_are_numbered(tmp_path):
   path = write(tmp_path, "a.tsv", "gj04\t1\t\tOne.\ngj04\t0\t*\tTwo.\n")
   table = record_files.read_table(path, header=False)
   assert table.column("3") == ["One.", "Two."] and table.lines == [1, 2]
@@ -39,7 +39,7 @@ def test_csv_fields_may_be_quoted(tmp_path):
   assert table.lines == [2, 4] and len(table.records[1][0]) == 200_000
 
 
-def test_json_lines_and_compression(tmp_path):
+def test_compressed_json_lines_are_read(tmp_path):
   text = '{"text": "a\\n", "label": 1}\n\n{"label": 0, "text": "b", "m": 1}\n'
   for name, compress in (("a.jsonl", bytes), ("a.jsonl.gz", gzip.compress),
                          ("a.json.xz", lzma.compress)):
@@ -82,13 +82,13 @@ def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
      "damaged or incomplete"),
     ("a.tsv.xz", b"\xfd7zXZ\x00not xz", "damaged or incomplete"),
     ("a.doc", b"x", "not '.doc'")])
-def test_unreadable_files_are_told(tmp_path, name, content, message):
+def test_unreadable_files_are_reported(tmp_path, name, content, message):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(UserError, match=message):
     record_files.read_table(str(tmp_path / name), header=True)
 
 
-def test_a_missing_file_or_column_is_told(tmp_path):
+def test_missing_file_or_column_is_reported(tmp_path):
   with pytest.raises(UserError, match="nowhere.tsv cannot be read: No such"):
     record_files.read_table("nowhere.tsv", header=True)
   path = write(tmp_path, "a.tsv", "sentence\tlabel\na\tb\n")
@@ -100,7 +100,7 @@ def test_a_missing_file_or_column_is_told(tmp_path):
     table.column("2")
 
 
-def test_conll_columns(tmp_path):
+def test_conll_columns_are_read(tmp_path):
   path = write(tmp_path, "a.conll", "\n-DOCSTART- O\n\nNew\tB-LOC\nYork \tI-LOC"
                "\n\t\nin NN O B-PER\n\n\nend\tO")
   table = record_files.read_conll(path)
@@ -142,13 +142,13 @@ def test_tfds_values_are_as_in_files(monkeypatch):
     ("a.csv", "words,n\nB O,\n1 2.5,3\n"),
     ("a.jsonl", '{"words": ["B", "O"], "n": null}\n'
      '{"words": [1, 2.5], "n": 3}\n')])
-def test_lists_and_nothing_are_written(tmp_path, name, text):
+def test_lists_and_nulls_are_written(tmp_path, name, text):
   record_files.write_table(str(tmp_path / name), ["words", "n"],
                      [[["B", "O"], None], [[1, 2.5], 3]])
   assert (tmp_path / name).read_text() == text
 
 
-def test_a_table_that_cannot_be_written_is_told(tmp_path):
+def test_unwritable_table_is_reported(tmp_path):
   with pytest.raises(UserError, match="a.csv cannot be written: there is no f"):
     record_files.write_table(str(tmp_path / "absent" / "a.csv"), ["a"], [["1"]])
   with pytest.raises(UserError, match="ends in .tsv, .csv, .jsonl, not '.txt'"):

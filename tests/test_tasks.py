@@ -57,8 +57,8 @@ def test_texts_and_classes_are_read(tmp_path):
   assert labeled.texts_b == ["you", "me", "us"]
   assert labeled.label_names == ("9", "10")  # by value
   assert labeled.labels.tolist() == [1, 0, 1]
-  assert labeled.names[0] == "train.tsv:2"  # wherever it lies
-  # By number there is no header unless it is said.
+  assert labeled.names[0] == "train.tsv:2"  # whatever its folder
+  # Columns by number mean no header, unless header=True.
   numbered = ClassificationSet.read(str(path),
                                     Columns("0", "", "2", header=True))
   assert numbered.texts_a == labeled.texts_a and numbered.texts_b is None
@@ -71,7 +71,7 @@ def test_texts_and_classes_are_read(tmp_path):
   assert unlabeled.labels is None and unlabeled.label_names == ("x",)
 
 
-def test_what_is_null_is_no_label(tmp_path):
+def test_null_is_no_label(tmp_path):
   path = tmp_path / "x.json.d" / "a.jsonl"
   path.parent.mkdir()
   path.write_text('{"sentence": "a", "label": 1}\n'
@@ -85,12 +85,12 @@ def test_what_is_null_is_no_label(tmp_path):
     MultiLabelSet.read(str(path), skip)
   with pytest.raises(UserError, match="read by data=squad"):
     SpanSet.read(str(path), skip)
-  # What tells CoNLL files from others is how the file's name ends.
+  # CoNLL files are recognized by how the file's name ends.
   (path.parent / "a.conll").write_text("New\tB\n")
   assert len(TaggingSet.read(str(path.parent / "a.conll"), Columns())) == 1
 
 
-def test_unknown_labels_are_told(tmp_path):
+def test_unknown_labels_are_reported(tmp_path):
   path = tmp_path / "dev.tsv"
   path.write_text("sentence\tlabel\nfine\tgood\noops\tgodo\n")
   with pytest.raises(UserError, match=r"dev.tsv:3: the label 'godo' is not "
@@ -120,12 +120,12 @@ def test_bad_records_are_counted_by_fault_or_skipped(tmp_path, caplog):
       "Fix them, or skip them with data.columns.bad_records=skip."]
   assert f"{path}:1: ignoring a byte-order mark" in caplog.text
   skip = dataclasses.replace(columns, bad_records="skip")
-  found = ClassificationSet.read(str(path), skip, ("bad", "good"))
-  assert found.names == ["dev.tsv:2", "dev.tsv:7"]
-  assert found.texts_a == ["a", "c"] and found.labels.tolist() == [1, 0]
-  assert len(found.table.records) == 2
+  labeled = ClassificationSet.read(str(path), skip, ("bad", "good"))
+  assert labeled.names == ["dev.tsv:2", "dev.tsv:7"]
+  assert labeled.texts_a == ["a", "c"] and labeled.labels.tolist() == [1, 0]
+  assert len(labeled.table.records) == 2
   assert "7 of 9 records cannot be used" in caplog.text
-  # To be predicted, an empty text is one like others.
+  # Prediction accepts empty texts.
   new = ClassificationSet.read(str(path), dataclasses.replace(skip, label=""))
   assert len(new) == 6 and new.texts_a[1] == ""
 
@@ -162,17 +162,17 @@ def test_splits_go_by_name_and_samples_grow():
     np.testing.assert_array_equal(part.labels, labeled.labels[where])
 
 
-def test_a_split_without_one_part_is_told():
+def test_split_without_one_part_is_refused():
   with pytest.raises(UserError, match="percent=10 of 2 .*none to evaluate on"):
     sets.split(classes(2), 10)
   with pytest.raises(UserError, match="percent=100 of 3 .*none to train on"):
     sets.split(classes(3), 100)
 
 
-def test_few_of_each_class():
+def test_subsample_has_few_examples_of_each_class():
   labeled = classes(400)
-  few, more, other = (sets.subsample(labeled, *wanted)
-                      for wanted in ((10, 0), (50, 0), (10, 1)))
+  few, more, other = (sets.subsample(labeled, *shots_and_seed)
+                      for shots_and_seed in ((10, 0), (50, 0), (10, 1)))
   for part, shots in ((few, 10), (more, 50), (other, 10)):
     assert part.counts_C().tolist() == [shots] * 3
     where = [int(name) for name in part.names]
@@ -235,7 +235,7 @@ def test_training_shows_every_example_once_in_another_order():
   assert orders[0][:4].tolist() != other.row(0, 0)["example_index"].tolist()
 
 
-def test_numbers_and_unknown_labels():
+def test_numbers_and_unknown_labels_fill_rows():
   labeled = classes(5)
   numbers = RegressionSet(names=labeled.names, texts_a=labeled.texts_a,
                     labels=np.arange(5, dtype=np.float32))
@@ -258,7 +258,7 @@ def words_and_tags(count: int) -> TaggingSet:
                        for i, w in enumerate(words)], ("B", "I", "O"))
 
 
-def test_a_word_is_labeled_at_its_first_piece():
+def test_word_is_labeled_at_its_first_piece():
   labeled = tagged([("x", ["abc", "...", "d"], ["B", "I", "O"]),
                            ("y", ["abcde"], ["I"])])
   row = TaskRows(labeled, Letters(), 12, 2, 0, shuffle=False).row(0, 0)
@@ -271,14 +271,14 @@ def test_a_word_is_labeled_at_its_first_piece():
 
 
 @pytest.mark.parametrize("examples_per_row", [1, 5])
-def test_every_word_gets_its_tag_back_or_none(examples_per_row):
+def test_every_word_gets_its_tag_or_outside(examples_per_row):
   labeled = words_and_tags(40)
   rows = TaskRows(labeled, Letters(), 24, examples_per_row, 0, shuffle=False)
   batches = [(b, np.eye(3, dtype=np.float32)[b["labels"]])
              for b in loader.evaluation_batches(rows, 4)]
-  found = labeled.collect(batches)
+  predictions = labeled.collect(batches)
   outside, lost = labeled.label_names.index("O"), 0
-  for words, gold, tags in zip(labeled.words, labeled.labels, found):
+  for words, gold, tags in zip(labeled.words, labeled.labels, predictions):
     pieces = [len(p) for p in Letters().encode_words([words])[0]]
     begins = np.cumsum([0, *pieces[:-1]])[:len(words)]
     there = (begins < 22) & (np.array(pieces) > 0)
@@ -287,30 +287,30 @@ def test_every_word_gets_its_tag_back_or_none(examples_per_row):
                                   np.where(there, gold, outside))
     np.testing.assert_array_equal(tags.sum(-1), 1)
   assert lost > 10
-  # Without an O among the tags, nothing is said of a lost word.
+  # Without an O among the tags, a lost word scores zero.
   no_outside = dataclasses.replace(labeled, label_names=("B", "I"))
   two = [(b, p[..., :2]) for b, p in batches]
   assert no_outside.collect(two)[3][0].tolist() == [0, 0]
 
 
-def test_the_fingerprint_tells_content_and_tokenizer():
+def test_fingerprint_covers_content_and_tokenizer():
   labeled, tokenizer = classes(9), Letters()
   rows = TaskRows(labeled, tokenizer, 30, 2, 0)
   relabeled = dataclasses.replace(labeled, labels=(labeled.labels + 1) % 3)
   other = Letters()
   other.fingerprint = "other"
-  found = {rows.fingerprint, TaskRows(relabeled, tokenizer, 30, 2, 0
-                                      ).fingerprint,
-           TaskRows(labeled, other, 30, 2, 0).fingerprint,
-           TaskRows(labeled, tokenizer, 30, 2, 1).fingerprint}
-  assert len(found) == 4
-  assert TaskRows(labeled, tokenizer, 30, 2, 0).fingerprint in found
+  fingerprints = {rows.fingerprint,
+                  TaskRows(relabeled, tokenizer, 30, 2, 0).fingerprint,
+                  TaskRows(labeled, other, 30, 2, 0).fingerprint,
+                  TaskRows(labeled, tokenizer, 30, 2, 1).fingerprint}
+  assert len(fingerprints) == 4
+  assert TaskRows(labeled, tokenizer, 30, 2, 0).fingerprint in fingerprints
   copy = pickle.loads(pickle.dumps(rows))
   np.testing.assert_array_equal(copy.row(2, 0)["input_ids"],
                                 rows.row(2, 0)["input_ids"])
 
 
-def test_errors_teach():
+def test_empty_sets_and_short_rows_are_refused():
   with pytest.raises(UserError, match="no examples"):
     TaskRows(tagged([]), Letters(), 30, 2, 0)
   with pytest.raises(UserError, match="Rows of 3 tokens.*allowed: 4 or more"):
@@ -325,13 +325,13 @@ def test_errors_teach():
     ("RTE/dev.tsv", Columns("sentence1", "sentence2"), ClassificationSet, 277),
     ("STS-B/dev.tsv", Columns("sentence1", "sentence2", "score"),
      RegressionSet, 1500)])
-def test_glue_as_it_ships(shared, name, columns, kind, count):
+def test_glue_is_read_as_it_ships(shared, name, columns, kind, count):
   labeled = kind.read(str(shared / "data" / "glue" / name), columns)
   assert len(labeled) == count and not labeled.table.faults.unusable
   assert len(labeled.label_names) == (2 if kind is ClassificationSet else 0)
 
 
-def test_wnut17_as_it_ships(shared):
+def test_wnut17_is_read_as_it_ships(shared):
   folder = shared / "data" / "ner" / "wnut17"
   train = TaggingSet.read(str(folder / "train.conll"), Columns())
   test = TaggingSet.read(str(folder / "test.annotated"), Columns(),

@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face's directories, and the ids of `transformers`."""
+"""Tokenizers in Hugging Face directories, against ids of `transformers`."""
 
 import dataclasses
 import json
@@ -83,7 +83,7 @@ def test_bytes_equal_those_of_transformers():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_directory_holds_all_of_a_tokenizer(kind, tmp_path):
+def test_directory_holds_the_complete_tokenizer(kind, tmp_path):
   made = KINDS[kind]()
   write(tmp_path, made.directory(128))
   back = DirectoryTokenizer(path=str(tmp_path)).build([])
@@ -92,14 +92,14 @@ def test_a_directory_holds_all_of_a_tokenizer(kind, tmp_path):
   assert again.encode(TEXTS) == made.encode(TEXTS)
   config = json.loads((tmp_path / "tokenizer_config.json").read_text())
   assert config["model_max_length"] == 128
-  # Another program finds special tokens in a text, and puts them around it.
+  # The tokenizers library parses special tokens, and adds them to a text.
   import tokenizers as library
   theirs = library.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
   special = made.vocabulary
   ids = theirs.encode(f"a {made.pieces[special.mask_id]} a", "a").ids
   assert special.mask_id in ids and ids[0] == special.cls_id
   assert ids.count(special.sep_id) == special.special_tokens(True) - 1
-  # What names special tokens, and what SentencePiece alone composes.
+  # Without special tokens, and characters that only SentencePiece composes.
   texts = [text for text in TEXTS
            if not set("[<\u0301\uff9f\u0130") & set(text)] + ["<0x41> a"]
   assert [theirs.encode(text, add_special_tokens=False).ids
@@ -123,20 +123,22 @@ def test_older_files_are_read_as_transformers_reads_them(tmp_path):
                clean_text=True)
   assert options("cased", vocab__txt=vocabulary,
                  tokenizer_config__json=config) == cased
-  whole = json.loads(WordPiece(VOCABULARY, PLAIN).directory()["tokenizer.json"])
-  # tokenizer_config.json goes before tokenizer.json.
-  assert options("both", tokenizer__json=whole,
+  contents = json.loads(
+      WordPiece(VOCABULARY, PLAIN).directory()["tokenizer.json"])
+  # tokenizer_config.json takes precedence over tokenizer.json.
+  assert options("both", tokenizer__json=contents,
                  tokenizer_config__json=config) == cased
-  whole["normalizer"]["lowercase"] = False
-  assert options("alone", tokenizer__json=whole) == PLAIN | {"lowercase": False}
-  found = hf_directory.from_directory(write(tmp_path / "plain", {
+  contents["normalizer"]["lowercase"] = False
+  assert options("alone", tokenizer__json=contents) == PLAIN | {
+      "lowercase": False}
+  tokenizer = hf_directory.from_directory(write(tmp_path / "plain", {
       "added_tokens.json": {"[E1]": len(VOCABULARY)},
       "special_tokens_map.json": {"additional_special_tokens": ["[E1]"]}}))
-  assert found.vocabulary.size == len(VOCABULARY) + 1
-  assert len(VOCABULARY) not in found.vocabulary.ordinary_ids
+  assert tokenizer.vocabulary.size == len(VOCABULARY) + 1
+  assert len(VOCABULARY) not in tokenizer.vocabulary.ordinary_ids
 
 
-def test_a_prefix_space_makes_the_first_word_like_any_other():
+def test_prefix_space_makes_the_first_word_like_any_other():
   spaced = roberta().encode([" one two"])
   assert roberta(True).encode(["one two", " one two"]) == spaced * 2
   assert roberta().encode(["one two"]) != spaced
@@ -145,26 +147,26 @@ def test_a_prefix_space_makes_the_first_word_like_any_other():
 @pytest.mark.parametrize("file, space", [
     ("tokenizer.json", True), ("tokenizer_config.json", True),
     ("tokenizer_config.json", False)])
-def test_a_prefix_space_is_read_from_either_file(file, space, tmp_path):
+def test_prefix_space_is_read_from_either_file(file, space, tmp_path):
   files = roberta(space).directory()
   other = roberta(not space).directory()["tokenizer.json"]
   config = {} if file == "tokenizer.json" else {"add_prefix_space": space}
-  whole = other if config else files["tokenizer.json"]
+  contents = other if config else files["tokenizer.json"]
   read = hf_directory.from_directory(write(tmp_path, {
-      "tokenizer.json": whole, "tokenizer_config.json": config}))
+      "tokenizer.json": contents, "tokenizer_config.json": config}))
   assert read.fingerprint == roberta(space).fingerprint
 
 
-def test_vocab_json_and_merges_alone(tmp_path):
+def test_vocab_json_and_merges_suffice(tmp_path):
   made = roberta()
   files = made.directory()
-  # Without it, others take the first pair for it.
+  # Without this line, other libraries skip the first pair.
   assert files["merges.txt"].startswith(b"#version: 0.2\n")
   write(tmp_path, {name: files[name] for name in ("vocab.json", "merges.txt")})
   assert hf_directory.from_directory(tmp_path).fingerprint == made.fingerprint
 
 
-def test_added_tokens_are_found_but_special_ones_are_not():
+def test_added_tokens_are_parsed_but_special_ones_are_not():
   made = KINDS["added"]()
   first = len(VOCABULARY)
   ids = made.encode(["[E1] xCOVID19x Zebra xZebra"])[0]
@@ -175,7 +177,7 @@ def test_added_tokens_are_found_but_special_ones_are_not():
 
 
 def test_pieces_may_be_added_tokens_too(tmp_path):
-  """They are found in a text before it is cut into words."""
+  """They are matched in a text before it is split into words."""
   piece = next(p for p in VOCABULARY if p.isalpha() and len(p) > 2)
   made = WordPiece(VOCABULARY, PLAIN, added=[added(piece)])
   read = hf_directory.from_directory(write(tmp_path, made.directory()))
@@ -193,15 +195,15 @@ def test_pieces_may_be_added_tokens_too(tmp_path):
       for token in (added("new", lstrip=True), added("new", rstrip=True),
                     added("two words"))),
 ])
-def test_what_is_not_supported_is_said(change, message, tmp_path):
+def test_unsupported_tokenizer_file_is_refused(change, message, tmp_path):
   files = WordPiece(VOCABULARY, PLAIN).directory()
-  whole = json.loads(files["tokenizer.json"]) | change
-  whole = {key: value for key, value in whole.items() if value is not ...}
+  contents = json.loads(files["tokenizer.json"]) | change
+  contents = {key: value for key, value in contents.items() if value is not ...}
   with pytest.raises(UserError, match=message):
-    hf_directory.from_directory(write(tmp_path, {"tokenizer.json": whole}))
+    hf_directory.from_directory(write(tmp_path, {"tokenizer.json": contents}))
 
 
-def test_a_vocabulary_of_other_words_is_refused(tmp_path):
+def test_vocabulary_of_another_tokenizer_is_refused(tmp_path):
   files = {"vocab.txt": WordPiece(VOCABULARY, PLAIN).file()}
   write(tmp_path, files | {"tokenizer_config.json": {
       "tokenizer_class": "BertJapaneseTokenizer"}})
@@ -209,17 +211,17 @@ def test_a_vocabulary_of_other_words_is_refused(tmp_path):
     hf_directory.from_directory(tmp_path)
 
 
-@pytest.mark.parametrize("config, told", [
+@pytest.mark.parametrize("config, warnings", [
     ({}, 1), ({"do_lower_case": False}, 0), ({"do_lower_case": True}, 0)])
-def test_capitals_that_are_lost_are_told(config, told, tmp_path, caplog):
+def test_lost_capitals_are_reported(config, warnings, tmp_path, caplog):
   pieces = [*VOCABULARY, "Capital"]
   write(tmp_path, {"vocab.txt": "".join(f"{p}\n" for p in pieces).encode(),
                    "tokenizer_config.json": config})
   hf_directory.from_directory(tmp_path)
-  assert caplog.text.count("the vocabulary has capitals") == told
+  assert caplog.text.count("the vocabulary has capitals") == warnings
 
 
-def test_what_is_no_tokenizer_is_said(tmp_path):
+def test_directory_without_a_tokenizer_is_refused(tmp_path):
   with pytest.raises(UserError, match="is no directory"):
     hf_directory.from_directory(tmp_path / "nowhere")
   (tmp_path / "config.json").write_text("{}")

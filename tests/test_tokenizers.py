@@ -1,4 +1,4 @@
-"""One face over every tokenizer, and what is particular to each."""
+"""The common interface of tokenizers, and the behavior of each."""
 
 import json
 import pathlib
@@ -42,7 +42,7 @@ TRAINED = {
 
 @pytest.fixture(scope="module")
 def trained(sentences):
-  """One of each choice, and the byte-level BPE that was kept for the tests."""
+  """One of each choice, and the frozen byte-level BPE."""
   frozen = json.loads(FROZEN.read_text())["byte_level"]
   return {name: choice.build(sentences) for name, choice in TRAINED.items()} | {
       "byte_level": ByteLevel(frozen["vocabulary"], frozen["merges"]),
@@ -68,13 +68,13 @@ def test_training_is_repeatable(name, trained, sentences):
   assert choice.build(sentences[::2]).fingerprint != loaded.fingerprint
 
 
-def test_it_survives_json(loaded):
+def test_tokenizer_survives_json(loaded):
   copy = choices.deserialize(json.loads(json.dumps(loaded.serialize())))
   assert copy.fingerprint == loaded.fingerprint
   assert copy.encode(HARD) == loaded.encode(HARD)
 
 
-def test_the_vocabulary_describes_every_id(loaded):
+def test_vocabulary_describes_every_id(loaded):
   vocabulary = loaded.vocabulary
   special = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id,
              vocabulary.sep_id, vocabulary.mask_id]
@@ -88,14 +88,14 @@ def test_the_vocabulary_describes_every_id(loaded):
   assert (vocabulary.byte_count_V[vocabulary.ordinary_ids] > 0).all()
 
 
-def test_no_text_writes_special_tokens(loaded):
+def test_text_never_encodes_to_special_tokens(loaded):
   special = set(range(loaded.vocabulary.size)) - set(
       loaded.vocabulary.ordinary_ids.tolist())
   ids = loaded.encode(["Hello [MASK] world[SEP][CLS] [PAD]<mask> <s></s>"])[0]
   assert special.intersection(ids) <= {loaded.vocabulary.unk_id}
 
 
-def test_looking_words_up_changes_nothing(loaded, sentences):
+def test_word_cache_changes_no_ids(loaded, sentences):
   texts = HARD + sentences[:500]
   assert loaded.encode(texts) == [list(t) for t in loaded._encode(texts)]
 
@@ -105,7 +105,7 @@ def test_words_are_tokenized_as_in_their_text(loaded, sentences):
   joined = loaded.encode([" ".join(line) for line in words])
   assert [sum(line, []) for line in loaded.encode_words(words)] == joined
   starts = loaded.vocabulary.word_start_V
-  # RoBERTa's first word has no space before it, which is what says so.
+  # RoBERTa marks word starts by spaces; the first word has none.
   first, second = loaded.encode_words([["a", "list"]])[0]
   assert starts[second[0]]
   assert starts[first[0]] or loaded.vocabulary.pair_separators == 2
@@ -130,7 +130,7 @@ def test_offsets_lie_in_order_within_the_text(loaded, text):
   assert (ends <= len(text)).all() and (np.diff(starts) >= 0).all()
 
 
-def test_half_a_surrogate_pair_is_said_and_forgotten(loaded):
+def test_half_a_surrogate_pair_is_refused_and_not_cached(loaded):
   expected = loaded.encode(["some words"])
   for encode in (loaded.encode, loaded.encode_offsets):
     with pytest.raises(UserError, match=r"ud83d.* half of a surrogate pair"):
@@ -149,7 +149,7 @@ def test_white_space_runs_do_not_move_pieces(trained):
     assert loaded.encode(texts) == [list(t) for t in loaded._encode(texts)]
 
 
-def test_a_full_memory_is_forgotten(loaded, sentences, monkeypatch):
+def test_full_cache_is_cleared(loaded, sentences, monkeypatch):
   expected = loaded.encode(sentences)
   monkeypatch.setattr(loaded_tokenizers, "_CACHED_WORDS", 50)
   parts = [sentences[i:i + 7] for i in range(0, len(sentences), 7)]
@@ -166,7 +166,7 @@ def test_bytes_of_tokens_are_bytes_of_text(sentences):
   assert loaded.decode(ids) == text
 
 
-def test_an_uncased_vocabulary_treats_text_as_bert_does(tmp_path):
+def test_uncased_vocabulary_treats_text_as_bert_does(tmp_path):
   path = tmp_path / "vocab.txt"
   path.write_text("\n".join([
       "[PAD]", "[unused0]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##aff",
@@ -197,13 +197,13 @@ def test_accents_and_chinese_characters_are_options(tmp_path):
   assert pieces(lowercase=False) == ["É", "中", "中"]
   assert pieces(lowercase=False, strip_accents=True)[0] == "E"
   assert pieces(chinese_characters=False) == ["e", "中", "##中"]
-  # Nor does one that is trained learn what no text is cut into.
+  # Training learns no pieces that no text is split into.
   for apart in (True, False):
     trained = WordPieceTokenizer(vocab_size=40, chinese_characters=apart)
     assert ("##中" in trained.build(["中中 abc ab"]).pieces) != apart
 
 
-def test_the_published_vocabulary(shared):
+def test_published_vocabulary_gives_published_ids(shared):
   path = shared / "data/vocab/bert-base-uncased-vocab.txt"
   loaded = WordPieceTokenizer(path=str(path)).build([])
   assert loaded.encode(["Hello, my dog is cute!"])[0] == [
@@ -211,14 +211,14 @@ def test_the_published_vocabulary(shared):
   assert (loaded.vocabulary.size, loaded.vocabulary.mask_id) == (30522, 103)
 
 
-def test_a_sample_is_even_and_bounded(monkeypatch):
+def test_sample_is_even_and_bounded(monkeypatch):
   monkeypatch.setattr(choices, "_SAMPLE_CHARACTERS", 1000)
   kept = choices._sample(f"{i:010}" for i in range(12_345))
   gaps = set(np.diff([int(s) for s in kept]))
   assert len(gaps) == 1 and 500 <= sum(map(len, kept)) <= 1000
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_bad_tokenizer_options_are_refused(tmp_path):
   short = tmp_path / "short.txt"
   short.write_text("[PAD]\n[UNK]\nthe\n")
   text = ["only a few words here"]

@@ -47,7 +47,7 @@ def test_parameter_without_a_rule_is_replicated_and_named():
 @pytest.mark.parametrize("optimizer", [m() for m in
                                        Optimizer.members().values()],
                          ids=Optimizer.members())
-def test_optimizers_go_downhill(optimizer):
+def test_optimizers_reduce_the_loss(optimizer):
   rule = optimizer.build()
   loss = lambda p: jnp.sum(jnp.square(p["a"]["kernel"] - 1.0))
   params = {"a": {"kernel": jnp.zeros(3)}}
@@ -107,7 +107,7 @@ def test_every_schedule_works_without_warmup():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
-def test_checksum_sees_every_change_wherever_the_array_lies(dtype):
+def test_checksum_detects_changes_on_every_placement(dtype):
   array = jnp.arange(1, 97).reshape(8, 12).astype(dtype)
   expected = checksums({"a": array})
   for spec in (P("data"), P(None, "tensor"), P(("data", "fsdp"), "tensor")):

@@ -56,7 +56,7 @@ def test_broken_line_is_named(tmp_path, line):
     jsonl.read_jsonl(path)
 
 
-def test_progress_prints_lines_where_there_is_no_terminal():
+def test_progress_prints_lines_without_a_terminal():
   to = console()
   progress = terminal.Progress(40, start=20, console=to, every=0)
   progress.advance(30)
@@ -69,7 +69,7 @@ def test_progress_prints_lines_where_there_is_no_terminal():
   assert held_out == "30/40  held out: loss 2.5  accuracy 0.25"
 
 
-def test_lines_of_training_are_rare_but_the_last_is_there():
+def test_training_lines_are_rare_but_include_the_last():
   to = console()
   progress = terminal.Progress(50, console=to, every=1000)
   for step in range(1, 51):
@@ -112,7 +112,7 @@ def events(folder):
       data = data[16 + size:]
 
 
-def test_writers_write_everywhere(tmp_path):
+def test_writers_write_to_every_destination(tmp_path):
   out = writers.Writers(tmp_path, steps=8, start=3)
   out.advance(4)
   out.write(4, {"train/loss": 1.5, "train/tokens_per_second": 10.0})
@@ -124,7 +124,7 @@ def test_writers_write_everywhere(tmp_path):
               (4, "train/loss", 1.5), (4, "train/tokens_per_second", 10.0)}
 
 
-def test_run_has_one_event_file_with_all_that_holds(tmp_path):
+def test_resumed_run_has_one_event_file_without_stale_steps(tmp_path):
   (tmp_path / "tensorboard").mkdir()
   other = tmp_path / "tensorboard" / "profile"
   other.touch()
@@ -144,14 +144,14 @@ def test_run_has_one_event_file_with_all_that_holds(tmp_path):
               for step, value in ((1, 1), (2, 2), (3, 3.2), (4, 4.2))]
 
 
-def test_notes_stand_beside_the_numbers(tmp_path, capsys):
+def test_notes_are_printed_to_stderr(tmp_path, capsys):
   out = writers.Writers(tmp_path, steps=8)
   out.note("[b] checkpoint 40 is damaged, using 20")
   out.close()
   assert "[b] checkpoint 40 is damaged, using 20\n" in capsys.readouterr().err
 
 
-def test_silent_have_the_same_face_and_write_nothing(tmp_path, capfd):
+def test_silent_has_the_same_interface_and_writes_nothing(tmp_path, capfd):
   silent = writers.Silent()
   names = lambda kind: {n: inspect.signature(getattr(kind, n))
                         for n in vars(kind) if n[0] != "_"}
@@ -211,7 +211,7 @@ def test_full_disk_is_a_user_error(tmp_path):
     assert lines and all(line.endswith(why) for line in lines), ended.stdout
 
 
-def test_pictures_are_drawn(tmp_path):
+def test_plots_are_drawn(tmp_path):
   path = tmp_path / "metrics.jsonl"
   out = jsonl.JsonLines(path)
   plots.plot_curves(path, tmp_path / "none.png")
