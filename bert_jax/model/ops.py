@@ -46,7 +46,8 @@ def look_up_few(table: jax.Array, ids: jax.Array) -> jax.Array:
   """The vectors of ids in a small table; ids beyond it are clamped.
 
   The gradient of a look-up adds all tokens to a few vectors one after another,
-  which costs float32 digits (not timed); that of a product adds them in parts.
+  which costs float32 digits; that of a product adds them in parts, and takes no
+  longer (the look-up 1.03 times a step, .93 to 1.15 over seven rounds).
   """
   size = table.shape[0]
   hot = jax.nn.one_hot(jnp.clip(ids.ravel(), 0, size - 1), size,
@@ -66,8 +67,8 @@ def hits(logits_C: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def gelu(x: jax.Array) -> jax.Array:
-  """x Phi(x). `jax.nn.gelu(approximate=False)` goes through erfc, which takes
-  twice as long."""
+  """x Phi(x). `jax.nn.gelu(approximate=False)` goes through erfc, with which a
+  step takes 948 ms in place of 913."""
   return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
