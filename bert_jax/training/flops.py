@@ -53,7 +53,7 @@ def _of_equation(equation: Any, used: list[bool]) -> int:
       # The kernel's inputs are those of a group already.
       return 2 * math.prod((*shapes[-1], *(kernel[i] for i in spec[1:])))
     case "scan":
-      return _of_scan(params, used)
+      return _of_scan(equation, used)
     case "cond":
       return max(_count(branch.jaxpr) for branch in params["branches"])
     case "while":
@@ -65,12 +65,18 @@ def _of_equation(equation: Any, used: list[bool]) -> int:
   return _trips(name, params) * sum(map(_count, _inside(params)))
 
 
-def _of_scan(params: dict[str, Any], used: list[bool]) -> int:
+def _of_scan(equation: Any, used: list[bool]) -> int:
   """Of a loop; one that is unrolled computes what the next trip uses."""
+  params = equation.params
   body, length = params["jaxpr"].jaxpr, params["length"]
   if params["unroll"] < length:
     return length * _count(body)
-  first, carried = params["num_consts"], params["num_carry"]
+  # What is carried has the same shape outside; what is scanned has one
+  # dimension more there. (The counts' names differ between versions of jax.)
+  same = lambda outside, inside: sum(
+      a.aval.shape == b.aval.shape for a, b in zip(outside, inside))
+  carried = same(equation.outvars, body.outvars)
+  first = same(equation.invars, body.invars) - carried
   total = 0
   for left in range(length, 0, -1):  # From the last trip to the first.
     trip, needed = partial_eval.dce_jaxpr(body, used)
