@@ -1,6 +1,8 @@
 """The parts of a layer against the papers, in float64 loops."""
 
+import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax import config
-from bert_jax.model import positions
+from bert_jax.model import norms, positions
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.feed_forward import (
     AUXILIARY, ExpertsFeedForward, GatedFeedForward)
@@ -162,3 +164,14 @@ def test_localities_reach_as_far_as_they_say():
 def test_family_errors_say_what_is_allowed(change, words):
   with pytest.raises(config.UserError, match=words):
     config.override(OPTIONS, change)
+
+
+@pytest.mark.parametrize("placement, expected", [
+    ("post", 10 * (2 + 7 * 2)), ("pre", 2 + 7 * 10 * 2),
+    ("sandwich", 2 + 100 * 7 * 10 * 2)])
+def test_norm_placement_is_where_the_papers_have_it(placement, expected):
+  """Vaswani et al. 2017; Xiong et al. 2020, figure 1; Ding et al. 2021, 2.4."""
+  norm, outer_norm, sublayer = (
+      functools.partial(operator.mul, factor) for factor in (10, 100, 7))
+  assert norms.residual(placement, 2, sublayer, norm, outer_norm) == expected
+  assert norms.finish(placement, 2, norm) == (2 if placement == "post" else 20)
