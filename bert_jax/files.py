@@ -2,10 +2,13 @@
 
 import contextlib
 import gzip
+import io
+import itertools
 import logging
 import lzma
 import os
 import pathlib
+import re
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -13,9 +16,9 @@ from typing import BinaryIO
 from bert_jax.config import UserError
 
 _log = logging.getLogger(__name__)
-# What a compressed file begins with, and what opens it.
-_MAGIC = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\x00": lzma.open}
-_COMPRESSION_SUFFIXES = (".gz", ".xz")
+_CHUNK_BYTES = 1 << 16
+_MAGIC_BYTES = 10  # as many as tell one compression from another
+_COMPRESSION_SUFFIXES = (".gz", ".xz", ".bz2", ".zst")
 
 
 @contextlib.contextmanager
@@ -62,21 +65,85 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 def reading(path: str | os.PathLike) -> Iterator[BinaryIO]:
   """A binary file to read, decompressed if its first bytes say so.
 
+  It is opened once and read from its beginning to its end: a pipe will do.
+
   Raises:
     UserError: it cannot be opened or read, or its compression is damaged.
   """
   try:
     with open(path, "rb") as file:
-      magic = file.read(max(map(len, _MAGIC)))
-    open_ = next((open_ for start, open_ in _MAGIC.items()
-                  if magic.startswith(start)), open)
-    with open_(path, "rb") as file:
-      yield file
-  except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+      head = file.read(_MAGIC_BYTES)
+      yield _decompressed(head, _file_of(itertools.chain(
+          [head], iter(lambda: file.read1(_CHUNK_BYTES), b""))))
+  except (EOFError, lzma.LZMAError, zlib.error) as error:
     raise UserError(f"{path} is damaged or incomplete: {error}.") from None
   except OSError as error:
-    raise UserError(f"{path} cannot be read: {error.strerror or error}."
-                    ) from None
+    # Only what the system says has a number.
+    problem = ("cannot be read" if error.errno else "is damaged or incomplete")
+    raise UserError(f"{path} {problem}: {error.strerror or error}.") from None
+
+
+def _decompressed(head: bytes, file: BinaryIO) -> BinaryIO:
+  """What a file that begins with `head` holds."""
+  if head.startswith(b"\x1f\x8b"):
+    return gzip.GzipFile(fileobj=file)
+  if head.startswith(b"\xfd7zXZ\x00"):
+    return _file_of(_xz_chunks(file))
+  if re.match(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", head):
+    return _arrow(file, "bz2")
+  # Some programs write a frame to skip before the first of zstd.
+  if head.startswith((b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18")):
+    return _arrow(file, "zstd")
+  return file
+
+
+def _arrow(file: BinaryIO, codec: str) -> BinaryIO:
+  import pyarrow  # Late: it takes a third of a second.
+  return pyarrow.CompressedInputStream(
+      pyarrow.PythonFile(file, mode="r"), codec)
+
+
+def _xz_chunks(file: BinaryIO) -> Iterator[bytes]:
+  """The content of all streams of an .xz file and of the padding between them.
+
+  `lzma.open` takes what follows a padding, or is damaged, for the end.
+  """
+  data = b""
+  while data := data or file.read(_CHUNK_BYTES):
+    data = data.lstrip(b"\0")
+    if not data:
+      continue
+    stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    while not stream.eof:
+      if stream.needs_input and not (data := data or file.read(_CHUNK_BYTES)):
+        raise EOFError("it ends within a stream")
+      yield stream.decompress(data, _CHUNK_BYTES)
+      data = b""
+    data = stream.unused_data
+
+
+class _Chunks(io.RawIOBase):
+  """The bytes of an iterator, as a file."""
+
+  def __init__(self, chunks: Iterator[bytes]):
+    self._chunks, self._rest = chunks, memoryview(b"")
+
+  def readable(self) -> bool:
+    return True
+
+  def readinto(self, buffer: memoryview) -> int:
+    while not self._rest:
+      chunk = next(self._chunks, None)
+      if chunk is None:
+        return 0
+      self._rest = memoryview(chunk)
+    size = min(len(buffer), len(self._rest))
+    buffer[:size], self._rest = self._rest[:size], self._rest[size:]
+    return size
+
+
+def _file_of(chunks: Iterator[bytes]) -> BinaryIO:
+  return io.BufferedReader(_Chunks(chunks), _CHUNK_BYTES)
 
 
 def read_text(path: str | os.PathLike) -> str:

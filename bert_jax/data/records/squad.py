@@ -109,7 +109,7 @@ def _records(spec: str, ending: str, text: str, faults: Faults
       yield table.place(i), dict(zip(table.columns, record))
   else:
     raise UserError(f"{spec}: questions are read from .json files as SQuAD's, "
-                    ".jsonl files (also .gz, .xz) or tfds:NAME:SPLIT, not "
+                    ".jsonl files (also compressed) or tfds:NAME:SPLIT, not "
                     f"{ending!r}.")
 
 

@@ -85,7 +85,7 @@ def parse_table(spec: str, ending: str, text: str, header: bool) -> Table:
     numbered = _csv_records(spec, text)
   else:
     raise UserError(f"{spec}: a table is read from .tsv, .csv or .jsonl files "
-                    f"(also .gz, .xz) or tfds:NAME:SPLIT, not {ending!r}.")
+                    f"(also compressed) or tfds:NAME:SPLIT, not {ending!r}.")
   return _table(spec, numbered, header)
 
 
