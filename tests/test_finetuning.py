@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,13 @@ import pytest
 
 from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
+from bert_jax.experiment import Experiment
 from bert_jax.objectives.base import Objective
-from bert_jax.objectives.classification import Classification
+from bert_jax.objectives.classification import (
+    Classification, MultiLabel, MultipleChoice, Tagging)
 from bert_jax.objectives.network import Network
+from bert_jax.objectives.regression import Regression
+from bert_jax.objectives.span import Span
 from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.parallel.rules import SHARDING_RULES
@@ -197,12 +202,65 @@ def test_start_from_reinitializes_layers_and_keeps_heads_that_fit():
     Finetuning(reinitialize_layers=3).reinitialized(COUNTS)
 
 
-def test_start_from_keeps_every_head_that_fits():
-  """From MNLI to a task with the same number of classes."""
-  saved = Checkpoint(jax.tree.map(lambda x: x + 1, drawn()), None, 7)
-  params, new = initialize.start_from(saved, drawn())
-  assert not new
-  jax.tree.map(np.testing.assert_array_equal, params, saved.params)
+NLI, SORTED = ("entailment", "neutral", "contradiction"), (
+    "contradiction", "entailment", "neutral")
+
+
+@pytest.mark.parametrize("there, here, rows, said", [
+    (Classification(NLI), Classification(SORTED), (2, 0, 1),
+     "kept none; moved contradiction (2 to 0), entailment (0 to 1), neutral "
+     "(1 to 2)"),
+    (Classification(NLI), Classification(NLI), (0, 1, 2),
+     "kept entailment, neutral, contradiction; moved none"),
+    (Tagging(("O", "B-x", "I-x")), Tagging(("B-x", "I-x", "O")), (1, 2, 0),
+     "moved B-x (1 to 0), I-x (2 to 1), O (0 to 2)"),
+    (MultiLabel(("A", "B", "C")), MultiLabel(("a", "c", "b")), (0, 2, 1),
+     "kept a; moved c (2 to 1), b (1 to 2)"),  # as models of the hub spell them
+    (MultipleChoice(("a", "b", "c")), MultipleChoice(("0", "1")), (0, 1, 2),
+     "nothing."),
+    (Classification(NLI), Classification(("bad", "good", "ugly")), None,
+     "other labels, classification entailment, neutral, contradiction; here it "
+     "is for classification bad, good, ugly"),
+    (Classification(tuple("abc")), Classification(tuple("aAb")), None, "other"),
+    (Tagging(NLI), Classification(NLI), None, "other labels, tagging"),
+    (Span(), Classification(NLI), None, "other labels, span none; here"),
+    (Regression(), MultipleChoice(NLI), None, "other labels, regression none")])
+def test_outputs_of_a_head_keep_their_labels(there, here, rows, said):
+  """Kept by name and not by place, and only by what has the same names."""
+  saved = Checkpoint(
+      jax.tree.map(lambda x: x + 1, three_outputs()),
+      types.SimpleNamespace(experiment=Experiment(objective=there)), 7)
+  one, notes = recipe(), []
+  one = dataclasses.replace(one, network=one.network._replace(
+      init=lambda key, batch: jax.tree.map(jnp.asarray, three_outputs())))
+  fresh = types.SimpleNamespace(
+      experiment=Experiment(objective=here, init_from="w"), recipe=one,
+      seed=lambda: np.int32(0), row=batch)
+  alone = jax.sharding.NamedSharding(
+      mesh.make_mesh(1, devices=jax.devices()[:1]),
+      jax.sharding.PartitionSpec())
+  state = initialize.first_state(fresh, jax.tree.map(
+      lambda _: alone, jax.eval_shape(one.init, np.int32(0), batch())),
+      saved, notes.append)
+  expected = saved.params | {"classifier": three_outputs()["classifier"]
+      if rows is None else jax.tree.map(
+          lambda x: x[..., list(rows)], saved.params["classifier"])}
+  jax.tree.map(np.testing.assert_array_equal, state.params, expected)
+  assert said in notes[-1], notes
+
+
+def three_outputs():
+  """Parameters whose classifier has three different outputs."""
+  rng = np.random.default_rng(0)
+  return drawn() | {"classifier": {
+      "kernel": rng.normal(size=(16, 3)).astype(np.float32),
+      "bias": rng.normal(size=3).astype(np.float32)}}
+
+
+def test_labels_of_a_head_differ():
+  for member in (Classification, Tagging, MultiLabel, MultipleChoice):
+    with pytest.raises(UserError, match="objective.labels has a more than on"):
+      member(("a", "b", "a"))
 
 
 def run(layout, steps: int = 2):

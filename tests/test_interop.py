@@ -395,7 +395,9 @@ def test_mismatched_tensors_are_named(tmp_path, name, shape, words):
      "3"),
     ({"model_type": "roberta", "pad_token_id": None}, "pad_token_id=None"),
     ({"id2label": {"0": "a"}, "problem_type": "single_label_classification"},
-     "names 1 labels, but the classifier has 3")])
+     "names 1 labels, but the classifier has 3"),
+    ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "1, 2, 3, not from 0 on"),
+    ({"id2label": {"0": "a", "1": "b", "2": "a"}}, "has a more than once")])
 def test_unsupported_configurations_are_refused(tmp_path, options, words):
   with pytest.raises(UserError) as error:
     importer.network(directory(tmp_path, "bert/class", **options))

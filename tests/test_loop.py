@@ -107,7 +107,7 @@ def test_finetuning_learns_and_predicts(
       experiment, [f"data.columns.label={label}", *options])
   result = train.train(experiment, tmp_path / "run")
   note = " ".join(capsys.readouterr().err.split()).replace("- ", "-")
-  assert f"of {pretrained}; newly initialized: {new}." in note
+  assert f"of {pretrained}; newly initialized: {new}; not used: " in note
   assert result.scores[score] > least
   assert predict.of_workdir(str(tmp_path / "run")) == pytest.approx(
       result.scores)

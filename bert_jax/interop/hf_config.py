@@ -196,7 +196,7 @@ def _task(options: Mapping[str, Any], present: set[str],
   if len(tasks) == 1:
     return tasks[0]
   problem = options.get("problem_type") or (
-      "regression" if len(_labels(options)) == 1
+      "regression" if len(_labels(options, source)) == 1
       else "single_label_classification")
   if problem not in {task.problem for task in TASKS.values()}:
     raise UserError(f"{source}: problem_type={problem}" + nearest(
@@ -205,12 +205,16 @@ def _task(options: Mapping[str, Any], present: set[str],
   return next(task for task in tasks if task.problem == problem)
 
 
-def _labels(options: Mapping[str, Any]) -> tuple[str, ...]:
+def _labels(options: Mapping[str, Any], source: str) -> tuple[str, ...]:
   """The names of the classes; () if not given."""
   names = options.get("id2label") or {}
   if not names and "num_labels" in options:
     return tuple(f"LABEL_{i}" for i in range(options["num_labels"]))
-  return tuple(str(names[i]) for i in sorted(names, key=int))
+  if set(map(str, names)) != {str(i) for i in range(len(names))}:
+    raise UserError(f"{source}: id2label numbers its labels "
+                    f"{', '.join(map(str, names))}, not from 0 on; which output "
+                    "is whose is not clear.")
+  return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
 def _objective(task: _Task, options: Mapping[str, Any],
@@ -226,11 +230,15 @@ def _objective(task: _Task, options: Mapping[str, Any],
           f"{task.outputs} numbers, but the classifier has {outputs}.")
     return member()
   classes = outputs or 2
-  labels = _labels(options) or tuple(f"LABEL_{i}" for i in range(classes))
+  labels = _labels(options, source) or tuple(
+      f"LABEL_{i}" for i in range(classes))
   if len(labels) != classes:
     raise UserError(f"{source}: id2label names {len(labels)} labels, but the "
                     f"classifier has {classes}.")
-  return member(labels=labels)
+  try:
+    return member(labels=labels)
+  except UserError as error:
+    raise UserError(f"{source}: id2label: {error}") from None
 
 
 def write(model: BertConfig, objective: Objective, parts: set[str],

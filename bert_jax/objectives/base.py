@@ -1,5 +1,6 @@
 """The face of every objective."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
@@ -35,6 +36,19 @@ class Objective(Choice):
   labels: ClassVar[tuple[str, ...]] = ()
   # What `corrupt` adds to the keys of a batch.
   keys: ClassVar[spec.Keys] = {}
+
+  def __post_init__(self):
+    twice = [name for name, count in collections.Counter(self.labels).items()
+             if count > 1]
+    if twice:
+      raise UserError(f"objective.labels has {', '.join(twice)} more than once; "
+                      "each label is one output of the head.")
+
+  def head_rows(self) -> tuple[str, ...]:
+    """What each output of the `classifier` stands for, so that a head keeps
+    its meaning in a run that has the same labels in another order; (): the
+    kind of label alone says it."""
+    return self.labels
 
   def complete(self, examples: LabeledSet) -> "Objective":
     """With what the training examples decide, as the names of the labels.

@@ -95,6 +95,9 @@ class MultipleChoice(SoftmaxObjective, Objective):
   labels: tuple[str, ...] = ()
   label_kind: ClassVar = MultipleChoiceSet
 
+  def head_rows(self) -> tuple[str, ...]:
+    return ()  # One output, for any choice.
+
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
     # Of (B, E * choices) segments.
@@ -119,6 +122,7 @@ class _Classes(SoftmaxObjective, Objective):
   balanced: bool = False
 
   def __post_init__(self):
+    super().__post_init__()
     if self.class_weights and not (min(self.class_weights) >= 0
                                    and 0 < sum(self.class_weights) < math.inf):
       raise UserError(

@@ -186,7 +186,7 @@ class Sweep:
                  count * experiment.batch_size, detector,
                  members=count) as log:
       try:
-        train_loop(job, self.first_states(group), 0, log)
+        train_loop(job, self.first_states(group, log.note), 0, log)
       except Stopped:
         raise Stopped("Asked to end; the same command starts again with "
                       f"{group[0]}.") from None
@@ -217,13 +217,17 @@ class Sweep:
         stopping=[EarlyStopping(experiment.best, experiment.patience)
                   for _ in group]), results
 
-  def first_states(self, group: Sequence[Member]) -> TrainState:
-    """The states before the first step."""
+  def first_states(self, group: Sequence[Member],
+                   say: Callable[[str], None] = lambda text: None
+                   ) -> TrainState:
+    """The states before the first step; `say` as `first_state`'s, once."""
+    silent = lambda text: None
     alone = Mesh(self._mesh.devices[:1], self._mesh.axis_names)
     here = jax.tree.map(lambda _: NamedSharding(alone, P()), self.run.shape())
     return layout.put(self._mesh, layout.stack([
-        jax.device_get(first_state(self.run.with_seed(m.seed), here,
-                                   self._source)) for m in group]))
+        jax.device_get(first_state(
+            self.run.with_seed(m.seed), here, self._source,
+            silent if i else say)) for i, m in enumerate(group)]))
 
   def _params(self, states: TrainState, member: int) -> Any:
     params = jax.tree.map(lambda x: x[member], states.params)
