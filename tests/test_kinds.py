@@ -127,9 +127,10 @@ def test_packed_examples_equal_one_a_row(name):
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
                                  atol=2e-6), *both)
   assert labeled.scores(both[0][3])
-  columns, records = labeled.predictions(both[1][3])
+  records = labeled.predictions(both[1][3])
   assert len(records) == COUNT
-  assert all(len(record) == len(columns) for record in records)
+  assert {len(record) for record in records} == {
+      len(labeled.predicted_columns())}
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -193,6 +194,11 @@ def test_label_sets_are_read(tmp_path):
   labeled = MultiLabelSet.read(str(path), Columns(separator="|"))
   assert labeled.label_names == ("blue", "red")
   assert labeled.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
+  labeled.write(str(tmp_path / "b.tsv"), np.array(
+      [[0.9, 0.8], [0.1, 0.2], [0.7, 0.3]]))
+  again = MultiLabelSet.read(str(tmp_path / "b.tsv"), Columns(
+      label="predicted_labels", separator="|"))
+  np.testing.assert_array_equal(again.labels, labeled.labels)
   lists = write(tmp_path / "a.jsonl", {"sentence": "x", "label": ["red"]},
                 {"sentence": "y", "label": ["rde", "blue"]})
   with pytest.raises(UserError, match="a.jsonl:2: the label 'rde' is not known"
@@ -308,6 +314,17 @@ def test_balanced_weights_come_from_the_training_set():
   assert objective.complete(labeled) == objective
   tags = tagged([("x", ["a", "b"], ["O", "B"]), ("y", ["c"], ["O"])])
   assert Tagging(balanced=True).complete(tags).class_weights == (1.5, 0.75)
+  one = ClassificationSet(names=["a"], texts_a=["a"], label_names=("x", "y"),
+                          labels=np.zeros(1, np.int32))
+  for examples in (one, tagged([("x", ["a", "b"], ["O", "O"])]),
+                   MultipleChoiceSet(names=["a"], texts_a=["a"],
+                                     choices=[["b"]], label_names=("0",),
+                                     labels=np.zeros(1, np.int32)),
+                   MultiLabelSet(names=["a"], texts_a=["a"],
+                                 label_names=("x", "y"),
+                                 labels=np.ones((1, 2), np.float32))):
+    with pytest.raises(UserError, match="that all have the same label"):
+      Classification().complete(examples)
   with pytest.raises(UserError, match="has 3 weights, but there are 2 labels"):
     Classification(class_weights=(1.0, 2.0, 3.0)).complete(labeled)
   for weights in ((1.0, -1.0), (0.0, 0.0), (float("nan"), 1.0)):

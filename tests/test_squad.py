@@ -274,7 +274,7 @@ def test_null_threshold_decides_when_no_answer_is_given(tmp_path):
   np.testing.assert_allclose(
       [a["probability"] for a in never.n_best(prediction)],
       weights / weights.sum())
-  assert never.predictions([prediction])[1][0][0] == ""
+  assert never.predictions([prediction])[0][0] == ""
   path = tmp_path / "predictions.json"
   never.write(str(path), [prediction])
   always.write(str(tmp_path / "other.json"), [prediction])

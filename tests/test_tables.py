@@ -1,13 +1,15 @@
 import gzip
+import json
 import lzma
 import pathlib
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, strategies as st
 
 from bert_jax.config import UserError
 from bert_jax.data.labeled import record_files
-from bert_jax.data.records import columns, tables
+from bert_jax.data.records import columns, formatting, tables
 
 
 def write(folder: pathlib.Path, name: str, text: str) -> str:
@@ -45,7 +47,7 @@ def test_compressed_json_lines_are_read(tmp_path):
                          ("a.json.xz", lzma.compress)):
     (tmp_path / name).write_bytes(compress(text.encode()))
     table = record_files.read_table(str(tmp_path / name), header=True)
-    assert table.records == [["a\n", 1], ["b", 0]] and table.lines == [1, 3]
+    assert table.column("text") == ["a\n", "b"] and table.lines == [1, 3]
 
 
 @pytest.mark.parametrize("name, text, bad", [
@@ -56,19 +58,22 @@ def test_compressed_json_lines_are_read(tmp_path):
     ("a.tsv", "text\tlabel\none\t1\n\ufefftext\tlabel\nthree\t\ufeff2\n",
      "2 with a byte-order mark"),
     ("a.jsonl", '{"text": "one", "label": 1}\n{"text": "two"}\n{"label": ',
-     "1 with other columns, 1 that are no JSON.*\n.*:2: lacks label\n.*:3: no "
-     "JSON"),
-    ("a.jsonl", '{"text": "one"}\n[1]\n{"label": 1}', "not a list\n.*lacks t"),
+     "1 that are no JSON, 1 with other columns.*\n.*:3: no JSON.*\n.*:2: "
+     "lacks label"),
+    ("a.jsonl", '{"text": "one", "label": 1}\n[1]\n{"label": 1}\n'
+     '{"text": "a", "text": "b"}', "not a list\n.*there twice.*\n.*lacks t"),
     ("a.conll", "one O\n\n\ufefftwo O\n", "1 with a byte-order mark"),
     ("a.conll", "one O\n\ntwo\n\na B\nb\nc\n", "2 without a tag.*\n.*conll:3: 1"
      " columns;.*\n.*conll:6: 1 columns")])
 def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
   path = write(tmp_path, name, text)
+  used = {name: ([name], str) for name in ("text", "label")} if (
+      name.endswith("jsonl")) else {}
   read = lambda: (record_files.read_conll(path) if name.endswith("conll") else
                   record_files.read_table(path, header=True))
   with pytest.raises(UserError, match=bad):
-    columns.clean(read(), "error", {})
-  table, _ = columns.clean(read(), "skip", {})
+    columns.clean(read(), "error", used)
+  table, _ = columns.clean(read(), "skip", used)
   assert "They are skipped" in caplog.text and len(table.records) == 1
 
 
@@ -135,6 +140,73 @@ def test_tfds_values_are_as_in_files(monkeypatch):
   assert asked[1] == ("reviews", "train[:100]")
   with pytest.raises(UserError, match="name the split too"):
     record_files.read_table("tfds:glue", header=True)
+
+
+CHARACTERS = "a\r\n\t\",' \x00\x0b\x0c\x1c\x1f\x85\u2028\ufeff😀"
+FIELDS = st.text(CHARACTERS, max_size=4)
+
+
+@given(st.integers(1, 3).flatmap(lambda width: st.tuples(
+    st.lists(FIELDS.map("c{}".format), min_size=width, max_size=width,
+             unique=True),
+    st.lists(st.lists(FIELDS, min_size=width, max_size=width), min_size=1))))
+def test_written_tables_are_read_back(table):
+  names, records = table
+  for ending, forbidden in ((".jsonl", ""), (".csv", "\ufeff"),
+                            (".tsv", "\ufeff\t\n")):
+    try:
+      text = formatting.format_table(f"a{ending}", names, records)
+    except UserError as error:
+      assert "cannot hold; write a ." in str(error)
+      assert any(set(forbidden) & set("".join(fields)) or ending == ".tsv"
+                 and fields[-1].endswith("\r") for fields in [names, *records])
+      continue
+    again = tables.parse_table(f"a{ending}", ending, text, header=True)
+    assert again.records == records and not again.faults.unusable
+    assert again.columns == tuple(names)
+
+
+def test_json_objects_have_all_columns_of_the_file(tmp_path, caplog):
+  text = ('{"sentence": "a", "note": {"x": 1}}\n\n'
+          '{"sentence": "b \\ud83d half \\ud83d\\ude00", "id": 7}\n')
+  lines = write(tmp_path, "a.jsonl", text)
+  in_list = write(tmp_path, "a.json", "[%s]" % ",\n".join(text.split("\n\n")))
+  for path, numbers in ((lines, [1, 3]), (in_list, [1, 2])):
+    table = record_files.read_table(path, header=True)
+    assert table.columns == ("sentence", "note", "id")
+    assert table.lines == numbers
+    assert table.fields(0) == {"sentence": "a", "note": {"x": 1}}
+    assert table.fields(1) == {"sentence": "b \ufffd half 😀", "id": 7}
+    assert f"{path}: half of a surrogate pair" in caplog.text
+  assert "passed over: 1, the first is line 2" in caplog.text
+  write_to = lambda name: formatting.format_table(name, table.columns,
+                                                  table.records)
+  assert [json.loads(line) for line in write_to("b.jsonl").splitlines()] == [
+      table.fields(0), table.fields(1)]
+  assert write_to("b.csv") == ('sentence,note,id\na,"{""x"": 1}",\n'
+                               'b \ufffd half 😀,,7\n')
+  with pytest.raises(UserError, match="a.json: no JSON"):
+    record_files.read_table(write(tmp_path, "a.json", "[{]"), header=True)
+
+
+@pytest.mark.parametrize("name, text, records", [
+    ("a.tsv", "c\nx\n\n\ny\n", ["x", "", "", "y"]),
+    ("a.csv", "c\nx\n\ny\n", ["x", "", "y"]),
+    ("a.tsv", "c\td\nx\t\n\t\n\ny\tz\n", ["x", "", "y"]),
+    ("a.csv", "c,d\nx,\n,\n\ny,z\n", ["x", "", "y"]),
+    ("a.tsv", "c\td\rx\t1\ry\t2\r", ["x", "y"])])
+def test_empty_fields_are_records(tmp_path, caplog, name, text, records):
+  table = record_files.read_table(write(tmp_path, name, text), header=True)
+  assert table.column("c") == records
+  assert ("passed over: 1" in caplog.text) == ("d" in text and "\n" in text)
+
+
+def test_columns_of_one_name_are_ambiguous(tmp_path):
+  path = write(tmp_path, "a.csv", "text,label,label\na,b,c\n")
+  table = record_files.read_table(path, header=True)
+  assert table.column("2") == ["c"]
+  with pytest.raises(UserError, match="2 columns are called 'label'; give the"):
+    table.column("label")
 
 
 @pytest.mark.parametrize("name, text", [

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import pickle
 
 import numpy as np
@@ -90,6 +91,75 @@ def test_null_is_no_label(tmp_path):
   assert len(TaggingSet.read(str(path.parent / "a.conll"), Columns())) == 1
 
 
+def test_labels_are_compared_by_what_they_say(tmp_path, caplog):
+  path = tmp_path / "a.jsonl"
+
+  def labels(*values, **options):
+    path.write_text("".join(json.dumps({"sentence": "a", "label": value}) + "\n"
+                            for value in values))
+    return ClassificationSet.read(str(path), Columns(**options))
+
+  labeled = labels(1, 1.0, "1", " 1.0", "01", 2.5)
+  assert labeled.label_names == ("01", "1", "2.5")  # as many as there are
+  assert labeled.labels.tolist() == [1, 1, 1, 1, 0, 2]
+  assert "another spelling: 1, ' 1.0' as '1'" in caplog.text
+  labeled = labels("pos", "pos ", "\u00a0pos", "neg", True)
+  assert labeled.label_names == ("True", "neg", "pos")
+  # What has one spelling keeps it, and what is no number is sorted as text.
+  assert labels("2.0", "2.1").label_names == ("2.0", "2.1")
+  assert labels("nan", "2", "10").label_names == ("10", "2", "nan")
+  with pytest.raises(UserError, match="4 of 5 .*3 without a label, 1 with a "
+                     "label that is neither"):
+    labels(float("nan"), None, " ", ["x"], "y")
+  again = ClassificationSet.read(str(path), Columns(bad_records="skip"),
+                                 ("x", "y"))
+  assert again.labels.tolist() == [1]
+  with pytest.raises(UserError, match="Of the labels 1, 1.0, two are the same"):
+    ClassificationSet.read(str(path), Columns(), ("1", "1.0"))
+
+
+def test_labels_that_look_like_no_classes_are_reported(tmp_path, caplog):
+  path = tmp_path / "a.tsv"
+  path.write_text("text\tlabel\n" + "".join(
+      f"a\t{i / 60:.3f}\n" for i in range(60)))
+  ClassificationSet.read(str(path), Columns("text", label="1"))
+  assert "column number 1, counted from 0, is 'label'" in caplog.text
+  assert "60 classes are numbers" in caplog.text
+  assert "objective=regression" in caplog.text
+  caplog.clear()
+  path.write_text("text\tlabel\na\tx\nb\ty\nc\tx\n")
+  ClassificationSet.read(str(path), Columns("0", label="1"))
+  assert "line 1, of the label 'label', is an example" in caplog.text
+  caplog.clear()
+  for numbered in (Columns("0", label="1", header=False), Columns("text")):
+    ClassificationSet.read(str(path), numbered)
+  assert not caplog.records
+
+
+def test_predictions_that_cannot_be_written_are_refused_before(tmp_path):
+  path = tmp_path / "a.jsonl"
+
+  def check(output, kind=ClassificationSet, names=("x", "y"), **record):
+    path.write_text(json.dumps({"sentence": "a"} | record) + "\n")
+    kind.read(str(path), Columns(label=""), names).check_output(
+        str(tmp_path / output))
+
+  check("b.jsonl", note="a\tb", names=("x\ty", "z"))
+  check("b.csv", note="a\tb\rc\n")
+  for output, note, words in (
+      ("b.tsv", {"note": "a\tb"}, "a tab"), ("b.tsv", {"note": "a\n"}, "break"),
+      ("b.csv", {"note": "\ufeff"}, "byte-order"),
+      ("b.csv", {"note": ["a", "b c"]}, "'b c' of a list"),
+      ("b.jsonl", {"predicted_label": "x"}, "two columns 'predicted_label'"),
+      ("b.csv", {"probability_y": 1}, "two columns 'probability_y'")):
+    with pytest.raises(UserError, match=words):
+      check(output, **note)
+  with pytest.raises(UserError, match="a tab"):
+    check("b.tsv", names=("x\ty", "z"))
+  with pytest.raises(UserError, match="'a,b' of a list .* ',' between"):
+    check("b.csv", MultiLabelSet, ("a,b", "c"))
+
+
 def test_unknown_labels_are_reported(tmp_path):
   path = tmp_path / "dev.tsv"
   path.write_text("sentence\tlabel\nfine\tgood\noops\tgodo\n")
@@ -110,7 +180,7 @@ def test_bad_records_are_counted_by_fault_or_skipped(tmp_path, caplog):
     ClassificationSet.read(str(path), columns, ("bad", "good"))
   assert str(raised.value).splitlines() == [
       f"{path}: 7 of 9 records cannot be used (3 with other columns, 2 with an "
-      "empty text, 2 with an unknown label):",
+      "empty text, 1 with an unknown label, 1 without a label):",
       f"  {path}:4: 2 columns, not the 3 of the first line",
       f"  {path}:8: 1 columns, not the 3 of the first line",
       f"  {path}:9: 4 columns, not the 3 of the first line",
@@ -291,6 +361,15 @@ def test_every_word_gets_its_tag_or_outside(examples_per_row):
   no_outside = dataclasses.replace(labeled, label_names=("B", "I"))
   two = [(b, p[..., :2]) for b, p in batches]
   assert no_outside.collect(two)[3][0].tolist() == [0, 0]
+
+
+def test_examples_without_words_have_rows(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text('{"words": []}\n')
+  labeled = TaggingSet.read(str(path), Columns("words", label=""), ("O",))
+  batches = loader.evaluation_batches(TaskRows(labeled, Letters(), 9, 1, 0), 1)
+  outputs = labeled.collect([(b, np.zeros((1, 9, 1))) for b in batches])
+  assert labeled.predictions(outputs) == [[[], []]]
 
 
 def test_fingerprint_covers_content_and_tokenizer():

@@ -45,11 +45,17 @@ def predict_file(workdir: str, source: str, output: str,
                  overrides: Sequence[str] = ()) -> int:
   """Writes a file's rows with labels and probabilities beside them.
 
+  Each record gets an answer: that training skipped bad ones does not hold here,
+  unless `overrides` say so.
+
   Returns:
     The number of examples.
   """
   saved = checkpoints.read_checkpoint(workdir)
-  experiment = config.override(saved.manifest.experiment, overrides)
+  trained = saved.manifest.experiment
+  experiment = config.override(trained, [
+      *(f"{option}=error" for option in config.options(trained)
+        if option.endswith(".bad_records")), *overrides])
   labeled = experiment.data.unlabeled(
       source, experiment.objective.label_kind, experiment.objective.labels)
   if distributed.first():

@@ -20,6 +20,7 @@ from bert_jax.data.labeled import record_files
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.encoded import Encoded
 from bert_jax.data.labeled.rows import TaskRows
+from bert_jax.data.records import formatting
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.records.tables import Table
 
@@ -41,6 +42,7 @@ class LabeledSet:
     labels: None if the set has none.
     label_names: the classes or tags in the order of their numbers.
     table: the records as they were read, for predictions beside them.
+    separator: between the elements of a list where a file holds text alone.
   """
 
   kind: ClassVar[str]  # the name of the kind, under which it is in KINDS
@@ -55,6 +57,7 @@ class LabeledSet:
   labels: Any = None
   label_names: tuple[str, ...] = ()
   table: Table | None = None
+  separator: str = " "
 
   def __init_subclass__(cls, **kwargs: Any):
     super().__init_subclass__(**kwargs)
@@ -138,22 +141,39 @@ class LabeledSet:
     """How often each label occurs."""
     return np.bincount(self.labels, minlength=len(self.label_names))
 
+  def distinct_labels(self) -> int:
+    """How many different labels the examples have."""
+    return np.count_nonzero(self.counts_C())
+
   def collect(self, predicted: Predicted) -> Any:
     """Predictions in the order of the examples, (X, ...)."""
     shape = predicted[0][1].shape[2:]
     outputs = np.zeros((len(self), *shape), np.float32)
+    count_X = np.zeros(len(self), np.int32)
     for places, predictions in predicted:
       real_BE = places["example_index"] >= 0
       outputs[places["example_index"][real_BE]] = predictions[real_BE]
+      np.add.at(count_X, places["example_index"][real_BE], 1)
+    if (count_X != 1).any():
+      raise ValueError(f"{(count_X != 1).sum()} of {len(self)} examples do not "
+                       "have one prediction each.")
     return outputs
 
   def scores(self, outputs: Any) -> dict[str, float]:
     """The official metrics of what `collect` gave; {} without labels."""
     raise NotImplementedError
 
-  def predictions(self, outputs: Any) -> Records:
-    """What `predict` writes beside what was read, a record an example."""
+  def predicted_columns(self) -> list[str]:
+    """What `predict` writes beside what was read."""
     raise NotImplementedError
+
+  def predictions(self, outputs: Any) -> list[list[Any]]:
+    """Those columns, a record an example."""
+    raise NotImplementedError
+
+  def predicted_values(self) -> list[Any]:
+    """Texts, or lists of them, that predictions are made of."""
+    return list(self.label_names)
 
   def given(self) -> Records:
     """What was read."""
@@ -162,13 +182,19 @@ class LabeledSet:
   def check_output(self, path: str) -> None:
     """Raises UserError where `write` could not; before much is computed."""
     record_files.check_output(path)
+    columns, records = self.given()
+    formatting.format_table(
+        path, [*columns, *self.predicted_columns()],
+        [*records, *([value] for value in self.predicted_values())],
+        self.separator)
 
   def write(self, path: str, outputs: Any) -> None:
     """Writes what was read, and beside it what `collect` gave, to a table."""
-    given, records = self.given()
-    columns, beside = self.predictions(outputs)
-    record_files.write_table(path, [*given, *columns],
-                             [[*r, *b] for r, b in zip(records, beside)])
+    columns, records = self.given()
+    record_files.write_table(
+        path, [*columns, *self.predicted_columns()],
+        [[*record, *predicted] for record, predicted in zip(
+            records, self.predictions(outputs), strict=True)], self.separator)
 
 
 def split(labeled: LabeledSet, percent: float) -> tuple[LabeledSet, LabeledSet]:

@@ -105,7 +105,7 @@ def room(tokenizer: Any, length: int, pairs: bool) -> int:
 
 def flatten(pieces: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
   """All ids end to end, and where each piece begins and the last ends."""
-  starts = np.concatenate([[0], np.cumsum([len(ids) for ids in pieces])])
+  starts = np.cumsum([0, *map(len, pieces)])
   return np.fromiter(itertools.chain.from_iterable(pieces), np.int32,
                      starts[-1]), starts
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bert_jax import files
 from bert_jax.config import UserError
-from bert_jax.data.records import squad, tables
+from bert_jax.data.records import formatting, squad, tables
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.squad import Question
 from bert_jax.data.records.tables import Table
@@ -42,15 +42,17 @@ def read_questions(spec: str, bad_records: OnBadRecord = "error",
 
 
 def write_table(path: str, columns: Sequence[str],
-                records: Iterable[Sequence[Any]]) -> None:
+                records: Iterable[Sequence[Any]],
+                separator: str = " ") -> None:
   """Writes a .tsv, .csv or .jsonl file, completely or not at all.
 
   Raises:
-    UserError: another ending, a field that a TSV file cannot hold, or no room
-      or right to write.
+    UserError: another ending, what such a file cannot hold (see
+      `format_table`), or no room or right to write.
   """
   check_output(path)
-  files.write_text(path, tables.format_table(path, columns, records))
+  files.write_text(path, formatting.format_table(path, columns, records,
+                                                 separator))
 
 
 def check_output(path: str, endings: Sequence[str] = WRITTEN) -> None:

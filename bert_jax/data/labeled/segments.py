@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bert_jax.config import UserError
-from bert_jax.data.labeled.base import LabeledSet, Records
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.labeled.encoded import (
     Encoded, encode_texts, flatten, paired, room)
@@ -83,6 +83,9 @@ class MultipleChoiceSet(LabeledSet):
   def segments(cls, label_names: Sequence[str]) -> int:
     return len(label_names)
 
+  def distinct_labels(self) -> int:
+    return len(self.label_names)  # Of one choice, there is nothing to choose.
+
   describe_label = ClassificationSet.describe_label
 
   def scores(self, outputs: np.ndarray) -> dict[str, float]:
@@ -90,10 +93,13 @@ class MultipleChoiceSet(LabeledSet):
       return {}
     return {"accuracy": accuracy(self.labels, np.argmax(outputs, -1))}
 
-  def predictions(self, outputs: np.ndarray) -> Records:
-    names = self.label_names
-    return (["predicted_choice", *(f"probability_{name}" for name in names)],
-            [[names[int(np.argmax(p))], *map(float, p)] for p in outputs])
+  def predicted_columns(self) -> list[str]:
+    return ["predicted_choice",
+            *(f"probability_{name}" for name in self.label_names)]
+
+  def predictions(self, outputs: np.ndarray) -> list[list[Any]]:
+    return [[self.label_names[int(np.argmax(p))], *map(float, p)]
+            for p in outputs]
 
 
 def _count(table: Table, columns: Sequence[str]) -> int:
@@ -152,7 +158,10 @@ class EmbeddingSet(RegressionSet):
     return {name: score(name, self.labels, cosine_X)
             for name in self.score_names}
 
-  def predictions(self, outputs: np.ndarray) -> Records:
+  def predicted_columns(self) -> list[str]:
+    return ["vector" if self.texts_b is None else "cosine"]
+
+  def predictions(self, outputs: np.ndarray) -> list[list[Any]]:
     if self.texts_b is None:
-      return ["vector"], [[[float(f"{x:.6g}") for x in v[0]]] for v in outputs]
-    return ["cosine"], [[float(v[0] @ v[1])] for v in outputs]
+      return [[[float(f"{x:.6g}") for x in v[0]]] for v in outputs]
+    return [[float(v[0] @ v[1])] for v in outputs]

@@ -175,7 +175,13 @@ class SpanSet(LabeledSet):
   def given(self) -> Records:
     return ["id", "question"], [[q.id, q.text] for q in self.questions]
 
-  def predictions(self, outputs: Sequence[SpanPrediction]) -> Records:
+  def predicted_columns(self) -> list[str]:
+    return ["predicted_answer", "probability", "start", "end", "null_odds"]
+
+  def predicted_values(self) -> list[Any]:
+    return [question.context for question in self.questions]
+
+  def predictions(self, outputs: Sequence[SpanPrediction]) -> list[list[Any]]:
     records = []
     for of_question in outputs:
       answer = self.answer(of_question)
@@ -183,11 +189,12 @@ class SpanSet(LabeledSet):
                      if one["text"] == answer), None)
       records.append([answer, *(chosen[key] for key in (
           "probability", "start", "end")), of_question.null_odds])
-    return ["predicted_answer", "probability", "start", "end",
-            "null_odds"], records
+    return records
 
   def check_output(self, path: str) -> None:
     record_files.check_output(path, (".json", *record_files.WRITTEN))
+    if pathlib.Path(path).suffix != ".json":
+      super().check_output(path)
 
   def write(self, path: str, outputs: Sequence[SpanPrediction]) -> None:
     """A table, or for a .json file what the official scripts read.

@@ -11,7 +11,7 @@ from bert_jax import files
 from bert_jax.config import UserError
 from bert_jax.data.batches.spec import Key
 from bert_jax.data.labeled import record_files
-from bert_jax.data.labeled.base import LabeledSet, Predicted, Records
+from bert_jax.data.labeled.base import LabeledSet, Predicted
 from bert_jax.data.labeled.encoded import Encoded, flatten, room, single
 from bert_jax.data.records import columns as fields, tables
 from bert_jax.data.records.bad_records import Fault
@@ -121,8 +121,14 @@ class TaggingSet(LabeledSet):
     return [self.label_names[int(np.argmax(p))] if p.any() else ""
             for p in probabilities]
 
-  def predictions(self, outputs: list[np.ndarray]) -> Records:
-    return ["predicted_tags", "probabilities"], [
+  def predicted_columns(self) -> list[str]:
+    return ["predicted_tags", "probabilities"]
+
+  def predicted_values(self) -> list[Any]:
+    return [list(self.label_names)]
+
+  def predictions(self, outputs: list[np.ndarray]) -> list[list[Any]]:
+    return [
         [self.tag_names(p), [round(float(best), 4) for best in p.max(axis=-1)]]
         for p in outputs]
 

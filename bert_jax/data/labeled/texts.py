@@ -1,18 +1,23 @@
 """The kinds "classification" and "regression": a label for each text."""
 
 import dataclasses
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from bert_jax.data.batches.spec import Key
-from bert_jax.data.labeled.base import LabeledSet, Records
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.encoded import Encoded, encode_texts
 from bert_jax.data.records import columns as fields
 from bert_jax.data.records.columns import Columns, clean
 from bert_jax.data.records.tables import Table
 from bert_jax.metrics.scores import score
+
+_MANY_NUMBERS = 20
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,8 +41,7 @@ class TextSet(LabeledSet):
     if columns.pair:
       readers["texts_b"] = ([columns.pair], text)
     if columns.label:
-      label_names = cls.names_of(table.column(columns.label), columns,
-                                 label_names)
+      label_names = cls.names_of(table, columns, label_names)
       readers["labels"] = ([columns.label], cls.label(columns, label_names))
     table, values = clean(table, columns.bad_records, readers)
     if columns.label:
@@ -47,10 +51,15 @@ class TextSet(LabeledSet):
                **values)
 
   @classmethod
-  def names_of(cls, labels: list[Any], columns: Columns,
+  def names_of(cls, table: Table, columns: Columns,
                label_names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the labels, of those found if none are given."""
-    return label_names or fields.labels_in(labels)
+    """The names of the labels; those of the table if none are given."""
+    labels = table.column(columns.label)
+    names = fields.labels_in(labels, table.source)
+    if not label_names:
+      _warn_of_numbers(table.source, names)
+      _warn_of_header(table, columns)
+    return label_names or names
 
   @classmethod
   def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
@@ -83,6 +92,28 @@ class TextSet(LabeledSet):
     return outputs
 
 
+def _warn_of_numbers(source: str, names: tuple[str, ...]) -> None:
+  """Many classes that are numbers with decimals are rather measurements."""
+  if len(names) > _MANY_NUMBERS and all(
+      re.fullmatch(r"[-+]?\d*[.,]?\d+([eE][-+]?\d+)?", n) for n in names
+      ) and not all(n.isdecimal() for n in names):
+    _LOG.warning("%s: %d classes are numbers, as %s and %s. If they measure "
+                 "something, set objective=regression.", source, len(names),
+                 *names[:2])
+
+
+def _warn_of_header(table: Table, columns: Columns) -> None:
+  """A first line that numbered columns took for a record, though it may name
+  them."""
+  if columns.header is not None or columns.has_header or not table.lines:
+    return
+  labels = [fields.spelled(label) for label in table.column(columns.label)]
+  if len(labels) > 2 and table.lines[0] == 1 and labels.count(labels[0]) == 1:
+    _LOG.warning("%s: columns are given by number, so line 1, of the label %r, "
+                 "is an example. If it names the columns, set "
+                 "data.columns.header=true.", table.source, labels[0])
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class ClassificationSet(TextSet):
   """One class for each text or pair; outputs: probabilities (X, C)."""
@@ -99,11 +130,13 @@ class ClassificationSet(TextSet):
   def decided(self, outputs: np.ndarray) -> np.ndarray:
     return np.argmax(outputs, axis=-1)
 
-  def predictions(self, outputs: np.ndarray) -> Records:
-    names = self.label_names
-    return (["predicted_label", *(f"probability_{name}" for name in names)],
-            [[names[best], *map(float, p)]
-             for best, p in zip(self.decided(outputs), outputs)])
+  def predicted_columns(self) -> list[str]:
+    return ["predicted_label",
+            *(f"probability_{name}" for name in self.label_names)]
+
+  def predictions(self, outputs: np.ndarray) -> list[list[Any]]:
+    return [[self.label_names[best], *map(float, p)]
+            for best, p in zip(self.decided(outputs), outputs)]
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
@@ -122,7 +155,7 @@ class RegressionSet(TextSet):
   score_names: ClassVar = ("pearson", "spearman")
 
   @classmethod
-  def names_of(cls, labels: list[Any], columns: Columns,
+  def names_of(cls, table: Table, columns: Columns,
                label_names: tuple[str, ...]) -> tuple[str, ...]:
     return ()
 
@@ -130,8 +163,11 @@ class RegressionSet(TextSet):
   def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
     return fields.number
 
-  def predictions(self, outputs: np.ndarray) -> Records:
-    return ["predicted_value"], [[float(value)] for value in outputs]
+  def predicted_columns(self) -> list[str]:
+    return ["predicted_value"]
+
+  def predictions(self, outputs: np.ndarray) -> list[list[Any]]:
+    return [[float(value)] for value in outputs]
 
   @classmethod
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,

@@ -105,8 +105,8 @@ def _records(spec: str, ending: str, text: str, faults: Faults
   elif ending in (".jsonl", ".ndjson"):
     table = tables.parse_table(spec, ending, text, header=True)
     faults.unusable.extend(table.faults.unusable)
-    for i, record in enumerate(table.records):
-      yield table.place(i), dict(zip(table.columns, record))
+    for i in range(len(table.records)):
+      yield table.place(i), table.fields(i)
   else:
     raise UserError(f"{spec}: questions are read from .json files as SQuAD's, "
                     ".jsonl files (also compressed) or tfds:NAME:SPLIT, not "

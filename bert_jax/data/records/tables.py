@@ -2,36 +2,47 @@
 
   train.tsv   as GLUE ships it: a tab between fields, quotes are ordinary text
   train.csv   RFC 4180: a field may be quoted and then hold commas and lines
-  train.jsonl one JSON object a line
+  train.jsonl one JSON object a line; a .json file may also be a list of them
   tfds:NAME:SPLIT
 
 Nothing here opens a file: `labeled.record_files` does. Records with too few or
 too many columns are not in the table but among its faults, for whoever reads
-it to settle.
+it to settle. JSON objects need not have the same keys: the columns are all
+keys that occur, and only what uses a column misses it.
 """
 
 import csv
 import dataclasses
+import enum
 import io
-import json
-import logging
+import itertools
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bert_jax.config import UserError, nearest
+from bert_jax.data.records import json_objects
 from bert_jax.data.records.bad_records import Fault, Faults
 from bert_jax.data.records.tfds import tfds_name, tfds_records
 
 JSON = ".jsonl", ".json", ".ndjson"
-_LOG = logging.getLogger(__name__)
+
+
+class Absent(enum.Enum):
+  """Stands where a JSON object lacks a column."""
+
+  ABSENT = "absent"
+
+
+ABSENT = Absent.ABSENT
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
   """Records with the columns' names (their numbers where there is no header).
 
-  `lines` are the line numbers of the records in `source`, from 1.
+  `lines` are the line numbers of the records in `source`, from 1; in a JSON
+  list, the numbers of its elements.
   """
 
   source: str
@@ -46,12 +57,20 @@ class Table:
 
   def index(self, name: str) -> int:
     """The column of this name, or of this number, counted from 0."""
+    if self.columns.count(name) > 1:
+      raise UserError(f"{self.source}: {self.columns.count(name)} columns are "
+                      f"called {name!r}; give the number of one, from 0.")
     if name in self.columns:
       return self.columns.index(name)
     if name.isdecimal() and int(name) < len(self.columns):
       return int(name)
     raise UserError(f"{self.source}: no column {name!r}"
                     + nearest(name, self.columns))
+
+  def fields(self, record: int) -> dict[str, Any]:
+    """What a record has, by column."""
+    return {name: value for name, value in zip(
+        self.columns, self.records[record]) if value is not ABSENT}
 
   def place(self, record: int) -> str:
     return f"{self.source}:{self.lines[record]}"
@@ -77,10 +96,12 @@ def parse_table(spec: str, ending: str, text: str, header: bool) -> Table:
     header: whether the first line of a TSV or CSV file names the columns.
   """
   if ending in JSON:
-    return _json_table(spec, text)
+    return _json_table(spec, text, ending == ".json"
+                       and text.lstrip().startswith("["))
   if ending == ".tsv":
-    numbered = ((i, line.rstrip("\r").split("\t"))
-                for i, line in enumerate(text.split("\n"), 1) if line.strip())
+    end = "\n" if "\n" in text else "\r"  # CR alone, as of old Macs.
+    numbered = ((i, line.removesuffix("\r").split("\t")) for i, line in
+                enumerate(text.removesuffix(end).split(end), 1))
   elif ending == ".csv":
     numbered = _csv_records(spec, text)
   else:
@@ -89,45 +110,12 @@ def parse_table(spec: str, ending: str, text: str, header: bool) -> Table:
   return _table(spec, numbered, header)
 
 
-def format_table(path: str, columns: Sequence[str],
-                 records: Iterable[Sequence[Any]]) -> str:
-  """The text of a .tsv, .csv or .jsonl file.
-
-  Raises:
-    UserError: a field that a TSV file cannot hold.
-  """
-  ending, text = pathlib.Path(path).suffix, io.StringIO(newline="")
-  if ending == ".jsonl":
-    for record in records:
-      text.write(json.dumps(dict(zip(columns, record)),
-                            ensure_ascii=False) + "\n")
-    return text.getvalue()
-  lines = [list(map(_field, record)) for record in [columns, *records]]
-  if ending == ".csv":
-    csv.writer(text, lineterminator="\n").writerows(lines)
-  else:
-    for line in lines:
-      if any(set("\t\n") & set(field) for field in line):
-        raise UserError(f"{path}: a text has a tab or a line break; write a "
-                        ".csv or .jsonl file.")
-      text.write("\t".join(line) + "\n")
-  return text.getvalue()
-
-
-def _field(value: Any) -> str:
-  """A value as text; lists as their elements, JSON's null as nothing."""
-  if isinstance(value, list):
-    return " ".join(map(_field, value))
-  return "" if value is None else str(value)
-
-
 def _csv_records(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
   csv.field_size_limit(1 << 30)
   reader, line = csv.reader(io.StringIO(text, newline=""), strict=True), 1
   try:
     for record in reader:
-      if record:
-        yield line, record
+      yield line, record or [""]
       line = reader.line_num + 1
   except csv.Error as error:
     raise UserError(f"{source}:{line}: {error}.") from None
@@ -136,9 +124,13 @@ def _csv_records(source: str, text: str) -> Iterator[tuple[int, list[str]]]:
 def _table(source: str, numbered: Iterable[tuple[int, list[str]]],
            header: bool) -> Table:
   numbered = list(numbered)
-  if not numbered:
+  width = next((len(fields) for _, fields in numbered if not _blank(fields)), 0)
+  if not width:
     raise UserError(f"{source} is empty.")
-  width = len(numbered[0][1])
+  if width > 1:
+    numbered = _without_blank(source, numbered)
+  elif header:  # Below it, an empty line is an empty field.
+    numbered = list(itertools.dropwhile(lambda n: _blank(n[1]), numbered))
   columns = tuple(numbered[0][1]) if header else tuple(map(str, range(width)))
   table = Table(source, columns, [], [], Faults(source))
   for line, record in numbered[header:]:
@@ -149,6 +141,20 @@ def _table(source: str, numbered: Iterable[tuple[int, list[str]]],
       table.records.append(record)
       table.lines.append(line)
   return table
+
+
+def _blank(fields: Sequence[str]) -> bool:
+  """Whether these are the fields of a line with nothing in it."""
+  return len(fields) == 1 and not fields[0].strip()
+
+
+def _without_blank(source: str, numbered: Sequence[tuple[int, list[str]]]
+                   ) -> list[tuple[int, list[str]]]:
+  records = [(line, fields) for line, fields in numbered if not _blank(fields)]
+  json_objects.report_blank(
+      source, [line for line, fields in numbered if _blank(fields)],
+      records[-1][0])
+  return records
 
 
 def _fault(record: list[str], width: int) -> Fault | None:
@@ -166,40 +172,17 @@ def _marked(record: list[str]) -> Fault | None:
   return None
 
 
-def _json_table(source: str, text: str) -> Table:
-  columns, records, lines, faults = (), [], [], Faults(source)
-  for number, line in enumerate(text.split("\n"), 1):
-    if not line.strip():
-      continue
-    try:
-      record = _json_record(line)
-      columns = columns or tuple(record)
-      records.append([record[name] for name in columns])
-      lines.append(number)
-    except KeyError:
-      faults.add(f"{source}:{number}", _missing(columns, record))
-    except Fault as fault:
-      faults.add(f"{source}:{number}", fault)
-  if not (records or faults.unusable):
+def _json_table(source: str, text: str, in_list: bool) -> Table:
+  faults = Faults(source)
+  objects = json_objects.parse_objects(text, faults, in_list)
+  if not (objects or faults.unusable):
     raise UserError(f"{source} is empty.")
-  return Table(source, columns, records, lines, faults)
-
-
-def _json_record(line: str) -> dict[str, Any]:
-  try:
-    record = json.loads(line)
-  except json.JSONDecodeError as error:
-    said = str(error)
-    raise Fault("that are no JSON", lambda: f"no JSON: {said}") from None
-  if not isinstance(record, dict):
-    raise Fault("that are no objects", lambda: "one JSON object a line is "
-                f"wanted, not a {type(record).__name__}")
-  return record
-
-
-def _missing(columns: Sequence[str], record: dict[str, Any]) -> Fault:
-  missing = [name for name in columns if name not in record]
-  return Fault("with other columns", lambda: f"lacks {', '.join(missing)}")
+  columns = tuple(dict.fromkeys(itertools.chain.from_iterable(
+      record for _, record in objects)))
+  return Table(source, columns,
+               [[record.get(name, ABSENT) for name in columns]
+                for _, record in objects],
+               [number for number, _ in objects], faults)
 
 
 def tfds_table(spec: str) -> Table:
