@@ -8,12 +8,17 @@ import pathlib
 import shutil
 import sys
 
+import jax
+import orbax.checkpoint as ocp
 import pytest
 
 from bert_jax import config
+from bert_jax.checkpoints import damage
 from bert_jax.checkpoints import files as files_lib
 from bert_jax.checkpoints import reading
 from bert_jax.checkpoints.checksums import checksums
+from bert_jax.checkpoints.manager import CheckpointManager
+from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
 from bert_jax.experiment import compose
 from bert_jax.runs import train
@@ -30,6 +35,11 @@ def cut_off(folder, tmp_path_factory):
   pull_the_plug(run, folder_of_runs / "run", 5)
   return run, folder_of_runs / "run", train.train(
       run, folder_of_runs / "full").params
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+  monkeypatch.setattr(damage, "_PAUSES", (0.0,))
 
 
 def flip(item: pathlib.Path) -> None:
@@ -52,18 +62,30 @@ DAMAGES = {
     "half written": lambda step: shutil.rmtree(step / "optimizer")}
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_checkpoint_is_put_aside(cut_off, tmp_path, capsys, damage):
-  run, begun, params = cut_off
-  shutil.copytree(begun, tmp_path / "run")
-  damage(tmp_path / "run" / "checkpoints" / "4")
-  equal(train.train(run, tmp_path / "run").params, params)
-  note = capsys.readouterr().err
-  assert "damaged/4; resuming from step 2" in note
+@pytest.fixture(scope="module")
+def restore(cut_off):
+  """Resumes as `train` does; the step, and what it says."""
+  run = compose(cut_off[0])
+  shape, here = run.shape(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+  def resume(workdir: pathlib.Path) -> tuple[int, list[str]]:
+    said = []
+    with CheckpointManager(workdir) as checkpoints:
+      state, _ = checkpoints.restore(
+          shape, jax.tree.map(lambda _: here, shape), Manifest.of_run(run),
+          said.append)
+    return int(state.step), said
+
+  return resume
+
+
+@pytest.mark.parametrize("damaging", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_is_put_aside(cut_off, restore, tmp_path, damaging):
+  shutil.copytree(cut_off[1], tmp_path / "run")
+  damaging(tmp_path / "run" / "checkpoints" / "4")
+  step, said = restore(tmp_path / "run")
+  assert step == 2 and "damaged/4; resuming from step 2" in said[0]
   assert (tmp_path / "run" / "damaged" / "4").is_dir()
-  for step in (4, 6):
-    state = small_run.stored(tmp_path / "run", compose(run), step)
-    assert int(state.step) == step
 
 
 def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path, capsys):
@@ -81,6 +103,9 @@ def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path, capsys):
     patch.setattr(files_lib, "checksums", sums_of_other_bits)
     equal(train.train(run, tmp_path / "run").params, params)
   assert "damaged/4; resuming from step 2" in capsys.readouterr().err
+  for step in (4, 6):
+    state = small_run.stored(tmp_path / "run", compose(run), step)
+    assert int(state.step) == step
 
 
 def test_reading_skips_damaged_checkpoints(cut_off, tmp_path):
@@ -94,23 +119,64 @@ def test_reading_skips_damaged_checkpoints(cut_off, tmp_path):
   assert report() == before
 
 
-def test_unreadable_file_is_not_damage(cut_off, monkeypatch):
-  """Permission and network errors are temporary; nothing is put aside."""
-  run, begun, _ = cut_off
-  opened, before = pathlib.Path.open, files(begun)
+def failing(monkeypatch, error: Exception, times: int = 1000) -> None:
+  """The first `times` attempts to read parameters of step 4 fail."""
+  read, left = ocp.Checkpointer.restore, [times]
 
-  def refuse(path, *arguments, **options):
-    if path.parent.name == "params":
-      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    return opened(path, *arguments, **options)
+  def fail(self, path, *arguments, **options):
+    if path.parts[-2:] == ("4", "params") and left[0]:
+      left[0] -= 1
+      raise Exception("Encountered error while reading") from error
+    return read(self, path, *arguments, **options)
 
+  monkeypatch.setattr(ocp.Checkpointer, "restore", fail)
+  monkeypatch.setattr(damage, "_PAUSES", (0.0, 0.0))
+
+
+REFUSALS = {
+    "permission": (PermissionError(errno.EACCES, "Permission denied"),
+                   "Permission denied"),
+    "network": (OSError(errno.EIO, "Input/output error"), "Input/output"),
+    "stale": (ValueError("NOT_FOUND: Error reading [OS error 116: ESTALE "
+                         "Stale file handle]"), "Stale file handle"),
+    "tensorstore": (ValueError("PERMISSION_DENIED: Error [OS error 13]"),
+                    "PERMISSION_DENIED"),
+    "files": (ValueError("RESOURCE_EXHAUSTED: [OS error 24: EMFILE "
+                         "Too many open files]"), "Too many open files"),
+    "device": (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+               "Out of memory"),
+    "memory": (MemoryError("no memory"), "no memory"),
+    "ours": (AttributeError("has no attribute 'tree'"), "no attribute")}
+
+
+@pytest.mark.parametrize("error, words", REFUSALS.values(), ids=REFUSALS)
+def test_unreadable_checkpoint_is_not_called_damaged(
+    cut_off, restore, monkeypatch, error, words):
+  """Nothing is moved, and no older checkpoint answers instead."""
+  _, begun, _ = cut_off
+  before = files(begun)
   with monkeypatch.context() as patch:
-    patch.setattr(pathlib.Path, "open", refuse)
-    for read in (lambda: reading.read_checkpoint(begun),
-                 lambda: train.train(run, begun)):
-      with pytest.raises(UserError, match="params/.* cannot be read: Perm"):
-        read()
+    failing(patch, error)
+    for read in (reading.read_checkpoint, restore):
+      with pytest.raises(UserError, match=f"(?s){words}.*Nothing was moved"):
+        read(begun)
+  with monkeypatch.context() as patch:
+    failing(patch, error, times=2)
+    assert restore(begun) == (4, [])
   assert files(begun) == before
+
+
+def test_removed_checkpoint_is_passed_over(cut_off, tmp_path, monkeypatch):
+  """As when the run that it belongs to has just removed it."""
+  shutil.copytree(cut_off[1], tmp_path / "run")
+  read = files_lib.read_params
+
+  def remove(folder, manifest):
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "4", ignore_errors=True)
+    return read(folder, manifest)
+
+  monkeypatch.setattr(files_lib, "read_params", remove)
+  assert reading.read_checkpoint(tmp_path / "run").step == 2
 
 
 def test_resuming_from_only_damaged_checkpoints_is_refused(cut_off, tmp_path):

@@ -22,6 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bert_jax.checkpoints.checksums import checksums
+from bert_jax.checkpoints.damage import Damaged, explained, retried
 from bert_jax.checkpoints.manifest import Manifest, check_same_run
 from bert_jax.config import UserError
 from bert_jax.training.param_paths import leaves
@@ -30,10 +31,6 @@ from bert_jax.training.step import TrainState
 # What TensorStore's threads report of arrays that nobody waits for any more.
 _REPORTED_LATE = ("Event loop is closed", "Encountered error while reading",
                   "Encountered error while writing")
-
-
-class Damaged(Exception):
-  """What is there is not what was written."""
 
 
 def folder(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -50,37 +47,43 @@ def contents(state: TrainState, manifest: Manifest) -> ocp.args.Composite:
       manifest=ocp.args.JsonSave(values | {"digest": _digest(values)}))
 
 
+@retried
 def read_manifest(folder: pathlib.Path) -> Manifest:
   """
   Raises:
-    Damaged: it cannot be read, or is not what was written.
-    UserError: it was written by another version of this code.
+    Damaged: it is not what was written.
+    UserError: it cannot be read, was removed, or was written by another
+      version of this code.
   """
-  with _reader(folder, ocp.JsonCheckpointHandler) as reader:
+  return _read_manifest(folder)
+
+
+def _read_manifest(folder: pathlib.Path) -> Manifest:
+  with _reader(folder, ocp.JsonCheckpointHandler) as (reader, _):
     values = reader.restore(folder / "manifest")
-  digest = values.pop("digest", None)
+  if values.pop("digest", None) != _digest(values):
+    raise Damaged("the digest of the manifest is wrong")
   try:
-    manifest = Manifest.from_json(values)
+    return Manifest.from_json(values)
   except (KeyError, TypeError):
     raise UserError(
         f"{folder} was written by another version of this code.") from None
-  if digest != _digest(values):
-    raise Damaged("the digest of the manifest is wrong")
-  return manifest
 
 
+@retried
 def read_state(folder: pathlib.Path, shape: TrainState, shardings: TrainState,
                expected: Manifest) -> tuple[TrainState, Manifest]:
   """The state on the devices of `shardings`, unchecked, and its manifest.
 
   Raises:
-    Damaged: it cannot be read.
-    UserError: it is of another run than expected, or of another shape.
+    Damaged: it is not what was written.
+    UserError: it cannot be read, or it is of another run than expected or of
+      another shape.
   """
-  manifest = read_manifest(folder)
+  manifest = _read_manifest(folder)
   check_same_run(manifest, expected)
-  with _reader(folder, ocp.PyTreeCheckpointHandler) as reader:
-    _check_shapes(reader, folder, shape)
+  with _reader(folder, ocp.PyTreeCheckpointHandler) as (reader, handler):
+    _check_shapes(handler.metadata(folder / "params").tree, shape)
     params = reader.restore(folder / "params", args=_restore_args(
         shape.params, shardings.params))
     rest = reader.restore(folder / "optimizer", args=_restore_args(
@@ -88,14 +91,16 @@ def read_state(folder: pathlib.Path, shape: TrainState, shardings: TrainState,
   return TrainState(params=params, **rest), manifest
 
 
+@retried
 def read_params(folder: pathlib.Path, manifest: Manifest) -> Any:
   """The parameters alone, on the host, and checked.
 
   Raises:
     Damaged: they are not what was written.
+    UserError: they cannot be read.
   """
-  with _reader(folder, ocp.PyTreeCheckpointHandler) as reader:
-    shape = reader.metadata(folder / "params").item_metadata.tree
+  with _reader(folder, ocp.PyTreeCheckpointHandler) as (reader, handler):
+    shape = handler.metadata(folder / "params").tree
     params = reader.restore(folder / "params", restore_args=jax.tree.map(
         lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shape,
         is_leaf=lambda x: hasattr(x, "shape")))
@@ -136,10 +141,8 @@ def _restore_args(shape: Any, shardings: Any) -> ocp.args.PyTreeRestore:
       restore_args=ocp.checkpoint_utils.construct_restore_args(target))
 
 
-def _check_shapes(reader: ocp.Checkpointer, folder: pathlib.Path,
-                  shape: TrainState) -> None:
-  saved = leaves(reader.metadata(folder / "params").item_metadata.tree)
-  old = {path: tuple(x.shape) for path, x in saved.items()}
+def _check_shapes(saved: Any, shape: TrainState) -> None:
+  old = {path: tuple(x.shape) for path, x in leaves(saved).items()}
   new = {path: x.shape for path, x in leaves(shape.params).items()}
   differing = [
       f"{path}: {old[path] if path in old else 'nothing'} there, "
@@ -153,42 +156,25 @@ def _check_shapes(reader: ocp.Checkpointer, folder: pathlib.Path,
 
 
 @contextlib.contextmanager
-def _reader(folder: pathlib.Path,
-            handler: Callable[..., Any]) -> Iterator[ocp.Checkpointer]:
+def _reader(folder: pathlib.Path, handler: Callable[..., Any]
+            ) -> Iterator[tuple[ocp.Checkpointer, Any]]:
   """Reads for this process alone, which waits for no other: one may have failed
   before it came here, and what is damaged for one may be intact for another.
 
+  Yields the handler too: its `metadata` raises what that of a Checkpointer
+  hides.
+
   Raises:
-    UserError: a file is there, but cannot be opened.
-    Damaged: whatever else Orbax raises.
+    As `explained`.
   """
-  _check_readable(folder)
   me = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(
       primary_host=me, active_processes={me},
       barrier_sync_key_prefix=f"process_{me}")
-  try:
-    with quiet_orbax(), ocp.Checkpointer(
-        handler(multiprocessing_options=alone),
-        multiprocessing_options=alone) as reader:
-      yield reader
-  except (UserError, MemoryError, jax.errors.JaxRuntimeError):
-    raise  # The last: as when a device has too little memory.
-  except Exception as error:
-    text = (str(error).splitlines() or [""])[0]
-    raise Damaged(f"{type(error).__name__}: {text[:200]}") from None
-
-
-def _check_readable(folder: pathlib.Path) -> None:
-  """What cannot be opened may be intact."""
-  for path in folder.rglob("*"):
-    try:
-      if path.is_file():
-        path.open("rb").close()
-    except FileNotFoundError:
-      pass  # The run that it belongs to has just removed it.
-    except OSError as error:
-      raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+  handler = handler(multiprocessing_options=alone)
+  with explained(folder), quiet_orbax(), ocp.Checkpointer(
+      handler, multiprocessing_options=alone) as reader:
+    yield reader, handler
 
 
 @contextlib.contextmanager

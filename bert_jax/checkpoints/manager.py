@@ -18,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from bert_jax import distributed
 from bert_jax.checkpoints import files
-from bert_jax.checkpoints.files import Damaged
+from bert_jax.checkpoints.damage import Damaged
 from bert_jax.checkpoints.manifest import Manifest, Progress, order
 from bert_jax.config import UserError
 from bert_jax.metrics import selection
@@ -113,7 +113,8 @@ class CheckpointManager:
       None where nothing was saved yet.
 
     Raises:
-      UserError: all are damaged, or they are another run's.
+      UserError: one cannot be read, all are damaged, or they are another
+        run's; nothing was moved.
     """
     self.wait()
     damaged: dict[int, str] = {}
@@ -135,13 +136,16 @@ class CheckpointManager:
 
   def _read(self, step: int, shape: TrainState, shardings: TrainState,
             manifest: Manifest) -> RestoredState | str:
-    """The state, or the reason it is unreadable (same on all processes)."""
-    restored, reason = None, ""
+    """The state, or what damaged it (same on all processes)."""
+    restored, reason, unreadable = None, "", ""
     try:
       restored = RestoredState(*files.read_state(
           self._folder / str(step), shape, shardings, manifest))
     except Damaged as error:
       reason = str(error)
+    except UserError as error:
+      unreadable = str(error)
+    distributed.assert_equal({}, unreadable)
     # All have it before a sum over all devices is taken.
     if distributed.any_host([restored is None])()[0]:
       return reason or "another process could not read it"

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from bert_jax import config
 from bert_jax.checkpoints import files
-from bert_jax.checkpoints.files import Damaged
+from bert_jax.checkpoints.damage import Damaged, Removed
 from bert_jax.checkpoints.manifest import Manifest, order
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
@@ -38,7 +38,8 @@ def read_checkpoint(workdir: str | pathlib.Path) -> Checkpoint:
   A damaged one is passed over, with a warning.
 
   Raises:
-    UserError: there is none.
+    UserError: there is none, or one cannot be read for a reason that proves no
+      damage: an older one would give other scores.
   """
   manifests = read_manifests(workdir)
   best = manifests and manifests[max(manifests)].experiment.best
@@ -49,6 +50,8 @@ def read_checkpoint(workdir: str | pathlib.Path) -> Checkpoint:
       params = files.read_params(files.folder(workdir) / str(step), manifest)
     except Damaged as error:
       _warn_of_damage(workdir, step, error)
+    except Removed:
+      return read_checkpoint(workdir)  # Its run has saved another.
     else:
       params = manifest.experiment.adapter.merge(params)
       return Checkpoint(jax.device_get(params), manifest, step)
@@ -61,7 +64,7 @@ def read_manifests(workdir: str | pathlib.Path) -> dict[int, Manifest]:
   Nothing is changed there, so that a run may continue at the same time.
 
   Raises:
-    UserError: there is no folder of checkpoints.
+    UserError: there is no folder of checkpoints, or one cannot be read.
   """
   folder, manifests = files.folder(workdir), {}
   if not folder.is_dir():
@@ -72,6 +75,8 @@ def read_manifests(workdir: str | pathlib.Path) -> dict[int, Manifest]:
       manifests[step] = files.read_manifest(folder / str(step))
     except Damaged as error:
       _warn_of_damage(workdir, step, error)
+    except Removed:
+      pass
   return manifests
 
 

@@ -125,8 +125,9 @@ def _map(path: pathlib.Path, dtype: str, length: int) -> np.ndarray:
   try:
     actual = path.stat().st_size
   except OSError as error:
-    raise UserError(f"{path}: {error.strerror}. "
-                    + _MEND.format(path.parents[1])) from None
+    remedy = _MEND.format(path.parents[1]) if isinstance(
+        error, FileNotFoundError) else ""
+    raise UserError(f"{path}: {error.strerror}. {remedy}") from None
   if actual != expected:
     raise UserError(f"{path} has {actual:,} bytes, expected {expected:,}: it "
                     f"is damaged. {_MEND.format(path.parents[1])}")
@@ -158,10 +159,12 @@ def _has(content: Any, kinds: dict[str, type]) -> bool:
 def _read_json(path: pathlib.Path) -> Any:
   try:
     return json.loads(path.read_text())
-  except OSError as error:
+  except FileNotFoundError as error:
     mend = _MEND.format(path.parent) if path.parent.is_dir() else ""
     raise UserError(f"{path}: {error.strerror}; that is no complete corpus. "
                     + mend) from None
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror}.") from None
   except ValueError as error:
     raise UserError(f"{path} is damaged: {error}. "
                     + _MEND.format(path.parent)) from None
