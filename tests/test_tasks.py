@@ -11,6 +11,7 @@ from bert_jax.data.labeled import base as sets
 from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.labeled.multi_label import MultiLabelSet
 from bert_jax.data.labeled.rows import TaskRows
+from bert_jax.data.labeled.segments import EmbeddingSet, MultipleChoiceSet
 from bert_jax.data.labeled.spans import SpanSet
 from bert_jax.data.labeled.tagging import TaggingSet, tagged
 from bert_jax.data.records.columns import Columns
@@ -332,35 +333,62 @@ def test_word_is_labeled_at_its_first_piece():
   labeled = tagged([("x", ["abc", "...", "d"], ["B", "I", "O"]),
                            ("y", ["abcde"], ["I"])])
   row = TaskRows(labeled, Letters(), 12, 2, 0, shuffle=False).row(0, 0)
-  # [CLS] ab c d [SEP] [CLS] ab cd e [SEP]; the dots have no piece.
-  np.testing.assert_array_equal(row["example_ids"], [1] * 5 + [2] * 5 + [0] * 2)
+  # [CLS] ab c [UNK] d [SEP] [CLS] ab cd e [SEP]; the dots have no piece.
+  np.testing.assert_array_equal(row["example_ids"], [1] * 6 + [2] * 5 + [0])
+  assert row["input_ids"][3] == Letters.vocabulary.unk_id
   np.testing.assert_array_equal(row["labels"],
-                                [-1, 0, -1, 2, -1, -1, 1, -1, -1, -1, -1, -1])
+                                [-1, 0, -1, 1, 2, -1, -1, 1, -1, -1, -1, -1])
   np.testing.assert_array_equal(row["word_index"],
-                                [-1, 0, -1, 2, -1, -1, 0, -1, -1, -1, -1, -1])
+                                [-1, 0, -1, 1, 2, -1, -1, 3, -1, -1, -1, -1])
 
 
 @pytest.mark.parametrize("examples_per_row", [1, 5])
-def test_every_word_gets_its_tag_or_outside(examples_per_row):
+def test_every_word_gets_its_own_tag(examples_per_row, caplog):
+  """Also those without a piece, and those behind a row's end, which a window
+  shows with half of its tokens around them, or all that there are."""
   labeled = words_and_tags(40)
   rows = TaskRows(labeled, Letters(), 24, examples_per_row, 0, shuffle=False)
-  batches = [(b, np.eye(3, dtype=np.float32)[b["labels"]])
-             for b in loader.evaluation_batches(rows, 4)]
-  predictions = labeled.collect(batches)
-  outside, lost = labeled.label_names.index("O"), 0
-  for words, gold, tags in zip(labeled.words, labeled.labels, predictions):
-    pieces = [len(p) for p in Letters().encode_words([words])[0]]
-    begins = np.cumsum([0, *pieces[:-1]])[:len(words)]
-    there = (begins < 22) & (np.array(pieces) > 0)
-    lost += (~there).sum()
-    np.testing.assert_array_equal(tags.argmax(-1),
-                                  np.where(there, gold, outside))
-    np.testing.assert_array_equal(tags.sum(-1), 1)
-  assert lost > 10
-  # Without an O among the tags, a lost word scores zero.
-  no_outside = dataclasses.replace(labeled, label_names=("B", "I"))
-  two = [(b, p[..., :2]) for b, p in batches]
-  assert no_outside.collect(two)[3][0].tolist() == [0, 0]
+  assert "40 examples are read in " in caplog.text
+  assert "rows of 24 tokens" in caplog.text
+  batches = list(loader.evaluation_batches(rows, 4))
+  predictions = labeled.collect([
+      (b, np.eye(3, dtype=np.float32)[b["labels"]]) for b in batches])
+  for words, gold, tags in zip(labeled.words, labeled.labels, predictions,
+                               strict=True):
+    assert tags.shape == (len(words), 3)
+    np.testing.assert_array_equal(tags.argmax(-1), gold)
+  context = {}  # of each word: tokens before and behind it in its window
+  for batch in batches:
+    for b, l in zip(*np.nonzero(batch["word_index"] >= 0)):
+      here = batch["example_ids"][b] == batch["example_ids"][b, l]
+      word = batch["word_index"][b, l]
+      assert word not in context
+      context[word] = here[:l].sum() - 1, here[l + 1:].sum() - 1
+  pieces = Letters().encode_words(labeled.words)
+  counts = [[max(1, len(ids)) for ids in words] for words in pieces]
+  before = [np.cumsum([0, *words])[:-1] for words in counts]
+  longer = 0
+  for word, (begin, end) in enumerate(zip(
+      np.concatenate(before), np.concatenate(
+          [sum(words) - 1 - at for words, at in zip(counts, before)]))):
+    assert context[word][0] >= min(begin, 22 // 4)
+    assert context[word][1] >= min(end, 22 // 4 - 1)
+    longer += begin + end + 1 > 22
+  assert longer > 50
+
+
+@pytest.mark.parametrize("labeled, length, said", [
+    (lambda: classes(3), 4, "3 of 3 examples are longer than rows of 4 tokens"),
+    (lambda: classes(3, pairs=True), 9, " of 3 examples are longer"),
+    (lambda: MultipleChoiceSet(
+        names=list("ab"), texts_a=["ab", "ab"], label_names=("0", "1"),
+        choices=[["ab", "ababababab"], ["ab", "ab"]]), 14, "1 of 2 examples"),
+    (lambda: EmbeddingSet(names=["x"], texts_a=["ab"], texts_b=["abababab"]),
+     8, "1 of 1 examples are longer than rows of 8 tokens (data.length); 40%"),
+    (lambda: classes(3), 400, ""), (lambda: words_and_tags(9), 300, "")])
+def test_what_is_cut_off_is_said(labeled, length, said, caplog):
+  TaskRows(labeled(), Letters(), length, 2, 0)
+  assert said in caplog.text and bool(said) == bool(caplog.text)
 
 
 def test_examples_without_words_have_rows(tmp_path):

@@ -41,8 +41,8 @@ class Objective(Choice):
     twice = [name for name, count in collections.Counter(self.labels).items()
              if count > 1]
     if twice:
-      raise UserError(f"objective.labels has {', '.join(twice)} more than once; "
-                      "each label is one output of the head.")
+      raise UserError(f"objective.labels has {', '.join(twice)} more than "
+                      "once; each label is one output of the head.")
 
   def head_rows(self) -> tuple[str, ...]:
     """What each output of the `classifier` stands for, so that a head keeps

@@ -9,7 +9,7 @@ import numpy as np
 class Examples:
   """An epoch's examples as slices of a token array.
 
-  `target_X` and `sentences_X` (the number drawn for the length, and the
+  `lost_X` are the tokens of each that did not fit into its row. `target_X` and `sentences_X` (the number drawn for the length, and the
   sentences of the chunk an example was cut from) serve statistics only.
   """
 
@@ -20,6 +20,7 @@ class Examples:
   is_random_X: np.ndarray | None = None
   target_X: np.ndarray | None = None
   sentences_X: np.ndarray | None = None
+  lost_X: np.ndarray | None = None
   separators: int = 1  # between the texts of a pair
 
   def __len__(self) -> int:

@@ -6,6 +6,7 @@ example may have several segments in its row, each with a [CLS] of its own.
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples, truncated
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +50,27 @@ class Encoded:
   def lengths_X(self) -> np.ndarray:
     """Tokens of each example with all its special ones."""
     return self.slices.lengths_X.reshape(-1, self.segments).sum(1)
+
+  def say_lost(self, source: str, examples: int, length: int) -> None:
+    """Says what does not fit into rows of `length`: tokens that are left
+    out, and examples that are read in several windows.
+
+    Args:
+      source: of the set.
+      examples: of the set, in the unit of its labels.
+    """
+    if len(self) > examples:
+      _LOG.warning("%s: %d examples are read in %d windows, as not all fit into "
+                   "rows of %d tokens (data.length).", source, examples,
+                   len(self), length)
+    lost_X = self.slices.lost_X
+    if lost_X is not None and lost_X.any():
+      _LOG.warning(
+          "%s: %d of %d examples are longer than rows of %d tokens "
+          "(data.length); %.2g%% of all tokens are cut off.", source,
+          np.count_nonzero(lost_X.reshape(-1, self.segments).sum(1)), len(self),
+          length, 100 * lost_X.sum() / (
+              lost_X.sum() + sum(count.sum() for _, count in self.texts())))
 
   def arrays(self) -> list[np.ndarray]:
     slices = self.slices
@@ -89,8 +113,10 @@ def paired(tokenizer: Any, a_start_X: np.ndarray, b_start_X: np.ndarray,
            a_length_X: np.ndarray, b_length_X: np.ndarray,
            maximum: int) -> Examples:
   """Pairs of slices, truncated to `maximum` tokens together."""
+  whole_X = a_length_X + b_length_X
   a_length_X, b_length_X = truncated(a_length_X, b_length_X, maximum)
   return Examples(a_start_X, a_length_X, b_start_X, b_length_X,
+                  lost_X=whole_X - a_length_X - b_length_X,
                   separators=tokenizer.vocabulary.pair_separators)
 
 
@@ -112,5 +138,6 @@ def flatten(pieces: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 def single(start_X1: np.ndarray, maximum: int) -> Examples:
   """Slices of texts, truncated."""
-  return Examples(start_X1[:-1], np.minimum(np.diff(start_X1), maximum), None,
-                  None)
+  lost_X = np.maximum(np.diff(start_X1) - maximum, 0)
+  return Examples(start_X1[:-1], np.diff(start_X1) - lost_X, None, None,
+                  lost_X=lost_X)

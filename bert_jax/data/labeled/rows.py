@@ -26,6 +26,9 @@ class TaskRows(Rows):
     self.vocabulary = tokenizer.vocabulary
     self.keys, self._classes = labeled.keys, len(labeled.label_names)
     self.encoded = labeled.encode(tokenizer, length)
+    self.encoded.say_lost(
+        labeled.table.source if labeled.table else f"the {labeled.kind} set",
+        len(labeled), length)
     self.augmentation = augmentation
     augmentation.check(self.encoded, labeled.kind)
     content = hashlib.blake2b(

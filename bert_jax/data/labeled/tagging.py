@@ -9,18 +9,16 @@ import numpy as np
 
 from bert_jax import files
 from bert_jax.config import UserError
+from bert_jax.data.batches.examples import Examples
 from bert_jax.data.batches.spec import Key
-from bert_jax.data.labeled import record_files
+from bert_jax.data.labeled import record_files, windows
 from bert_jax.data.labeled.base import LabeledSet, Predicted
-from bert_jax.data.labeled.encoded import Encoded, flatten, room, single
+from bert_jax.data.labeled.encoded import Encoded, flatten, room
 from bert_jax.data.records import columns as fields, tables
 from bert_jax.data.records.bad_records import Fault
 from bert_jax.data.records.columns import Columns, clean
 from bert_jax.data.records.tables import Table
 from bert_jax.metrics import entities
-
-OUTSIDE = "O"  # the tag of words outside of every entity
-
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TaggingSet(LabeledSet):
@@ -36,7 +34,7 @@ class TaggingSet(LabeledSet):
   keys: ClassVar = LabeledSet.keys | {
       # At the first piece of each word.
       "labels": Key(np.int32, "L", fill=-1),
-      # The word that begins here.
+      # The word of the set, counted through all examples, that begins here.
       "word_index": Key(np.int32, "L", fill=-1, locates=True)}
   words: list[list[str]]
 
@@ -83,31 +81,33 @@ class TaggingSet(LabeledSet):
                        minlength=len(self.label_names))
 
   def encode(self, tokenizer: Any, length: int) -> Encoded:
-    pieces = tokenizer.encode_words(self.words)
-    tokens_T, starts = flatten(list(itertools.chain.from_iterable(pieces)))
-    count_X = np.array([len(words) for words in pieces])
-    start_X1 = starts[np.concatenate([[0], np.cumsum(count_X)])]
-    has_pieces = np.diff(starts) > 0
-    first_T = starts[:-1][has_pieces]
+    """Windows of the examples; a word without pieces is one [UNK]."""
+    pieces = itertools.chain.from_iterable(tokenizer.encode_words(self.words))
+    unknown = [tokenizer.vocabulary.unk_id]
+    tokens_T, starts = flatten([ids or unknown for ids in pieces])
     word_T, label_T = np.full((2, len(tokens_T)), -1, np.int32)
-    words = np.concatenate([np.arange(count) for count in count_X])
-    word_T[first_T] = words[has_pieces]
+    word_T[starts[:-1]] = np.arange(len(starts) - 1)
     if self.labels is not None:
-      label_T[first_T] = np.concatenate(self.labels)[has_pieces]
-    slices = single(start_X1, room(tokenizer, length, pairs=False))
-    return Encoded(tokens_T, slices,
-                   of_tokens={"labels": label_T, "word_index": word_T})
+      label_T[starts[:-1]] = np.concatenate(self.labels)
+    shown, counts, start_X1 = windows.over(
+        starts[self._ends()], room(tokenizer, length, pairs=False))
+    return Encoded(
+        tokens_T[shown],
+        Examples(start_X1[:-1], np.diff(start_X1), None, None),
+        of_tokens={"labels": np.where(counts, label_T[shown], -1),
+                   "word_index": np.where(counts, word_T[shown], -1)})
+
+  def _ends(self) -> np.ndarray:
+    """Where each example ends, after a 0, in words of the set."""
+    return np.cumsum([0, *map(len, self.words)])
 
   def collect(self, predicted: Predicted) -> list[np.ndarray]:
-    """Words that fell off a row (or have no tokens) are surely `O`, or nothing
-    (all zeros) if there is no such tag."""
-    missing = np.array([t == OUTSIDE for t in self.label_names], np.float32)
-    outputs = [np.tile(missing, (len(words), 1)) for words in self.words]
+    ends = self._ends()
+    outputs = np.zeros((ends[-1], len(self.label_names)), np.float32)
     for places, probability_BLC in predicted:
-      for b, l in zip(*np.nonzero(places["word_index"] >= 0)):
-        example = places["example_index"][b, places["example_ids"][b, l] - 1]
-        outputs[example][places["word_index"][b, l]] = probability_BLC[b, l]
-    return outputs
+      here_BL = places["word_index"] >= 0
+      outputs[places["word_index"][here_BL]] = probability_BLC[here_BL]
+    return np.split(outputs, ends[1:-1])
 
   def scores(self, outputs: list[np.ndarray]) -> dict[str, float]:
     if self.labels is None:
@@ -117,9 +117,8 @@ class TaggingSet(LabeledSet):
         [self.tag_names(probabilities) for probabilities in outputs])
 
   def tag_names(self, probabilities: np.ndarray) -> list[str]:
-    """The likeliest tag of each word; "" where nothing is known of it."""
-    return [self.label_names[int(np.argmax(p))] if p.any() else ""
-            for p in probabilities]
+    """The likeliest tag of each word."""
+    return [self.label_names[tag] for tag in np.argmax(probabilities, -1)]
 
   def predicted_columns(self) -> list[str]:
     return ["predicted_tags", "probabilities"]

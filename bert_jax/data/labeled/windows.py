@@ -8,6 +8,7 @@ Dimensions: X windows, E of them in a row of L tokens; T tokens of the set.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from bert_jax.data.batches.examples import Examples
 from bert_jax.data.labeled.encoded import Encoded
 from bert_jax.data.labeled.rows import TaskRows
 from bert_jax.data.records.squad import Question
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +95,14 @@ def encode(questions: Sequence[Question], options: SpanOptions,
   Raises:
     UserError: a question leaves no room for context.
   """
-  asked = [np.array(ids[:options.max_query_length], np.int32)
+  asked = [np.array(ids, np.int32)
            for ids in tokenizer.encode([q.text for q in questions])]
+  longer = sum(len(ids) > options.max_query_length for ids in asked)
+  if longer:
+    _LOG.warning("%d of %d questions are longer than data.max_query_length=%d "
+                 "tokens; the rest is cut off.", longer, len(asked),
+                 options.max_query_length)
+  asked = [ids[:options.max_query_length] for ids in asked]
   contexts = {text: number for number, text in enumerate(dict.fromkeys(
       q.context for q in questions))}
   pieces = tokenizer.encode_offsets(list(contexts))
@@ -157,12 +166,45 @@ def cut(count: int, room: int, stride: int) -> tuple[
   stride = min(stride, room)
   begins = np.arange(1 + -(-max(0, count - room) // stride)) * stride
   lengths = np.minimum(room, count - begins)
-  token = np.arange(count)[None]
-  left, right = token - begins[:, None], (begins + lengths - 1)[:, None] - token
-  context = np.minimum(left, right) + 0.01 * lengths[:, None]
-  context[(left < 0) | (right < 0)] = -np.inf
+  token, number = np.arange(count), np.arange(len(begins))
+  # No more windows than these show a token.
+  last = np.minimum(token // stride, len(begins) - 1)
+  shows = last + np.arange(1 - -(-room // stride), 1)[:, None]
+  begin, size = (of_window[np.maximum(shows, 0)]
+                 for of_window in (begins, lengths))
+  left, right = token - begin, begin + size - 1 - token
+  context = np.minimum(left, right) + 0.01 * size
+  context[(left < 0) | (right < 0) | (shows < 0)] = -np.inf
   # A window's own tokens lie together, and windows own in their order.
-  owner = np.argmax(context, axis=0)
-  number = np.arange(len(begins))
+  owner = last + np.argmax(context, axis=0) + 1 - len(shows)
   return (begins, lengths, np.searchsorted(owner, number) - begins,
           np.searchsorted(owner, number, side="right") - begins)
+
+
+def over(start_X1: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray,
+                                                  np.ndarray]:
+  """The windows over texts that lie end to end, half a window apart.
+
+  Args:
+    start_X1: where each text begins, and the last ends.
+    room: tokens of a window at most.
+
+  Returns:
+    The token at each place of all windows, end to end; whether it counts in
+    this window, which it does in the one with most context around it; and
+    where each window begins and the last ends.
+  """
+  parts = []
+  for start, count in zip(start_X1.tolist(), np.diff(start_X1).tolist()):
+    begins, lengths, own_begins, own_ends = (
+        cut(count, room, max(1, room // 2)) if count > room else
+        ([0], [count], [0], [count]))
+    parts.append([np.add(begins, start), lengths, own_begins, own_ends])
+  begin_W, length_W, own_begin_W, own_end_W = (
+      np.concatenate(part) for part in zip(*parts))
+  ends = np.cumsum(length_W)
+  in_window = np.arange(ends[-1]) - np.repeat(ends - length_W, length_W)
+  repeated = lambda of_window: np.repeat(of_window, length_W)
+  return (repeated(begin_W) + in_window,
+          (in_window >= repeated(own_begin_W))
+          & (in_window < repeated(own_end_W)), np.concatenate([[0], ends]))
