@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from bert_jax.config import UserError
 from bert_jax.data.labeled import record_files
-from bert_jax.data.records import columns, formatting, tables
+from bert_jax.data.records import columns, conll, formatting, tables
 
 
 def write(folder: pathlib.Path, name: str, text: str) -> str:
@@ -63,8 +63,9 @@ def test_compressed_json_lines_are_read(tmp_path):
     ("a.jsonl", '{"text": "one", "label": 1}\n[1]\n{"label": 1}\n'
      '{"text": "a", "text": "b"}', "not a list\n.*there twice.*\n.*lacks t"),
     ("a.conll", "one O\n\n\ufefftwo O\n", "1 with a byte-order mark"),
-    ("a.conll", "one O\n\ntwo\n\na B\nb\nc\n", "2 without a tag.*\n.*conll:3: 1"
-     " columns;.*\n.*conll:6: 1 columns")])
+    ("a.conll", "one O\n\ntwo\n\na B\nb\nc\n", "2 with other columns.*"
+     "\n.*:3: 1 columns, not the 2 of the first word\n.*:6: 1 columns"),
+    ("a.conll", "one O\n\ntwo NN O\n\na B O B\n", "2 with other columns")])
 def test_bad_records_are_named_or_left_out(tmp_path, caplog, name, text, bad):
   path = write(tmp_path, name, text)
   used = {name: ([name], str) for name in ("text", "label")} if (
@@ -105,17 +106,50 @@ def test_missing_file_or_column_is_reported(tmp_path):
     table.column("2")
 
 
-def test_conll_columns_are_read(tmp_path):
-  path = write(tmp_path, "a.conll", "\n-DOCSTART- O\n\nNew\tB-LOC\nYork \tI-LOC"
-               "\n\t\nin NN O B-PER\n\n\nend\tO")
-  table = record_files.read_conll(path)
-  assert table.columns == ("words", "tags") and table.lines == [4, 7, 10]
-  assert table.records == [
-      [["New", "York "], ["B-LOC", "I-LOC"]], [["in"], ["B-PER"]],
-      [["end"], ["O"]]]
-  table = record_files.read_conll(path, 0, None)
-  assert table.columns == ("words",) and table.records[1] == [["in"]]
-  assert len(record_files.read_conll(path, 0, 2).faults.unusable) == 2
+@pytest.mark.parametrize("text, word, records, lines", [
+    ("\n-DOCSTART- O\n\nNew\tB-x\nYork \t I-x \n\t\nin  O\t\n\n\n\nend\tO", 0,
+     ["New B-x|York I-x", "in O", "end O"], [4, 7, 11]),
+    ("10\u00a0000 B-x \n\u3000\tO\na\u2028b \x0cc O\n", 0, None, [1]),
+    ("10\u00a0000 B-x \n\u3000\tO\na\u2028b\x0cc O\n", 0,
+     ["10\u00a0000 B-x|\u3000 O|a\u2028b\x0cc O"], [1]),
+    ("a O\rb B-x\r\rc O\r", 0, ["a O|b B-x", "c O"], [1, 4]),
+    ("# id 7d09 domain=train\na _ _ O\nb _ _ B-x\n\n# id 7d10 domain=train\n"
+     "# _ _ O\n\n#c _ _ B-y\n# _ _ N\n", 0,
+     ["a O|b B-x", "# O", "#c B-y|# N"], [2, 6, 8]),
+    ("# newdoc\na O\n\n# O\n\n#\tB-x\n\n#end x\n", 0,
+     ["a O", "# O", "# B-x"], [2, 4, 6]),
+    ("# text = du\n1-2\tdu" + 8 * "\t_" + "\n1\tde" + 7 * "\t_" + "\tX\n2.1\tx"
+     + 8 * "\t_" + "\n", 1, ["de X"], [3])])
+def test_conll_columns_are_read(tmp_path, caplog, text, word, records, lines):
+  path = write(tmp_path, "a.conll", text)
+  table = record_files.read_conll(path, word)
+  assert table.columns == ("words", "tags")
+  if records is None:
+    assert not table.records and len(table.faults.unusable) == 1
+    return
+  assert table.lines == lines and not table.faults.unusable
+  assert ["|".join(map(" ".join, zip(*record)))
+          for record in table.records] == records
+  skipped = text.count("# newdoc") + text.count("# id") + text.count("#end") + (
+      3 * text.count("# text"))
+  assert (f"{skipped} lines are comments" in caplog.text) == bool(skipped)
+  unlabeled = record_files.read_conll(path, word, None)
+  assert [r[0] for r in unlabeled.records] == [r[0] for r in table.records]
+
+
+_WORDS = st.text("a#-.\u00a0\u3000\u2028\x85\x0c1", min_size=1, max_size=4)
+
+
+@given(st.lists(st.lists(st.tuples(_WORDS, st.sampled_from(
+    ["O", "B-x", "NN"])), min_size=1, max_size=4), min_size=1, max_size=4),
+       st.sampled_from(["\t", " ", "   ", " \t"]),
+       st.sampled_from(["\n", "\r\n", "\r"]))
+def test_conll_words_are_those_that_were_written(sentences, between, end):
+  sentences = [[("a", "NN"), ("b", "O"), *words] for words in sentences]
+  text = (2 * end).join(end.join(f"{word}{between}{tag}" for word, tag in words)
+                        for words in sentences)
+  table = conll.parse_conll("a.conll", text)
+  assert [list(zip(*record)) for record in table.records] == sentences
 
 
 def test_tfds_values_are_as_in_files(monkeypatch):

@@ -386,7 +386,7 @@ def test_every_word_gets_its_own_tag(examples_per_row, caplog):
     (lambda: EmbeddingSet(names=["x"], texts_a=["ab"], texts_b=["abababab"]),
      8, "1 of 1 examples are longer than rows of 8 tokens (data.length); 40%"),
     (lambda: classes(3), 400, ""), (lambda: words_and_tags(9), 300, "")])
-def test_what_is_cut_off_is_said(labeled, length, said, caplog):
+def test_examples_that_are_cut_are_counted(labeled, length, said, caplog):
   TaskRows(labeled(), Letters(), length, 2, 0)
   assert said in caplog.text and bool(said) == bool(caplog.text)
 

@@ -113,10 +113,10 @@ def paired(tokenizer: Any, a_start_X: np.ndarray, b_start_X: np.ndarray,
            a_length_X: np.ndarray, b_length_X: np.ndarray,
            maximum: int) -> Examples:
   """Pairs of slices, truncated to `maximum` tokens together."""
-  whole_X = a_length_X + b_length_X
+  uncut_X = a_length_X + b_length_X
   a_length_X, b_length_X = truncated(a_length_X, b_length_X, maximum)
   return Examples(a_start_X, a_length_X, b_start_X, b_length_X,
-                  lost_X=whole_X - a_length_X - b_length_X,
+                  lost_X=uncut_X - a_length_X - b_length_X,
                   separators=tokenizer.vocabulary.pair_separators)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bert_jax import files
 from bert_jax.config import UserError
-from bert_jax.data.records import formatting, squad, tables
+from bert_jax.data.records import conll, formatting, squad, tables
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.squad import Question
 from bert_jax.data.records.tables import Table
@@ -28,8 +28,8 @@ def read_table(spec: str, header: bool) -> Table:
 
 
 def read_conll(spec: str, word: int = 0, tag: int | None = -1) -> Table:
-  """Reads a CoNLL file, as `tables.parse_conll`."""
-  return tables.parse_conll(spec, files.read_text(spec), word, tag)
+  """Reads a CoNLL file, as `conll.parse_conll`."""
+  return conll.parse_conll(spec, files.read_text(spec), word, tag)
 
 
 def read_questions(spec: str, bad_records: OnBadRecord = "error",

@@ -1,4 +1,4 @@
-"""Tables of labeled sets: TSV, CSV, JSON lines, CoNLL files, TFDS by name.
+"""Tables of labeled sets: TSV, CSV, JSON lines, TFDS by name.
 
   train.tsv   as GLUE ships it: a tab between fields, quotes are ordinary text
   train.csv   RFC 4180: a field may be quoted and then hold commas and lines
@@ -161,10 +161,10 @@ def _fault(record: list[str], width: int) -> Fault | None:
   if len(record) != width:
     return Fault("with other columns", lambda: f"{len(record)} columns, not "
                  f"the {width} of the first line")
-  return _marked(record)
+  return marked(record)
 
 
-def _marked(record: list[str]) -> Fault | None:
+def marked(record: list[str]) -> Fault | None:
   # Where files were joined: it would stick to a word and not be seen.
   if any("\ufeff" in field for field in record):
     return Fault("with a byte-order mark", lambda: "a byte-order mark amid "
@@ -210,42 +210,3 @@ def _plain(value: Any, feature: Any) -> Any:
     inner = getattr(feature, "feature", None)
     return [_plain(element, inner) for element in value]
   return value
-
-
-def parse_conll(spec: str, text: str, word: int = 0,
-                tag: int | None = -1) -> Table:
-  """Sentences of a CoNLL file: a table of words and tags (None: of words).
-
-  One word a line, its columns between tabs (or spaces where a line has no
-  tab); empty lines between sentences; -DOCSTART- lines are left out. `lines`
-  are the first of each sentence.
-  """
-  columns = ("words",) if tag is None else ("words", "tags")
-  table = Table(spec, columns, [], [], Faults(spec))
-  begin, sentence, fault = 0, [], None
-  for number, line in enumerate((text + "\n").split("\n"), 1):
-    line = line.rstrip("\r\n")
-    if not line.strip() or line.startswith("-DOCSTART-"):
-      if fault:
-        table.faults.add(*fault)
-      elif sentence:
-        table.records.append([list(column) for column in zip(*sentence)])
-        table.lines.append(begin)
-      sentence, fault = [], None
-      continue
-    if not sentence:
-      begin = number
-    fields = line.split("\t") if "\t" in line else line.split()
-    needed = [word] if tag is None else [word, tag]
-    if max(needed) >= len(fields) or len(fields) < len(needed):
-      fault = fault or (f"{spec}:{number}", _short(len(fields), needed))
-    elif marked := _marked(fields):
-      fault = fault or (f"{spec}:{number}", marked)
-    sentence.append([fields[i] if i < len(fields) else "" for i in needed])
-  return table
-
-
-def _short(columns: int, needed: list[int]) -> Fault:
-  return Fault("without a tag", lambda: (
-      f"{columns} columns; the word is expected in column {needed[0]}, its tag "
-      f"in column {needed[-1]}, counted from 0"))
