@@ -21,6 +21,11 @@ class Masking(Choice):
   are predicted; of these 80% are shown as [MASK], 10% as a random ordinary
   token, 10% as they are. A member says which tokens are chosen together.
 
+  Units come in random order, and one that no longer fits is skipped for those
+  behind it, as in google-research/bert. There a word larger than the row's
+  quota is never predicted; here its pieces are words of their own, so that
+  text without spaces is learned from.
+
   Attributes:
     rate: of evaluation and, unless `initial_rate` is set, of training.
     initial_rate: of the first step of training, from where it moves linearly
@@ -52,10 +57,11 @@ class Masking(Choice):
           f"masking.initial_rate={self.initial_rate} and masking.rate_steps="
           f"{self.rate_steps}: a rate that moves needs both, as in "
           "masking.initial_rate=0.3 masking.rate_steps=10000.")
-    if not 0 <= self.mask_fraction + self.random_fraction <= 1:
+    shown = self.mask_fraction, self.random_fraction
+    if min(shown) < 0 or sum(shown) > 1:
       raise UserError(
-          "masking.mask_fraction + masking.random_fraction = "
-          f"{self.mask_fraction + self.random_fraction}: at most 1.")
+          f"masking.mask_fraction={shown[0]} and masking.random_fraction="
+          f"{shown[1]}: each at least 0, their sum at most 1.")
 
   def predictions_per_row(self, length: int, training: bool = True) -> int:
     """P: Google's own choices, 20 of 128 and 80 of 512 tokens at 15%."""
@@ -78,7 +84,10 @@ class Masking(Choice):
 
   def parts(self, starts_word_BL: jax.Array,
             unit_BL: jax.Array) -> jax.Array:
-    """What of a unit is chosen whole or not, where all would be too many."""
+    """What of a unit is chosen whole or not, where all would be too many.
+
+    Words of a part larger than the row's quota are units of their own.
+    """
     return unit_BL
 
   def apply(self, batch: Batch, keys_B: jax.Array, vocabulary: Vocabulary,
@@ -96,28 +105,35 @@ class Masking(Choice):
     after_BL = jnp.roll(candidate_BL, 1, axis=-1).at[:, 0].set(False)
     starts_BL = (jnp.asarray(vocabulary.word_start_V)[ids_BL]
                  | ~candidate_BL | ~after_BL)
-    choose_B, show_B, draw_B, unit_B = (
-        jax.vmap(jax.random.fold_in, (0, None))(keys_B, i) for i in range(4))
-    unit_BL = _split_at_special(self.units(starts_BL, unit_B), candidate_BL)
-    part_BL = self.parts(starts_BL, unit_BL)
-    score_BL = jnp.take_along_axis(_uniform(choose_B, ids_BL.shape[-1]),
-                                   unit_BL, axis=-1)
-    size_BL = jnp.take_along_axis(_sizes(part_BL), part_BL, axis=-1)
     predicted = self.predictions_per_row(ids_BL.shape[-1], step is not None)
     tokens_B = real_BL.sum(-1, dtype=jnp.float32)
     count_B = jnp.clip(jnp.round(self.rate_at(step) * tokens_B), 1, predicted
                        ).astype(jnp.int32)
+    starts_BL |= _sizes(starts_BL) > count_B[:, None]
+    choose_B, show_B, draw_B, unit_B = (
+        jax.vmap(jax.random.fold_in, (0, None))(keys_B, i) for i in range(4))
+    unit_begins_BL = (_begins(self.units(starts_BL, unit_B))
+                      | _begins(candidate_BL))  # Special tokens end a unit.
+    part_begins_BL = unit_begins_BL | _begins(
+        self.parts(starts_BL, _numbered(unit_begins_BL)))
+    alone_BL = starts_BL & (_sizes(part_begins_BL) > count_B[:, None])
+    unit_BL, part_BL = (_numbered(begins_BL | alone_BL) for begins_BL in (
+        unit_begins_BL, part_begins_BL))
+    score_BL = jnp.take_along_axis(_uniform(choose_B, ids_BL.shape[-1]),
+                                   unit_BL, axis=-1)
     # Stable, so that the tokens of one unit stay together and in order.
     order_BL = jnp.argsort(jnp.where(candidate_BL, score_BL, 2.0), axis=-1,
                            stable=True)
-    positions_BP = order_BL[:, :predicted]
-    at = lambda x_BL: jnp.take_along_axis(x_BL, positions_BP, axis=-1)
-    chosen_BP = at(candidate_BL) & (
-        _first_slots(at(part_BL)) + at(size_BL) <= count_B[:, None])
+    at = lambda x_BL, at_BP: jnp.take_along_axis(x_BL, at_BP, axis=-1)
+    chosen_BL = _that_fit(at(part_BL, order_BL), at(candidate_BL, order_BL),
+                          count_B)
+    slots_BP = jnp.argsort(~chosen_BL, axis=-1, stable=True)[:, :predicted]
+    positions_BP, chosen_BP = at(order_BL, slots_BP), at(chosen_BL, slots_BP)
+    unit_BP = at(unit_BL, positions_BP)
     # Unused slots point at position 0 and weigh nothing.
     positions_BP = jnp.where(chosen_BP, positions_BP, 0)
     labels_BP = jnp.take_along_axis(ids_BL, positions_BP, axis=-1)
-    shown_BP = self._shown(labels_BP, at(unit_BL), show_B, draw_B, vocabulary)
+    shown_BP = self._shown(labels_BP, unit_BP, show_B, draw_B, vocabulary)
     rows_B1 = jnp.arange(ids_BL.shape[0])[:, None]
     # Unused slots write outside the row and are dropped.
     target_BP = jnp.where(chosen_BP, positions_BP, ids_BL.shape[-1])
@@ -133,8 +149,8 @@ class Masking(Choice):
     predicted = labels_BP.shape[-1]
     uniform_BP = _uniform(show_B, predicted)
     if self.units_look_alike:
-      uniform_BP = jnp.take_along_axis(uniform_BP, _first_slots(unit_BP),
-                                       axis=-1)
+      uniform_BP = jnp.take_along_axis(
+          uniform_BP, _first_slots(_begins(unit_BP)), axis=-1)
     ordinary = jnp.asarray(vocabulary.ordinary_ids, labels_BP.dtype)
     random_BP = ordinary[jax.vmap(lambda k: jax.random.randint(
         k, (predicted,), 0, ordinary.size))(draw_B)]
@@ -144,27 +160,54 @@ class Masking(Choice):
     return jnp.where(uniform_BP < self.mask_fraction, mask, kept_BP)
 
 
-def _split_at_special(unit_BL: jax.Array,
-                      candidate_BL: jax.Array) -> jax.Array:
-  """The units, ended by every token that cannot be predicted."""
-  begins_BL = ((unit_BL != jnp.roll(unit_BL, 1, axis=-1))
-               | (candidate_BL != jnp.roll(candidate_BL, 1, axis=-1)))
-  return jnp.cumsum(begins_BL.at[:, 0].set(True), axis=-1) - 1
+def _begins(unit_BL: jax.Array) -> jax.Array:
+  """Whether a unit begins at a token."""
+  return (unit_BL != jnp.roll(unit_BL, 1, axis=-1)).at[:, 0].set(True)
 
 
-def _first_slots(unit_BP: jax.Array) -> jax.Array:
+def _numbered(begins_BL: jax.Array) -> jax.Array:
+  """The unit of each token, of where units begin."""
+  return jnp.cumsum(begins_BL, axis=-1, dtype=jnp.int32) - 1
+
+
+def _first_slots(begins_BP: jax.Array) -> jax.Array:
   """The first slot of the unit of each slot."""
-  slot_P = jnp.arange(unit_BP.shape[-1])
-  first_BP = jnp.concatenate(
-      [jnp.ones_like(unit_BP[:, :1], bool),
-       unit_BP[:, 1:] != unit_BP[:, :-1]], axis=-1)
-  return jax.lax.cummax(jnp.where(first_BP, slot_P[None, :], 0), axis=1)
+  slot_P = jnp.arange(begins_BP.shape[-1])
+  return jax.lax.cummax(jnp.where(begins_BP, slot_P[None], 0), axis=1)
 
 
-def _sizes(unit_BL: jax.Array) -> jax.Array:
-  """The number of tokens of unit 0, 1, ... of each row, `[B, L]`."""
-  length = unit_BL.shape[-1]
-  return jax.vmap(lambda unit_L: jnp.bincount(unit_L, length=length))(unit_BL)
+def _sizes(begins_BL: jax.Array) -> jax.Array:
+  """The number of tokens of the unit of each token."""
+  length = begins_BL.shape[-1]
+  ends_BL = jnp.roll(begins_BL, -1, axis=-1).at[:, -1].set(True)
+  last_BL = jax.lax.cummin(
+      jnp.where(ends_BL, jnp.arange(length)[None], length), axis=1,
+      reverse=True)
+  return last_BL + 1 - _first_slots(begins_BL)
+
+
+def _that_fit(part_BL: jax.Array, candidate_BL: jax.Array,
+              count_B: jax.Array) -> jax.Array:
+  """Which tokens are chosen, when parts are taken in the order of the row.
+
+  A part that does not fit into what is left of `count_B` is skipped.
+  """
+  size_BL, first_BL = (of(_begins(part_BL)) for of in (_sizes, _first_slots))
+
+  def take(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """All parts before the first that does not fit, which ends the turn."""
+    open_BL, chosen_BL = state
+    count = lambda x_BL: x_BL.sum(-1, keepdims=True, dtype=jnp.int32)
+    left_B1 = count_B[:, None] - count(chosen_BL)
+    before_BL = _numbered(open_BL) + (~open_BL).astype(jnp.int32)
+    end_BL = jnp.take_along_axis(before_BL, first_BL, axis=-1) + size_BL
+    fits_BL = open_BL & (end_BL <= left_B1)
+    left_B1 -= count(fits_BL)
+    return open_BL & ~fits_BL & (size_BL <= left_B1), chosen_BL | fits_BL
+
+  # A turn leaves only parts smaller than the one that ended it: two or three.
+  return jax.lax.while_loop(lambda state: state[0].any(), take,
+                            take((candidate_BL, candidate_BL & False)))[1]
 
 
 def _uniform(keys_B: jax.Array, length: int) -> jax.Array:
@@ -182,11 +225,7 @@ class TokenMasking(Masking):
 
 @dataclasses.dataclass(frozen=True)
 class WholeWordMasking(Masking):
-  """All pieces of a word or none (google-research/bert, May 2019).
-
-  A word that no longer fits is left out, as Google does, though later and
-  shorter ones are not tried in its stead.
-  """
+  """All pieces of a word or none (google-research/bert, May 2019)."""
 
   def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
     return jnp.cumsum(starts_word_BL, axis=-1) - 1
@@ -198,7 +237,7 @@ class SpanMasking(Masking):
 
   The text is cut into spans whose lengths in words are geometric, truncated at
   `longest_span` (mean 3.8 words); random ones are predicted until the rate is
-  reached, the last one cut at a word. All tokens of a span are shown alike.
+  reached, the last ones cut at a word. All tokens of a span are shown alike.
   SpanBERT draws places instead, and again where they overlap, so that there
   longer spans are placed less often as a row fills up.
 
