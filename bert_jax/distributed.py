@@ -33,6 +33,24 @@ Method = Literal["auto", "none", "coordinator"]
 _TIMEOUT_MS = 7 * 24 * 3600 * 1000
 _barriers: list[str] = []
 
+# Settings of jax that decide how it compiles and rounds, and what a page's own
+# keys draw; versions of jax differ in which there are.
+_SETTINGS = (
+    "jax_default_matmul_precision", "jax_random_seed_offset",
+    "jax_high_dynamic_range_gumbel", "jax_softmax_custom_jvp",
+    "jax_use_direct_linearize", "jax_scan3", "jax_remat3", "jax_custom_vjp3",
+    "jax_disable_jit", "jax_disable_most_optimizations",
+    "jax_optimization_level", "jax_exec_time_optimization_effort",
+    "jax_memory_fitting_level", "jax_memory_fitting_effort",
+    "jax_compiler_enable_remat_pass", "jax_use_shardy_partitioner",
+    "jax_threefry_gpu_kernel_lowering", "jax_cpu_collectives_implementation",
+    "jax_enable_pgle")
+# Those that `training.numerics` overrides in a program of this package, but
+# not in what jax and Orbax send between processes.
+_OVERRIDDEN = ("jax_enable_x64", "jax_default_prng_impl",
+               "jax_threefry_partitionable")
+_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+
 
 def start(method: Method = "auto", coordinator: str | None = None,
           processes: int | None = None, process: int | None = None) -> None:
@@ -93,6 +111,30 @@ def devices() -> str:
   return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
+def environment() -> dict[str, str]:
+  """What may change the last digits of a run, by name: versions, settings of
+  jax, variables of XLA."""
+  return {**code_versions(), **_settings(_SETTINGS),
+          **{name: os.environ.get(name, "") for name in _VARIABLES}}
+
+
+def _settings(names: Sequence[str]) -> dict[str, str]:
+  values = jax.config.values
+  # The attribute of a setting that has a context is this thread's value.
+  return {name: str(getattr(jax.config, name, values[name])) for name in names
+          if name in values}
+
+
+def differences(old: Mapping[str, str]) -> str:
+  """How this environment differs from an older one, in one line; "" if it
+  does not."""
+  now = environment()
+  return ", ".join(
+      f"{name} {now[name] or 'not set'} (was {value or 'not set'})"
+      for name, value in old.items() if now.get(name, value) != value)
+
+
+@functools.cache
 def code_versions() -> dict[str, str]:
   """A hash of the package's source, and versions of what it runs on."""
   digest = hashlib.sha256()
@@ -111,7 +153,7 @@ def assert_equal(values: Mapping[str, str], error: str = "") -> None:
 
   Args:
     values: what must be equal everywhere, by name; the number of local devices
-      is added.
+      and the environment are added.
     error: why this process cannot continue, if it cannot.
 
   Raises:
@@ -123,7 +165,8 @@ def assert_equal(values: Mapping[str, str], error: str = "") -> None:
     return
   hosts = _exchange({
       "host": f"{socket.gethostname()}:{jax.process_index()}", "error": error,
-      "values": {**values, "local devices": str(jax.local_device_count())}})
+      "values": {**values, **environment(), **_settings(_OVERRIDDEN),
+                 "local devices": str(jax.local_device_count())}})
   errors = _grouped((host["error"], host["host"]) for host in hosts)
   errors.pop("", None)
   if errors:

@@ -16,6 +16,7 @@ from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import network
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.layouts import Layout, MeshLayout
+from bert_jax.training import numerics
 from bert_jax.training.adapters import Adapter, NoAdapter
 from bert_jax.training.budget import Budget
 from bert_jax.training.finetuning import Finetuning
@@ -124,7 +125,7 @@ class Run:
 
   def shape(self) -> TrainState:
     """Shapes and types of the state."""
-    return jax.eval_shape(self.recipe.init, self.seed(), self.row())
+    return numerics.eval_shape(self.recipe.init, self.seed(), self.row())
 
   def seed(self) -> np.ndarray:
     return np.int32(self.experiment.seed)
@@ -209,8 +210,8 @@ def workload(experiment: Experiment) -> Workload:
       vocabulary).items()} | {"row": np.zeros(1, np.int32)}
   complete = recipe(dataclasses.replace(experiment, model=model,
                                         objective=objective), vocabulary)
-  return Workload(complete, jax.eval_shape(complete.init, np.int32(0), row),
-                  row, experiment.batch_size)
+  shape = numerics.eval_shape(complete.init, np.int32(0), row)
+  return Workload(complete, shape, row, experiment.batch_size)
 
 
 def _with_vocabulary(model: BertConfig, vocabulary: Vocabulary) -> BertConfig:

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import jax
+import jax.experimental
 import numpy as np
 
 from bert_jax.checkpoints.manifest import Manifest
@@ -70,6 +72,16 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
 def equal(a, b) -> None:
   """Asserts that two trees are equal bit for bit."""
   jax.tree.map(np.testing.assert_array_equal, *map(jax.device_get, (a, b)))
+
+
+@contextlib.contextmanager
+def other_settings() -> Iterator[None]:
+  """Settings of jax that change types and random bits elsewhere."""
+  # Older versions of jax have it there.
+  x64 = (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64
+  with (x64(True), jax.default_prng_impl("rbg"),
+        jax.threefry_partitionable(False)):
+    yield
 
 
 class Pulled(Exception):

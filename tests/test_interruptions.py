@@ -1,5 +1,6 @@
 """Full disks and signals during a command, and resuming on other devices."""
 
+import os
 import pathlib
 import signal
 import subprocess
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 
 from bert_jax import config
+from bert_jax.analysis import predict
 from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import train
 from bert_jax.training.optimizers import Sgd
 from tests import small_disk
 from tests.small_run import (
-    FirstDevices, curve, equal, pretraining, pull_the_plug)
+    FirstDevices, curve, equal, other_settings, pretraining, pull_the_plug)
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -74,9 +76,14 @@ def test_read_only_workdir_is_explained(page, tmp_path):
   assert "Traceback" not in ended.stderr
 
 
-def test_sigterm_saves_and_the_run_resumes(page, tmp_path):
-  process = subprocess.Popen(command(page, tmp_path / "run"), cwd=ROOT,
-                             stderr=subprocess.PIPE, text=True)
+def test_sigterm_saves_and_the_run_resumes(page, tmp_path, capsys):
+  """And not a bit depends on the environment that it was begun in."""
+  process = subprocess.Popen(
+      command(page, tmp_path / "run"), cwd=ROOT, stderr=subprocess.PIPE,
+      text=True, env=os.environ | {
+          "JAX_ENABLE_X64": "1", "JAX_DEFAULT_PRNG_IMPL": "rbg",
+          "JAX_THREEFRY_PARTITIONABLE": "0", "JAX_RANDOM_SEED_OFFSET": "7",
+          "PYTHONHASHSEED": "5", "LC_ALL": "C", "TZ": "Asia/Tokyo"})
   lines = tmp_path / "run" / "metrics.jsonl"
   while not lines.exists() or lines.read_text().count("\n") < 2:
     assert process.poll() is None, process.stderr.read()
@@ -88,9 +95,14 @@ def test_sigterm_saves_and_the_run_resumes(page, tmp_path):
   assert 12 <= step < 80 and f"saved at step {step} of 80" in printed
   source = page.read_text()
   run = config.load_page(str(page)).experiment
-  equal(train.train(run, tmp_path / "run", source).params,
-        train.train(run, tmp_path / "full", source).params)
+  resumed = train.train(run, tmp_path / "run", source)
+  equal(resumed.params, train.train(run, tmp_path / "full", source).params)
   assert curve(tmp_path / "run") == curve(tmp_path / "full")
+  assert "jax_random_seed_offset 0 (was 7)." in capsys.readouterr().err
+  with other_settings():
+    scores = predict.of_workdir(str(tmp_path / "run"))
+  # On all devices, unlike the run: only sums are rounded otherwise.
+  assert scores == pytest.approx(resumed.scores, rel=1e-6)
 
 
 def test_run_resumes_on_other_devices(folder, tmp_path):

@@ -312,6 +312,25 @@ def test_files_has_the_one_writer_and_reader():
                          "path.write_text('')")) == 2
 
 
+def settings_faults(source: str) -> list[str]:
+  """What settings of the process would change the types or random bits of."""
+  return [f"line {node.lineno}: {ast.unparse(node)}"
+          for node in ast.walk(ast.parse(source))
+          if isinstance(node, ast.Attribute) and ast.unparse(node) in (
+              "jax.jit", "jax.eval_shape", "jax.random.key",
+              "jax.random.PRNGKey")]
+
+
+def test_numerics_has_the_one_compiler_and_generator():
+  # The flags of distributed.py are int32 by name.
+  faults = {str(path): settings_faults(path.read_text()) for path in SOURCES
+            if path.name not in ("numerics.py", "distributed.py")}
+  assert not {path: lines for path, lines in faults.items() if lines}
+  assert len(settings_faults("@jax.jit\ndef f(x):\n"
+                             "  return numerics.jit(g)(jax.random.key(0))"
+                             )) == 2
+
+
 def test_importing_data_brings_no_jax():
   modules = [module_of(path) for path in SOURCES
              if room_of(module_of(path)).split("/")[0] in WITHOUT_JAX]

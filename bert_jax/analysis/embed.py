@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.checkpoints.reading import Checkpoint
+from bert_jax.checkpoints.reading import Checkpoint, warn_of_environment
 from bert_jax.config import UserError, nearest
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled.texts import ClassificationSet
@@ -16,6 +16,7 @@ from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import mean_pool
 from bert_jax.objectives.base import Batch, with_order
+from bert_jax.training import numerics
 
 Pooling = Literal["mean", "cls", "pooled", "tokens"]
 BATCH_SIZE = 16
@@ -68,6 +69,7 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   Raises:
     UserError: no such layer or pooling, or no pooler was trained.
   """
+  warn_of_environment(saved.manifest)
   experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
   model = experiment.objective.networks(experiment.model)["encoder"]
   layers = model.num_hidden_layers
@@ -85,7 +87,7 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   rows = labeled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
                        shuffle=False)
   module = Embedder(model, layer, pooling)
-  apply = jax.jit(lambda params, batch: module.apply(
+  apply = numerics.jit(lambda params, batch: module.apply(
       {"params": params}, with_order(experiment.objective, batch)))
   encoder = {"encoder": saved.params["encoder"]}
   results: list[Any] = [None] * len(texts)

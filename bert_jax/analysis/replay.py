@@ -19,7 +19,6 @@ from rich.text import Text
 from bert_jax import config
 from bert_jax.checkpoints import reading as checkpoints
 from bert_jax.checkpoints.manifest import Manifest
-from bert_jax.checkpoints.reading import read_checkpoint, read_state
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.experiment import Run, compose
@@ -30,6 +29,7 @@ from bert_jax.reporting import jsonl, terminal
 from bert_jax.runs import anomalies
 from bert_jax.runs.initialize import batches, first_state, lay_out
 from bert_jax.runs.loop import run_steps
+from bert_jax.training import numerics
 from bert_jax.training.step import TrainState, row_losses
 
 PREDICTED, BOUNDARY, NUMBER = "bold yellow", "bold cyan", "dim"
@@ -92,6 +92,7 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
     raise UserError(f"{workdir} holds no finished checkpoint that is intact, "
                     "which would say what the run is.")
   manifest = manifests[max(manifests)]
+  checkpoints.warn_of_environment(manifest)
   experiment = _laid_out(manifest.experiment, overrides)
   if not 1 <= step <= experiment.steps:
     raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to "
@@ -120,7 +121,7 @@ def look(run: Run, runner: Runner, state: TrainState, step: int,
   state = state.replace(step=jax.device_put(
       np.int32(step - 1), runner.shardings.step))
   return Replay(run, step, origin, batch, *jax.device_get(
-      jax.jit(functools.partial(row_losses, run.recipe))(
+      numerics.jit(functools.partial(row_losses, run.recipe))(
           state, mesh.share(runner.mesh, batch))), logged, skipped)
 
 
@@ -139,16 +140,16 @@ def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
   """The state before a step, over a mesh, and words for where it is from."""
   start, state = 0, None
   for start in reversed(saved):
-    state = read_state(workdir, start, run.shape(), runner.shardings,
-                       manifest)
+    state = checkpoints.read_state(workdir, start, run.shape(),
+                                   runner.shardings, manifest)
     if state is not None:
       break
   origin = f"the checkpoint of step {start}"
   if state is None:
     start, origin = 0, "the first ones"
     source = run.experiment.init_from
-    state = first_state(run, runner.shardings,
-                        read_checkpoint(source) if source else None)
+    source = checkpoints.read_checkpoint(source) if source else None
+    state = first_state(run, runner.shardings, source)
   again = step - 1 - start
   if not again:
     return state, origin
@@ -165,8 +166,7 @@ def _before(workdir: pathlib.Path, run: Run, runner: Runner, step: int,
   return state, f"{origin}, run on to step {step - 1}"
 
 
-def _logged(workdir: pathlib.Path, run: Run,
-            step: int) -> float | None:
+def _logged(workdir: pathlib.Path, run: Run, step: int) -> float | None:
   path = workdir / "metrics.jsonl"
   if run.experiment.log_every != 1 or not path.exists():
     return None

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bert_jax.training import numerics
 from bert_jax.training.param_paths import leaves
 
 _WORD = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
@@ -20,7 +21,7 @@ def checksums(tree: Any) -> dict[str, int]:
   return {path: int(value) for path, value in values.items()}
 
 
-@jax.jit
+@numerics.jit
 def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
   return {path: _checksum(x) for path, x in arrays.items()}
 

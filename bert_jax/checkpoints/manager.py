@@ -88,7 +88,8 @@ class CheckpointManager:
     rank = (selection.rank(self._best, scores) if self._best and scores
             else selection.WORST)
     contents = files.contents(state, dataclasses.replace(
-        manifest, rank=rank, progress=progress,
+        manifest, rank=rank, progress=dataclasses.replace(
+            progress, environment=distributed.environment()),
         scores={name: float(value) for name, value in scores.items()}))
     with self._writing():
       self._manager.save(step, args=contents,

@@ -30,6 +30,7 @@ class Progress:
     seconds: used until then.
     evaluated: the state was, if it was due.
     devices: that it ran on.
+    environment: that it ran in.
     detector, stopping, window: states of AnomalyDetector and EarlyStopping,
       and the sums since the last line of the log.
   """
@@ -37,6 +38,7 @@ class Progress:
   seconds: float = 0.0
   evaluated: bool = True
   devices: str = ""
+  environment: dict[str, str] = dataclasses.field(default_factory=dict)
   detector: dict[str, Any] = dataclasses.field(default_factory=dict)
   stopping: dict[str, Any] = dataclasses.field(default_factory=dict)
   window: dict[str, Any] = dataclasses.field(default_factory=dict)

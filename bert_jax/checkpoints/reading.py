@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from bert_jax import config
+from bert_jax import config, distributed
 from bert_jax.checkpoints import files
 from bert_jax.checkpoints.damage import Damaged, Removed
 from bert_jax.checkpoints.manifest import Manifest, order
@@ -98,6 +98,14 @@ def _warn_of_damage(directory: str | pathlib.Path, step: int,
                     error: Damaged) -> None:
   warnings.warn(f"{directory}: the checkpoint of step {step} is damaged and "
                 f"was passed over ({error})", stacklevel=3)
+
+
+def warn_of_environment(manifest: Manifest) -> None:
+  """Warns where the last digits may not be those that its run would give."""
+  changed = distributed.differences(manifest.progress.environment)
+  if changed:
+    warnings.warn("Other than in the run, so that the last digits may differ: "
+                  f"{changed}", stacklevel=3)
 
 
 def resolve_experiment(experiment: Experiment,

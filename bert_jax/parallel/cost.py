@@ -18,6 +18,7 @@ from bert_jax.config import UserError
 from bert_jax.objectives.base import Batch, part_totals
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import AXES
+from bert_jax.training import numerics
 from bert_jax.training.flops import count_flops
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import (
@@ -75,7 +76,7 @@ class Workload:
   @functools.cached_property
   def trained(self) -> Any:
     """Shapes and types of the parameters that have gradients."""
-    return jax.eval_shape(self.recipe.rates.trained, self.state.params)
+    return numerics.eval_shape(self.recipe.rates.trained, self.state.params)
 
   @functools.cached_property
   def flops(self) -> int:
@@ -96,8 +97,8 @@ class Workload:
     """How often the loss takes each parameter, by path, and how many logits
     vectors of each size a row has."""
     params, batch, keys_B = self._arguments(1)
-    jaxpr, (_, outputs) = jax.make_jaxpr(self._loss, return_shape=True)(
-        params, batch, keys_B)
+    jaxpr, (_, outputs) = numerics.fixed_settings()(
+        jax.make_jaxpr(self._loss, return_shape=True))(params, batch, keys_B)
     taken = collections.Counter(id(v) for equation in jaxpr.jaxpr.eqns
                                 for v in equation.invars)
     uses = {path: max(1, taken[id(v)]) for path, v
@@ -117,7 +118,7 @@ class Workload:
     number of rows. This is before the compiler fuses and recomputes, so the
     machine needs somewhat less.
     """
-    one, two = (jax.tree.leaves(jax.eval_shape(
+    one, two = (jax.tree.leaves(numerics.eval_shape(
         self._residuals, self.trained, *self._arguments(rows)))
                 for rows in (2, 3))
     sizes = []
@@ -144,10 +145,10 @@ class Workload:
     batch = self.rows(rows)
 
     def corrupted(batch: Batch) -> tuple[Batch, jax.Array]:
-      keys_B = row_keys(jax.random.key(0), batch["row"])
+      keys_B = row_keys(numerics.key(0), batch["row"])
       return self.recipe.inputs(batch, keys_B, np.int32(0)), keys_B
 
-    return self.state.params, *jax.eval_shape(corrupted, batch)
+    return self.state.params, *numerics.eval_shape(corrupted, batch)
 
   def rows(self, rows: int) -> Batch:
     """Shapes of a batch of `rows` rows."""

@@ -15,6 +15,7 @@ from bert_jax.parallel import cost, mesh as mesh_lib, rules
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.mesh import (
     AXES, batch_sharding, local_rows, make_mesh, share)
+from bert_jax.training import numerics
 from bert_jax.training.step import (
     Recipe, TrainState, check_divisible, train_step)
 
@@ -85,9 +86,9 @@ class MeshLayout(Layout):
     placed = dataclasses.replace(
         recipe, network=rules.place(recipe.network, mesh))
     everywhere, rows = NamedSharding(mesh, P()), batch_sharding(mesh)
-    step = jax.jit(functools.partial(train_step, placed),
-                   in_shardings=(shardings, rows),
-                   out_shardings=(shardings, everywhere), donate_argnums=0)
+    step = numerics.jit(functools.partial(train_step, placed),
+                        in_shardings=(shardings, rows),
+                        out_shardings=(shardings, everywhere), donate_argnums=0)
     return Runner(mesh, placed, shardings, step,
                   functools.partial(share, mesh))
 
@@ -112,7 +113,7 @@ class ShardMapLayout(Layout):
     mesh = make_mesh()
     check_divisible(batch_size, recipe.microbatches, jax.device_count())
     # Sums over the devices are the same on each, which is not checked.
-    step = jax.jit(jax.shard_map(
+    step = numerics.jit(jax.shard_map(
         functools.partial(train_step, recipe, axis="data"), mesh=mesh,
         in_specs=(P(), P("data")), out_specs=P(), check_vma=False),
         donate_argnums=0)
@@ -129,9 +130,9 @@ class PmapLayout(Layout):
     check_divisible(batch_size, recipe.microbatches, jax.device_count())
     # In the order that pmap has.
     mesh = Mesh(np.asarray(jax.devices()).reshape(-1, 1, 1), AXES)
-    mapped = jax.pmap(functools.partial(train_step, recipe, axis=AXIS),
-                      axis_name=AXIS, in_axes=(None, 0), out_axes=None,
-                      donate_argnums=0)
+    mapped = numerics.fixed_settings()(jax.pmap(
+        functools.partial(train_step, recipe, axis=AXIS), axis_name=AXIS,
+        in_axes=(None, 0), out_axes=None, donate_argnums=0))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Means]:
       new, sums = mapped(state, batch)

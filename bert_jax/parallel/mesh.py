@@ -10,6 +10,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import UserError
+from bert_jax.training import numerics
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -108,7 +109,7 @@ def collect(tree: Any, mesh: Mesh) -> Any:
   """Global arrays, in full and on the host of every process."""
   if jax.process_count() > 1:
     everywhere = NamedSharding(mesh, P())
-    tree = jax.jit(lambda tree: tree, out_shardings=everywhere)(tree)
+    tree = numerics.jit(lambda tree: tree, out_shardings=everywhere)(tree)
   return jax.device_get(tree)
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax.checkpoints.reading import Checkpoint
+from bert_jax.checkpoints.reading import Checkpoint, warn_of_environment
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader, spec
 from bert_jax.data.batches.rows import Rows
@@ -21,6 +21,7 @@ from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     local_rows, make_mesh, place, row_devices, share)
+from bert_jax.training import numerics
 from bert_jax.training.adapters import NoAdapter
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import Recipe, evaluation_step
@@ -68,7 +69,7 @@ class Evaluator:
 
   def __init__(self, recipe: Recipe, batch_size: int, mesh: Mesh):
     self._batch_size, self._mesh = batch_size, mesh
-    self._step = jax.jit(functools.partial(predict_batch, recipe),
+    self._step = numerics.jit(functools.partial(predict_batch, recipe),
                          out_shardings=NamedSharding(mesh, P()))
 
   def outputs(self, params: Any, rows: Rows,
@@ -108,6 +109,7 @@ def load(checkpoint: Checkpoint, batch_size: int,
   Raises:
     UserError: the parameters lack a part that the objective needs.
   """
+  warn_of_environment(checkpoint.manifest)
   mesh, params = make_mesh(), checkpoint.params
   plain = recipe(dataclasses.replace(checkpoint.manifest.experiment,
                                      adapter=NoAdapter()),
@@ -120,7 +122,7 @@ def load(checkpoint: Checkpoint, batch_size: int,
 
 def _check_complete(recipe: Recipe, params: Any, rows: Rows) -> None:
   row = {key: value[None] for key, value in rows.empty().items()}
-  state = jax.eval_shape(recipe.init, np.int32(0),
+  state = numerics.eval_shape(recipe.init, np.int32(0),
                          row | {"row": np.zeros(1, np.int32)})
   given = leaves(params)
   missing = [path for path in leaves(state.params) if path not in given]

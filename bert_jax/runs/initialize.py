@@ -16,6 +16,7 @@ from bert_jax.experiment import Run, layer_counts
 from bert_jax.objectives.base import Objective
 from bert_jax.parallel import mesh, rules
 from bert_jax.parallel.layouts import Runner
+from bert_jax.training import numerics
 from bert_jax.training.adapters import ADDED
 from bert_jax.training.param_paths import expand, leaves, nested, path_of
 from bert_jax.training.step import TrainState
@@ -53,7 +54,8 @@ def first_state(run: Run, shardings: TrainState, source: Checkpoint | None,
   """
   experiment, recipe = run.experiment, run.recipe
   objective = experiment.objective
-  state = jax.jit(recipe.init, out_shardings=shardings)(run.seed(), run.row())
+  initialize = numerics.jit(recipe.init, out_shardings=shardings)
+  state = initialize(run.seed(), run.row())
   replicated = rules.without_rule(state.params, rules.table_of(recipe))
   if replicated:
     say("No sharding rule matches these parameters, every device has a copy: "
@@ -70,7 +72,7 @@ def first_state(run: Run, shardings: TrainState, source: Checkpoint | None,
       f"newly initialized: {_parts(new)}; not used: {_parts(sorted(unused))}."
       f"{rows}")
   params = mesh.place(params, shardings.params)
-  optimizer_state = jax.jit(
+  optimizer_state = numerics.jit(
       lambda params: recipe.optimizer.init(recipe.rates.trained(params)),
       out_shardings=shardings.opt_state)(params)
   return state.replace(params=params, opt_state=optimizer_state)

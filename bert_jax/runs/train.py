@@ -94,8 +94,7 @@ def _compose(experiment: Experiment,
     distributed.assert_equal({}, str(error))
     raise
   distributed.assert_equal({
-      **config.options(run.experiment), **distributed.code_versions(),
-      "data": run.prepared.fingerprint,
+      **config.options(run.experiment), "data": run.prepared.fingerprint,
       "skipped steps": str(sorted(anomalies.skipped_steps(workdir)))})
   return run, source
 
@@ -137,6 +136,10 @@ class _Attempt:
     restored = self.checkpoints.restore(
         self.run.shape(), self.runner.shardings, self.manifest, notes.append)
     progress = restored.manifest.progress if restored else Progress()
+    changed = distributed.differences(progress.environment)
+    if changed:
+      notes.append("Other than before, so that the last digits may differ: "
+                   f"{changed}.")
     self.clock.load_state(progress.seconds)
     detector.load_state(progress.detector)
     stopping.load_state(progress.stopping)

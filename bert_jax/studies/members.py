@@ -15,6 +15,7 @@ from bert_jax.experiment import Run
 from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel.layouts import Runner
 from bert_jax.runs.evaluation import predict_batch, scores
+from bert_jax.training import numerics
 from bert_jax.training.step import TrainState, train_step
 
 AXIS = "member"
@@ -79,9 +80,9 @@ class MemberProgram:
       return train_step(dataclasses.replace(recipe, schedule=own), state,
                         batch)
 
-    self.step = jax.jit(lambda states, batches, rates: each(step, mesh)(
+    self.step = numerics.jit(lambda states, batches, rates: each(step, mesh)(
         (states, batches, rates), ()), donate_argnums=0)
-    self._evaluate = jax.jit(each(functools.partial(predict_batch, recipe),
+    self._evaluate = numerics.jit(each(functools.partial(predict_batch, recipe),
                                   mesh))
 
   def runner(self, run: Run, rates: Sequence[float]) -> Runner:

@@ -12,6 +12,7 @@ import jax
 from jax.interpreters import partial_eval
 
 from bert_jax.config import UserError
+from bert_jax.training import numerics
 
 
 def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
@@ -23,7 +24,7 @@ def count_flops(function: Callable[..., Any], *arguments: Any) -> int:
   Raises:
     UserError: a product lies in a loop whose number of trips is not known.
   """
-  closed = jax.make_jaxpr(function)(*arguments)
+  closed = numerics.fixed_settings()(jax.make_jaxpr(function))(*arguments)
   jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr,
                                     [True] * len(closed.jaxpr.outvars))
   return _count(jaxpr)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from bert_jax.config import UserError, nearest
+from bert_jax.training import numerics
 from bert_jax.training.optimizers import (
     Optimizer, decayed, matrices, without_rate)
 
@@ -72,15 +73,15 @@ def _rule(name: str, options: tuple[str, ...]) -> optax.GradientTransformation:
 
 def _updates(rule: optax.GradientTransformation) -> list[jax.Array]:
   """The leaves of two updates of a small matrix."""
-  params = {"kernel": jnp.linspace(1.0, 2.0, 16).reshape(4, 4)}
-  gradients = jax.tree.map(jnp.sin, params)
 
   def updates() -> Any:
+    params = {"kernel": jnp.linspace(1.0, 2.0, 16).reshape(4, 4)}
+    gradients = jax.tree.map(jnp.sin, params)
     first, state = rule.update(gradients, rule.init(params), params)
     return first, rule.update(gradients, state, params)[0]
 
   with jax.numpy_dtype_promotion("standard"):
-    return jax.tree.leaves(jax.jit(updates)())
+    return jax.tree.leaves(numerics.jit(updates)())
 
 
 def _factory(name: str) -> Factory:

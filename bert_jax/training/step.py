@@ -22,6 +22,7 @@ from bert_jax.objectives.base import (
     Batch, BertConfig, Mean, Means, Objective, part_totals, part_weights,
     with_order, with_weights)
 from bert_jax.objectives.network import Network, Outputs
+from bert_jax.training import numerics
 from bert_jax.training.param_rates import Rates
 
 # Streams of random numbers below the key of a row.
@@ -53,7 +54,7 @@ class Recipe:
 
   def init(self, seed: jax.Array, batch: Batch) -> TrainState:
     """The state before the first step; `batch` gives shapes, B may be 1."""
-    key = jax.random.key(seed)
+    key = numerics.key(seed)
     keys_B = row_keys(key, batch["row"])
     params = self.network.init(key, self.inputs(batch, keys_B, jnp.int32(0)))
     return TrainState(jnp.zeros((), jnp.int32), seed, params,
@@ -127,8 +128,8 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
 def _drawn(recipe: Recipe, state: TrainState,
            batch: Batch) -> tuple[Batch, jax.Array]:
   """The corrupted batch of the next step, and its keys for dropout, `[B]`."""
-  keys_B = row_keys(jax.random.fold_in(jax.random.key(state.seed),
-                                       state.step), batch["row"])
+  keys_B = row_keys(jax.random.fold_in(numerics.key(state.seed), state.step),
+                    batch["row"])
   stream = jax.vmap(jax.random.fold_in, (0, None))
   return (recipe.inputs(batch, stream(keys_B, CORRUPTION), state.step),
           stream(keys_B, DROPOUT))
@@ -149,7 +150,7 @@ def _accumulate(function: Callable[[Any], Any], rows: Any, parts: int) -> Any:
   rows = _split(rows, parts)
   first = jax.tree.map(lambda x: x[0], rows)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype),
-                       jax.eval_shape(function, first))
+                       numerics.eval_shape(function, first))
   add = lambda total, part: (jax.tree.map(jnp.add, total, function(part)),
                              None)
   return jax.lax.scan(add, zeros, rows)[0]
@@ -165,7 +166,7 @@ def _split(rows: Any, parts: int) -> Any:
 def evaluation_step(recipe: Recipe, params: Any, batch: Batch
                     ) -> tuple[Means, Outputs]:
   """Means and outputs of a batch; the masks depend on the row alone."""
-  batch = recipe.inputs(batch, row_keys(jax.random.key(0), batch["row"]), None)
+  batch = recipe.inputs(batch, row_keys(numerics.key(0), batch["row"]), None)
   outputs = recipe.network.apply(params, batch)
   totals = part_totals(recipe.objective, outputs, batch)
   return _means(recipe, totals, outputs, batch), outputs
