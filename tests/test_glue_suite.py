@@ -72,7 +72,7 @@ def suite(tmp_path_factory) -> list[str]:
                        max_position_embeddings=32)
   params = jax.jit(recipe.init)(np.int32(0), tiny.batch(size=1)).params
   importer.save(importer.Imported(
-      recipe.model, params, Mlm(), tokenizer, "a test"),
+      recipe.model, params, Mlm(), tokenizer, "a test", 32),
       folder / "bert")
   return ["glue", "--workdir", str(folder / "suite"), "--seeds", "2",
           f"init_from={folder}/bert", f"data.folder={folder}",

@@ -2,6 +2,7 @@
 files that tools/parity.py recorded from their own programs."""
 
 import functools
+import io
 import json
 import os
 import pathlib
@@ -381,6 +382,25 @@ def test_mismatched_tensors_are_named(tmp_path, name, shape, words):
   assert words in str(error.value)
 
 
+@pytest.mark.parametrize("dtype, value, words", [
+    (np.float32, np.nan, "not finite in float32:\n  encoder.layer.0.output."
+     "dense.bias: 1 of 8"),
+    (np.float16, np.inf, "dense.bias: 1 of 8"),
+    (np.float64, 1e300, "dense.bias: 1 of 8"),
+    (np.int8, 1, "Quantized weights.*\n  encoder.layer.0.output.dense.bias: "
+     "int8"),
+    (ml_dtypes.float8_e4m3fn, 1, "dense.bias: float8")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, dtype, value, words):
+  architecture, _ = importer.network(directory(tmp_path, "bert/mlm"))
+  tensors = hf_checkpoint.common_tensors(tensors_of("bert/mlm"), "x")
+  bias = np.zeros(8, dtype)
+  bias[3] = value
+  tensors["encoder.layer.0.output.dense.bias"] = bias
+  with pytest.raises(UserError, match=words):
+    parameter_map.to_ours(tensors, architecture.model,
+                          set(architecture.parts), "x")
+
+
 @pytest.mark.parametrize("options, words", [
     ({"model_type": "t5"}, "did you mean"),
     ({"model_type": "gpt2"}, "model_type=gpt2 is not a BERT"),
@@ -501,7 +521,7 @@ def vocabulary(path):
   return path
 
 
-def test_import_embeds_evaluates_and_exports(tmp_path, capsys):
+def test_import_embeds_evaluates_and_exports(tmp_path, capsys, monkeypatch):
   source = vocabulary(directory(tmp_path / "hf", "bert/pooler"))
   work, target = str(tmp_path / "work"), tmp_path / "exported"
   assert main(["import", str(source), "--workdir", work]) == 0
@@ -510,10 +530,17 @@ def test_import_embeds_evaluates_and_exports(tmp_path, capsys):
   resolved = resolve_experiment(Experiment(data=TextData(length=8)),
                      [f"init_from={work}"])
   assert resolved.model == saved.manifest.experiment.model
-  assert main(["embed", work, "w1 w2 w3", "w4", "--normalize"]) == 0
-  vectors = np.array([json.loads(line)["vector"] for line in
-                      capsys.readouterr().out.splitlines()])
+  text = "w1\x85w2\u2028w3\nw4\rw5\x0cw6\r\n\n" + "w1 " * 9 + "\n"
+  monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(
+      buffer=io.BytesIO(text.encode())))
+  assert main(["embed", work, "w1 w2 w3", "-", "--normalize"]) == 0
+  answers = list(map(json.loads, capsys.readouterr().out.splitlines()))
+  assert [answer["text"] for answer in answers] == [
+      "w1 w2 w3", "w1\x85w2\u2028w3", "w4\rw5\x0cw6", "", "w1 " * 9]
+  vectors = np.array([answer["vector"] for answer in answers])
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+  assert main(["embed", work, "w1", "--length", "11"]) == 1
+  assert "max_position_embeddings=10 positions" in capsys.readouterr().err
   # There is no training file, and none is needed.
   pairs = tmp_path / "pairs.tsv"
   pairs.write_text("sentence\tpair\tlabel\nw1\tw2\t1\nw2\tw3\t0\nw1\tw4\t5\n")

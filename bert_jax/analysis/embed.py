@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax import config
 from bert_jax.checkpoints.reading import Checkpoint, warn_of_environment
 from bert_jax.config import UserError, nearest
 from bert_jax.data.batches import loader
@@ -51,9 +52,9 @@ class Embedder(nn.Module):
 
 
 def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
-          layer: int = -1, pooling: Pooling = "mean",
+          layer: int = -1, pooling: Pooling | None = None,
           length: int | None = None,
-          normalize: bool = False) -> list[np.ndarray]:
+          normalize: bool | None = None) -> list[np.ndarray]:
   """The vector (D,) of each text, or with "tokens" those of its tokens.
 
   Args:
@@ -62,15 +63,22 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
     pairs: second texts, as many, or none.
     layer: 0 for the embeddings' output, to num_hidden_layers, or -1 for the
       last.
-    pooling: see Embedder.
-    length: of a row; None: as in training.
-    normalize: every vector gets the length 1.
+    pooling: see Embedder; None: as the objective compares vectors, or "mean".
+    length: of a row; None: as in training, or as an imported network says.
+    normalize: every vector gets the length 1; None: as the objective says.
 
   Raises:
-    UserError: no such layer or pooling, or no pooler was trained.
+    UserError: no such layer or pooling, no pooler was trained, the network has
+      fewer positions, or what should be texts is something else.
   """
+  _check_texts(texts, pairs)
   warn_of_environment(saved.manifest)
   experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
+  if length is not None:
+    experiment = config.override(experiment, [f"data.length={length}"])
+  pooling = pooling or experiment.objective.pooling
+  if normalize is None:
+    normalize = experiment.objective.normalize
   model = experiment.objective.networks(experiment.model)["encoder"]
   layers = model.num_hidden_layers
   if not -layers - 1 <= layer <= layers:
@@ -84,8 +92,8 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
                     "has no use for one); take the pooling mean or cls.")
   labeled = ClassificationSet(names=[str(i) for i in range(len(texts))],
                      texts_a=list(texts), texts_b=list(pairs) or None)
-  rows = labeled.rows(tokenizer, length or experiment.data.length, 16, seed=0,
-                       shuffle=False)
+  rows = labeled.rows(tokenizer, experiment.data.length, 16, seed=0,
+                      shuffle=False)
   module = Embedder(model, layer, pooling)
   apply = numerics.jit(lambda params, batch: module.apply(
       {"params": params}, with_order(experiment.objective, batch)))
@@ -94,6 +102,19 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   for batch in loader.evaluation_batches(rows, BATCH_SIZE):
     _place(results, batch, np.asarray(apply(encoder, batch)), pooling)
   return [_normalized(vectors) for vectors in results] if normalize else results
+
+
+def _check_texts(texts: Sequence[str], pairs: Sequence[str]) -> None:
+  for name, values in (("texts", texts), ("pairs", pairs)):
+    if isinstance(values, str):
+      raise UserError(f"{name}: expected a list of texts, as in "
+                      f"[{values[:20]!r}], not a single one.")
+    for i, value in enumerate(values):
+      if not isinstance(value, str):
+        raise UserError(f"{name}[{i}] is no text, but {value!r}.")
+  if len(pairs) not in (0, len(texts)):
+    raise UserError(f"{len(texts)} texts and {len(pairs)} second ones: "
+                    "expected as many, or none.")
 
 
 def _normalized(vectors_D: np.ndarray) -> np.ndarray:

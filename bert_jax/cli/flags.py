@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import os
+import re
 from collections.abc import Callable
 from typing import get_args
 
@@ -73,6 +75,17 @@ def positive(word: str) -> int:
   if not word.isdecimal() or int(word) < 1:
     raise argparse.ArgumentTypeError(f"{word}: not a positive integer.")
   return int(word)
+
+
+def text(word: str) -> str:
+  """The type of an argument that is a text, which is never a file's name."""
+  if os.path.isfile(word):
+    raise argparse.ArgumentTypeError(
+        f"{word} is a file, and a text is expected here. Give what is in it: "
+        f"\"$(cat {word})\"; or `embed` one text a line: - < {word}")
+  if not word.isascii() and re.search("[\ud800-\udfff]", word):
+    raise argparse.ArgumentTypeError(f"{word!r} is not UTF-8.")
+  return word
 
 
 def words(word: str) -> tuple[str, ...]:

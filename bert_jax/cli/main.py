@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -21,6 +22,10 @@ _CACHED_SECONDS = 1.0
 
 def program() -> None:
   """`main` as a process of its own."""
+  if sys.getfilesystemencoding() != "utf-8":
+    # Some locales take bytes of an argument for something else.
+    os.execv(sys.executable, [sys.executable, "-X", "utf8",
+                              *sys.orig_argv[1:]])
   # When a save fails, asyncio reports each of Orbax's other writes, as late as
   # at the exit, with a traceback; the error itself is raised and explained.
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -41,16 +41,21 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
   embedding = flags.command(commands, "embed", _embed,
                             "Hidden states or pooled output of texts.")
   flags.workdir(embedding)
-  embedding.add_argument("texts", nargs="*", help="texts; - reads one a line "
-                         "from standard input")
+  embedding.add_argument("texts", nargs="*", type=flags.text, help="texts; - "
+                         "reads one a line from standard input, as in - < FILE")
   embedding.add_argument("--output", help="an .npz file; without it the "
                          "vectors are printed as JSON lines")
   embedding.add_argument("--layer", type=int, default=-1,
                          help="0: the embeddings, -1: the last (default)")
-  embedding.add_argument("--pooling", default="mean", help="mean (default), "
-                         "cls, pooled or tokens")
-  embedding.add_argument("--normalize", action="store_true",
-                         help="each vector to the length 1")
+  embedding.add_argument("--pooling", help="mean, cls, pooled or tokens; "
+                         "default: as the network's objective compares "
+                         "vectors, or mean")
+  embedding.add_argument("--length", type=flags.positive, help="tokens of a "
+                         "text at most; default: as in training, or as an "
+                         "imported network says")
+  embedding.add_argument("--normalize", action=argparse.BooleanOptionalAction,
+                         help="each vector to the length 1; default: as the "
+                         "objective says")
 
 
 def _add_replay(commands: argparse._SubParsersAction) -> None:
@@ -82,12 +87,12 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _embed(options: argparse.Namespace) -> None:
   texts = [line for text in options.texts for line in (
-      sys.stdin.read().splitlines() if text == "-" else [text])]
+      _lines(sys.stdin.buffer.read()) if text == "-" else [text])]
   if not texts:
     raise UserError("Give texts, or - to read one a line.")
   vectors = embed.embed(read_checkpoint(options.workdir), texts,
                         layer=options.layer, pooling=options.pooling,
-                        normalize=options.normalize)
+                        length=options.length, normalize=options.normalize)
   if not options.output:
     for text, vector in zip(texts, vectors):
       print(json.dumps({"text": text, "vector": vector.tolist()}))
@@ -98,6 +103,19 @@ def _embed(options: argparse.Namespace) -> None:
         files.replacing(options.output) as file):
     np.savez(file, texts=np.array(texts), **arrays)
   print(f"{len(texts)} texts in {options.output}")
+
+
+def _lines(data: bytes) -> list[str]:
+  """Lines that end in LF or CRLF; all else that may look like an end is text.
+  """
+  try:
+    text = data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = data.count(b"\n", 0, error.start) + 1
+    raise UserError(f"Line {line} of standard input is not UTF-8: byte "
+                    f"{data[error.start]:#x}.") from None
+  return [line.removesuffix("\r") for line in
+          text.removesuffix("\n").split("\n")] if text else []
 
 
 def _replay(options: argparse.Namespace) -> None:

@@ -4,8 +4,10 @@ import pathlib
 from typing import Literal
 
 from bert_jax.checkpoints.reading import read_checkpoint
-from bert_jax.interop import hf_checkpoint, model_card
+from bert_jax.interop import (
+    hf_checkpoint, model_card, sentence_transformers)
 from bert_jax.interop.model_card import CardDetails
+from bert_jax.objectives.embedding import Similarity
 from bert_jax.training.param_paths import leaves
 
 Family = Literal["auto", "bert", "roberta"]
@@ -14,7 +16,8 @@ Family = Literal["auto", "bert", "roberta"]
 def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
            details: CardDetails = CardDetails(),
            family: Family = "auto") -> str:
-  """Writes a directory that `transformers` loads.
+  """Writes a directory that `transformers` loads, and of an objective that
+  compares vectors, `sentence-transformers`.
 
   Args:
     details: for the model card.
@@ -43,9 +46,13 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
       pad + 1 if roberta else None)
   options["pad_token_id"] = pad
   architecture = options["architectures"][0]
+  of_sentences = {}
+  if isinstance(experiment.objective, Similarity):
+    of_sentences = sentence_transformers.written(
+        experiment.objective, model.hidden_size, experiment.data.length)
   hf_checkpoint.write(
         directory, options, tensors,
-        tokenizer.directory(model.max_position_embeddings)
+        tokenizer.directory(model.max_position_embeddings) | of_sentences
         | {"README.md": model_card.write(saved, details, architecture,
                                          directory.name).encode()})
   return architecture

@@ -138,6 +138,7 @@ def write(directory: pathlib.Path, options: Mapping[str, Any],
       "model.safetensors": safetensors.numpy.save(dict(tensors),
                                                   {"format": "pt"})}
   for name, data in content.items():
+    (directory / name).parent.mkdir(exist_ok=True)
     write_bytes(directory / name, data)
 
 

@@ -7,7 +7,8 @@ from bert_jax.config import UserError
 
 # Of what lies there, what is read here; the first kind of weights that is there
 # would be enough, but the hub takes patterns, not preferences.
-_FILES = ("*.json", "vocab.txt", "merges.txt", "spiece.model", "*.safetensors")
+_FILES = ("*.json", "*vocab.txt", "*merges.txt", "*spiece.model",
+          "*.safetensors")
 _PICKLED = ("pytorch_model*.bin",)
 
 

@@ -12,11 +12,13 @@ from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
+from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.sources import Data, reader_of
 from bert_jax.data.tokenizers import choices, hf_directory, wordpiece
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.interop import hf_checkpoint, hub, tf_checkpoint
+from bert_jax.interop import (
+    hf_checkpoint, hf_config, hub, sentence_transformers, tf_checkpoint)
 from bert_jax.interop.hf_checkpoint import Params
 from bert_jax.interop.hf_config import Architecture
 from bert_jax.model.bert import BertConfig
@@ -33,6 +35,7 @@ class Imported:
   objective: Objective  # that its heads are for; Similarity if it has none
   tokenizer: LoadedTokenizer
   source: str
+  length: int  # tokens that it reads at most, as it says itself
 
   @property
   def parameters(self) -> int:
@@ -58,7 +61,7 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
     raise UserError(f"{workdir} already holds a run; give another workdir.")
   experiment = Experiment(
       model=imported.model, objective=imported.objective,
-      data=_data(imported.objective, imported.model.max_position_embeddings))
+      data=_data(imported.objective, imported.length))
   manifest = Manifest.create(experiment, "", imported.tokenizer,
                              f"imported from {imported.source}")
   zero = jnp.zeros((), jnp.int32)
@@ -68,10 +71,12 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
   return experiment
 
 
-def _data(objective: Objective, positions: int) -> Data:
+def _data(objective: Objective, length: int) -> Data:
   """What such a network reads, but for the files."""
   reader = reader_of(objective.label_kind)
-  return reader(length=min(reader.length, positions))
+  # Questions are asked of windows, for which the positions need not all serve.
+  return reader(length=min(length, reader.length)
+                if issubclass(reader, SpanOptions) else length)
 
 
 def read(source: str, tokenizer: str = "") -> Imported:
@@ -86,11 +91,39 @@ def read(source: str, tokenizer: str = "") -> Imported:
   path = pathlib.Path(source).expanduser()
   if not path.is_dir() and hub.is_name(source):
     path = hub.download(source)
+  sentences = sentence_transformers.read(path)
+  if sentences:
+    path = sentences.network
   architecture, params = network(path)
-  return Imported(
-      architecture.model, flax.traverse_util.unflatten_dict(params, sep="/"),
-      architecture.objective, _tokenizer(pathlib.Path(tokenizer or path)),
-      source)
+  loaded = _tokenizer(pathlib.Path(tokenizer or path))
+  objective, model = architecture.objective, architecture.model
+  if sentences:
+    _check_case(sentences.lowercase, loaded, source)
+    objective = sentences.objective
+    params = {name: x for name, x in params.items()
+              if name.startswith("encoder/")}
+  return Imported(model, flax.traverse_util.unflatten_dict(params, sep="/"),
+                  objective, loaded, source, _length(
+                      path, model.max_position_embeddings,
+                      sentences and sentences.length))
+
+
+def _length(path: pathlib.Path, positions: int, declared: int | None) -> int:
+  """Tokens of a text at most."""
+  config = path / "tokenizer_config.json"
+  if declared is None and config.is_file():
+    # Where nobody said it, it is about 1e30.
+    declared = hf_config.read_json(config).get("model_max_length")
+  return min(positions, int(declared or positions))
+
+
+def _check_case(lowercase: bool, tokenizer: LoadedTokenizer,
+                source: str) -> None:
+  upper, lower = tokenizer.encode(["A", "a"])
+  if lowercase and upper != lower:
+    raise UserError(f"{source}: sentence-transformers lower-cases the text of "
+                    "this model (do_lower_case), its tokenizer does not; give "
+                    "one that does (--tokenizer).")
 
 
 def network(path: pathlib.Path) -> tuple[Architecture, Params]:

@@ -10,11 +10,13 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 
 from bert_jax.config import UserError
 from bert_jax.model.bert import BertConfig
 
+_FLOATS = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 _LISTED = 20  # tensors named in an error, of each kind
 
 
@@ -177,7 +179,8 @@ def to_ours(tensors: Mapping[str, np.ndarray], model: BertConfig,
     source: named in errors.
 
   Raises:
-    UserError: names every tensor that is missing, surplus or of another shape.
+    UserError: names every tensor that is missing, surplus or of another shape,
+      or that holds something else than numbers.
   """
   tensors = {name: tensor for name, tensor in tensors.items()
              if not re.search(_BUFFERS, name)}
@@ -189,9 +192,10 @@ def to_ours(tensors: Mapping[str, np.ndarray], model: BertConfig,
   shapes = {name: entry.their_shape(dimensions) for entry in entries
             for name in _names(entry, model.num_hidden_layers)}
   _check(shapes, tensors, source)
+  floats = _as_float32(tensors, source)
 
   def ours(entry: Entry) -> np.ndarray:
-    arrays = [entry.to_ours(tensors[name].astype(np.float32), dimensions)
+    arrays = [entry.to_ours(floats[name], dimensions)
              for name in _names(entry, model.num_hidden_layers)]
     return np.stack(arrays) if entry.layered else (
         np.ascontiguousarray(arrays[0]))
@@ -253,6 +257,28 @@ def _check(shapes: Mapping[str, tuple[int, ...]],
     raise UserError(f"The tensors of {source} are not those of its "
                     "configuration:\n  " + "\n  ".join(
                         [*_some(missing), *_some(surplus), *_some(unlike)]))
+
+
+def _as_float32(tensors: Mapping[str, np.ndarray],
+                source: str) -> dict[str, np.ndarray]:
+  quantized = [f"{name}: {x.dtype}" for name, x in tensors.items()
+               if x.dtype not in _FLOATS]
+  if quantized:
+    raise UserError(
+        f"The tensors of {source} are not all of float16, bfloat16, float32 or "
+        "float64. Quantized weights mean nothing without their scales; give "
+        "the network before it was quantized:\n  "
+        + "\n  ".join(_some(quantized)))
+  with np.errstate(over="ignore"):
+    floats = {name: x.astype(np.float32) for name, x in tensors.items()}
+  counts = {name: np.count_nonzero(~np.isfinite(x))
+            for name, x in floats.items()}
+  wrong = [f"{name}: {count} of {floats[name].size}"
+           for name, count in counts.items() if count]
+  if wrong:
+    raise UserError(f"The tensors of {source} hold values that are not finite "
+                    "in float32:\n  " + "\n  ".join(_some(wrong)))
+  return floats
 
 
 def _some(lines: Sequence[str]) -> list[str]:

@@ -34,6 +34,10 @@ class Objective(Choice):
   label_kind: ClassVar[type[LabeledSet] | None] = None
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
+  # How `embed` makes one vector of a text, and whether it gets the length 1,
+  # where it is not asked for another.
+  pooling: ClassVar[str] = "mean"
+  normalize: ClassVar[bool] = False
   # What `corrupt` adds to the keys of a batch.
   keys: ClassVar[spec.Keys] = {}
 

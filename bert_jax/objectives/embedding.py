@@ -23,10 +23,12 @@ class Similarity(Objective):
   Attributes:
     pooling: the mean over a text's tokens, or the vector at its [CLS].
     scale: the label of texts that say the same (STS-B: 5).
+    normalize: whether `embed` gives vectors of length 1 (cosines are the same).
   """
 
   pooling: Literal["mean", "cls"] = "mean"
   scale: float = 5.0
+  normalize: bool = False
   label_kind: ClassVar = EmbeddingSet
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
