@@ -1,11 +1,15 @@
 """Full disks and signals during a command, and resuming on other devices."""
 
+import concurrent.futures
+import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import jax
@@ -14,9 +18,14 @@ import pytest
 
 from bert_jax import config
 from bert_jax.analysis import predict
+from bert_jax.checkpoints import owner as owner_lib
+from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import read_checkpoint
+from bert_jax.config import UserError
+from bert_jax.interop import importer
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import train
+from bert_jax.studies.sweep import Sweep
 from bert_jax.training.optimizers import Sgd
 from tests import small_disk
 from tests.small_run import (
@@ -74,6 +83,82 @@ def test_read_only_workdir_is_explained(page, tmp_path):
   assert ended.returncode == 1
   assert f"{disk}/run cannot be written to: Read-only file" in ended.stderr
   assert "Traceback" not in ended.stderr
+
+
+OWNER = """
+import pathlib, sys, time
+from bert_jax.checkpoints import owner
+with owner.Owner(pathlib.Path(sys.argv[1])) as one:
+  one.take()
+  print("taken", flush=True)
+  time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def owner(tmp_path):
+  """Another process that owns a work directory."""
+  workdir = tmp_path / "run"
+  with subprocess.Popen([sys.executable, "-c", OWNER, str(workdir)], cwd=ROOT,
+                        stdout=subprocess.PIPE, text=True) as process:
+    assert process.stdout.readline() == "taken\n"
+    yield workdir, process
+    process.kill()
+
+
+def test_work_directory_has_one_owner(owner, folder):
+  """Whoever writes there is refused, until the owner is dead."""
+  workdir, process = owner
+  refusal = f"{workdir} is in use by process {process.pid} on .* since 20"
+  for write in (
+      lambda: train.train(pretraining(folder), workdir),
+      lambda: Sweep.train(None, workdir, len),
+      lambda: importer.save(None, workdir)):
+    with pytest.raises(UserError, match=refusal):
+      write()
+  assert os.listdir(workdir) == ["owner"]
+  process.kill()
+  process.wait()
+  begun = time.monotonic()
+  with Owner(workdir) as taken:
+    taken.take()
+    with pytest.raises(UserError, match=f"process {os.getpid()} "):
+      Owner(workdir).take()
+  assert time.monotonic() - begun < 5 and not os.listdir(workdir)
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_owner_on_another_host_is_judged_by_its_record(
+    owner, monkeypatch, alive):
+  """Its process number says nothing here."""
+  workdir, process = owner
+  monkeypatch.setattr(owner_lib, "_LEASE", 1.0)
+  record = workdir / "owner"
+  record.write_text(re.sub("host=.*", "host=other", re.sub(
+      "duration=.*", "duration=1.0", record.read_text())))
+  stop = threading.Event()
+
+  def touch():
+    while alive and not stop.wait(0.1):
+      record.touch()
+
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    threads.submit(touch)
+    try:
+      with Owner(workdir) as taken, (pytest.raises(
+          UserError, match="in use by process .* on other") if alive
+                                     else contextlib.nullcontext()):
+        taken.take()
+        # One that was taken for dead, and awakes:
+        taken.check()
+        record.unlink()
+        record.write_text("filelock/2\n")
+        with pytest.raises(UserError, match="was taken for dead"):
+          for _ in range(200):
+            taken.check()
+            time.sleep(0.05)
+    finally:
+      stop.set()
 
 
 def test_sigterm_saves_and_the_run_resumes(page, tmp_path, capsys):

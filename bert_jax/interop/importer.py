@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.data.labeled.windows import SpanOptions
@@ -57,6 +58,12 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
     UserError: it already holds a run, or cannot be written.
   """
   workdir = pathlib.Path(workdir)
+  with Owner(workdir) as owner:
+    owner.take()
+    return _save(imported, workdir)
+
+
+def _save(imported: Imported, workdir: pathlib.Path) -> Experiment:
   if (workdir / "checkpoints").is_dir() and read_manifests(workdir):
     raise UserError(f"{workdir} already holds a run; give another workdir.")
   experiment = Experiment(

@@ -8,6 +8,7 @@ from typing import Any
 from bert_jax import config, distributed
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest, Progress
+from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import Checkpoint, read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
@@ -48,18 +49,25 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
     on_step: called with the number of every step, once it was dispatched.
 
   Raises:
-    UserError: it cannot be run, or another run was begun here.
+    UserError: it cannot be run, another run was begun here, or another process
+      is at work here.
     Stopped: after SIGTERM.
   """
-  workdir, clock = pathlib.Path(workdir), Clock(experiment.save_minutes)
-  run, source = _compose(experiment, workdir)
+  with Owner(pathlib.Path(workdir)) as owner:
+    return _train(experiment, pathlib.Path(workdir), owner, page, on_step)
+
+
+def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
+           page: str, on_step: OnStep) -> Result:
+  clock = Clock(experiment.save_minutes)
+  run, source = _compose(experiment, workdir, owner)
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
     run = within_budget(run, workdir, clock)
   runner = lay_out(run)
   evaluator = Evaluator(runner.recipe, run.experiment.batch_size, runner.mesh)
   with CheckpointManager(workdir, experiment.keep_checkpoints,
                          experiment.best) as checkpoints:
-    attempt = _Attempt(workdir, run, Manifest.of_run(run, page), source,
+    attempt = _Attempt(workdir, owner, run, Manifest.of_run(run, page), source,
                        checkpoints, clock, runner, evaluator)
     result, notes = None, []
     while result is None:
@@ -82,11 +90,11 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
   return result
 
 
-def _compose(experiment: Experiment,
-             workdir: pathlib.Path) -> tuple[Run, Checkpoint | None]:
+def _compose(experiment: Experiment, workdir: pathlib.Path,
+             owner: Owner) -> tuple[Run, Checkpoint | None]:
   """The run, the same on all processes, and what it starts from."""
   try:
-    _make(workdir)
+    owner.take()
     source = (read_checkpoint(experiment.init_from)
               if experiment.init_from else None)
     run = compose(experiment, source and source.manifest.tokenizer)
@@ -99,26 +107,12 @@ def _compose(experiment: Experiment,
   return run, source
 
 
-def _make(workdir: pathlib.Path) -> None:
-  """
-  Raises:
-    UserError: it cannot be written to.
-  """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    probe = workdir / "writable"
-    probe.touch()
-    probe.unlink(missing_ok=True)  # Another process may have been quick.
-  except OSError as error:
-    raise UserError(f"The work directory {workdir} cannot be written to: "
-                    f"{error.strerror}.") from error
-
-
 @dataclasses.dataclass(frozen=True)
 class _Attempt:
   """What stays the same when a run rolls back."""
 
   workdir: pathlib.Path
+  owner: Owner
   run: Run
   manifest: Manifest
   source: Checkpoint | None
@@ -154,6 +148,7 @@ class _Attempt:
 
       def save(step: int, state: TrainState, scores: Sequence[Scores],
                better: Sequence[bool], again: bool = False) -> None:
+        self.owner.check()
         self.checkpoints.save(
             state, self.manifest, scores[0] if scores else {}, Progress(
                 self.clock.used(), evaluated=bool(scores),

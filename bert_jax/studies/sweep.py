@@ -15,6 +15,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import config
+from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
@@ -150,9 +151,17 @@ class Sweep:
       The results in the order of the members, without parameters.
 
     Raises:
-      UserError: the workdir is of other options or members.
+      UserError: the workdir is of other options or members, or another process
+        is at work there.
       Stopped: after SIGTERM.
     """
+    with Owner(workdir) as owner:
+      owner.take()
+      return self._train_groups(workdir, value, page, score_further)
+
+  def _train_groups(self, workdir: pathlib.Path, value: Callable[[Scores], Any],
+                    page: str, score_further: Callable[[MemberResult], Scores]
+                    ) -> list[MemberResult]:
     results: list[MemberResult] = []
     for i in range(0, len(self.members), self._group):
       group = self.members[i:i + self._group]
