@@ -18,7 +18,20 @@ from bert_jax.config import UserError
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 16
 _MAGIC_BYTES = 10  # as many as tell one compression from another
+# As gs://bucket; a Path has only one slash of it.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _COMPRESSION_SUFFIXES = (".gz", ".xz", ".bz2", ".zst")
+
+
+def check_local(path: str | os.PathLike) -> None:
+  """
+  Raises:
+    UserError: it is an address, which would be made as a folder of that name.
+  """
+  if _ADDRESS.match(str(path)):
+    raise UserError(f"{path} is an address. Only paths are read and written: "
+                    "mount the bucket (as with Cloud Storage FUSE), or copy "
+                    "the files.")
 
 
 @contextlib.contextmanager
@@ -28,6 +41,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
   A reader finds the old file or all of the new one, even after a power
   failure.
   """
+  check_local(path)
   part = pathlib.Path(f"{path}.part")
   try:
     with open(part, "wb") as file:
@@ -70,6 +84,7 @@ def reading(path: str | os.PathLike) -> Iterator[BinaryIO]:
   Raises:
     UserError: it cannot be opened or read, or its compression is damaged.
   """
+  check_local(path)
   try:
     with open(path, "rb") as file:
       head = file.read(_MAGIC_BYTES)

@@ -1,12 +1,19 @@
 """The command line, as a user calls it."""
 
 import json
+import pathlib
 import re
 
 import numpy as np
 import pytest
 
+from bert_jax.checkpoints import reading
 from bert_jax.cli.main import main
+from bert_jax.config import UserError
+from bert_jax.data.sources import TextData
+from bert_jax.experiment import Experiment, compose
+from bert_jax.interop import importer
+from bert_jax.runs import train
 
 SMALL = ["model.hidden_size=16", "model.num_hidden_layers=1",
          "model.num_attention_heads=2", "model.intermediate_size=32",
@@ -78,10 +85,38 @@ def test_show_plans_for_absent_devices(capsys):
     (["show", "base", "model.hiden_size=3"], "did you mean 'hidden_size'"),
     (["show", "base", "model.hidden_size=100"], "num_attention_heads=12"),
     (["finetune", "base", "--workdir", "w"], "bert-jax pretrain"),
+    *((words, "gs://b/x is an address. Only paths are read") for words in (
+        ["pretrain", "tiny", "--workdir", "gs://b/x"],
+        ["sweep", "task", "--workdir", "gs://b/x"],
+        ["glue", "--workdir", "gs://b/x"],
+        ["quickstart", "--workdir", "gs://b/x"],
+        ["import", "gs://b/x", "--workdir", "w"],
+        ["export", "w", "gs://b/x"],
+        ["evaluate", "gs://b/x"],
+        ["predict", "w", "x.tsv", "--output", "gs://b/x"],
+        ["embed", "gs://b/x", "text"],
+        ["tokenizer", "train", "tiny", "--output", "gs://b/x"],
+        ["pretrain", "tiny", "--workdir", "w", "data.text=a.txt,gs://b/x"],
+        ["finetune", "task", "--workdir", "w", "init_from=gs://b/x"])),
     (["evaluate", "nowhere"], "holds no checkpoints"),
     (["finetune", "task", "--workdir", "w", "init_from=nowhere"], "nowhere"),
     (["pretrain", "tiny", "--workdir", "w", "data.text=missing-*.txt"],
      "missing-*.txt")])
-def test_mistakes_are_explained(arguments, words, capsys):
+def test_mistakes_are_explained(arguments, words, capsys, tmp_path,
+                                monkeypatch):
+  monkeypatch.chdir(tmp_path)
   assert main(arguments) == 1
   assert words in capsys.readouterr().err
+  assert "address" not in words or not list(tmp_path.iterdir())
+
+
+def test_address_is_no_work_directory_in_python(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for given in ("s3://b/x", pathlib.Path("gs://b/x")):
+    for use in (lambda: train.train(Experiment(), given),
+                lambda: importer.save(None, given),
+                lambda: reading.read_checkpoint(given),
+                lambda: compose(Experiment(data=TextData(text=str(given))))):
+      with pytest.raises(UserError, match="b/x is an address"):
+        use()
+  assert not list(tmp_path.iterdir())

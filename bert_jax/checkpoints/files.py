@@ -25,6 +25,7 @@ from bert_jax.checkpoints.checksums import checksums
 from bert_jax.checkpoints.damage import Damaged, explained, retried
 from bert_jax.checkpoints.manifest import Manifest, check_same_run
 from bert_jax.config import UserError
+from bert_jax.files import check_local
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import TrainState
 
@@ -35,6 +36,7 @@ _REPORTED_LATE = ("Event loop is closed", "Encountered error while reading",
 
 def folder(workdir: str | pathlib.Path) -> pathlib.Path:
   """Of the checkpoints of a run."""
+  check_local(workdir)
   return pathlib.Path(workdir).absolute() / "checkpoints"
 
 

@@ -11,6 +11,7 @@ import filelock
 
 from bert_jax import distributed
 from bert_jax.config import UserError
+from bert_jax.files import check_local
 
 _LOG = logging.getLogger(__name__)
 # The owner touches its record three times in this many seconds. A network disk
@@ -30,6 +31,7 @@ class Owner:
   """
 
   def __init__(self, workdir: pathlib.Path):
+    check_local(workdir)
     self._workdir, self._path = workdir, workdir / "owner"
     self._lease = filelock.SoftFileLease(self._path, lease_duration=_LEASE,
                                          poll_interval=0.05)

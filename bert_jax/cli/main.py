@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import jax
 
-from bert_jax import distributed
+from bert_jax import distributed, files
 from bert_jax.cli import prepare, train, use, weights
 from bert_jax.config import UserError
 from bert_jax.data.sources import cache_directory
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
   options = _parse(arguments)
   use_compilation_cache()
   try:
+    _check_local(options)
     if "distributed" in options:
       distributed.start(
           options.distributed or ("auto" if arguments is None else "none"),
@@ -64,6 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     distributed.exit_together(traceback.format_exc())
     raise
   return 0
+
+
+# Arguments that name files and folders; others, as texts, may be addresses.
+_PATHS = ("page", "workdir", "input", "output", "source", "directory",
+          "tokenizer")
+
+
+def _check_local(options: argparse.Namespace) -> None:
+  given = [(name, getattr(options, name, None)) for name in _PATHS] + [
+      override.partition("=")[::2]
+      for override in getattr(options, "overrides", ())]
+  for name, value in given:
+    for path in (value or "").split(","):
+      files.check_local(path)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

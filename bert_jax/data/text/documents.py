@@ -38,6 +38,7 @@ from bert_jax.config import UserError, nearest
 from bert_jax.data.records.tfds import tfds_name, tfds_records
 from bert_jax.data.text import (
     docstrings, lines as files_lib, sentences as sentences_lib)
+from bert_jax.files import check_local
 
 FORMATS = ("auto", "sentences", "prose", "wrapped", "jsonl")
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -126,6 +127,7 @@ def _options(part: str) -> tuple[str, dict[str, str]]:
 
 
 def _matches(pattern: str) -> list[str]:
+  check_local(pattern)
   pattern = os.path.expanduser(pattern)
   paths = ([pattern] if os.path.exists(pattern)
            else sorted(glob.glob(pattern, recursive=True)))
