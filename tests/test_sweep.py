@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bert_jax.checkpoints.reading import read_checkpoint
+from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import TableData
@@ -193,3 +194,11 @@ def test_option_without_meaning_in_a_sweep_is_refused(experiment, options,
                                                       message):
   with pytest.raises(UserError, match=message):
     Sweep(dataclasses.replace(experiment, **options), [Member(0, 1e-3)])
+
+
+def test_members_count_once(experiment):
+  rates = flags.numbers("1e-3,1e-12,0.000000000001")
+  with pytest.raises(UserError, match="seed0_rate1e-12 is given twice"):
+    Sweep(experiment, sweep.grid(experiment, 2, rates))
+  # Members that differ have folders that differ.
+  assert str(Member(0, 1.0000001e-3)) != str(Member(0, 1e-3))

@@ -1,9 +1,11 @@
 import dataclasses
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
@@ -14,6 +16,7 @@ from bert_jax.data.labeled.rows import TaskRows
 from bert_jax.data.labeled.segments import EmbeddingSet, MultipleChoiceSet
 from bert_jax.data.labeled.spans import SpanSet
 from bert_jax.data.labeled.tagging import TaggingSet, tagged
+from bert_jax.data.records import formatting, tables
 from bert_jax.data.records.columns import Columns
 from tests.memory_corpus import SPECIAL, vocabulary
 
@@ -90,6 +93,29 @@ def test_null_is_no_label(tmp_path):
   # CoNLL files are recognized by how the file's name ends.
   (path.parent / "a.conll").write_text("New\tB\n")
   assert len(TaggingSet.read(str(path.parent / "a.conll"), Columns())) == 1
+
+
+TEXTS = st.lists(st.text("a b\r\n\t\x00\x0c\x1c\x85\u2028", max_size=3),
+                 min_size=1, max_size=5)
+
+
+@given(TEXTS, st.booleans(), st.sampled_from([".jsonl", ".csv", ".tsv"]))
+def test_every_record_gets_one_prediction(texts, alone, ending):
+  """Odd and empty texts, in a column of their own or beside another."""
+  if ending == ".tsv":
+    texts = [re.sub("[\r\n\t]", "", text) for text in texts]
+  columns = ["sentence"] if alone else ["sentence", "note"]
+  table = tables.parse_table(f"a{ending}", ending, formatting.format_table(
+      f"a{ending}", columns, [[text, text][:len(columns)] for text in texts]),
+                             header=True)
+  labeled = ClassificationSet.parse(table, Columns(label=""), ("x", "y"))
+  assert labeled.texts_a == texts
+  rows = TaskRows(labeled, Letters(), 6, 2, 0, shuffle=False)
+  batches = [loader.batch(rows, 1, step) for step in range(len(rows))]
+  predictions = labeled.predictions(labeled.collect([
+      (batch, np.eye(2)[batch["example_index"] % 2]) for batch in batches]))
+  assert [label for label, *_ in predictions] == [
+      "xy"[i % 2] for i in range(len(texts))]
 
 
 def test_labels_are_compared_by_what_they_say(tmp_path, caplog):

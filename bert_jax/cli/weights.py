@@ -31,7 +31,8 @@ def add(commands: argparse._SubParsersAction) -> None:
   for field in dataclasses.fields(model_card.CardDetails):
     outwards.add_argument(
         f"--{field.name.replace('_', '-')}", default=field.default,
-        type=flags.text, metavar="TEXT", help=f"for the card: {field.metadata['help']}")
+        type=flags.text, metavar="TEXT",
+        help=f"for the card: {field.metadata['help']}")
 
 
 def _import(options: argparse.Namespace) -> None:

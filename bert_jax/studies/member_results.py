@@ -32,7 +32,8 @@ class Member:
   learning_rate: float
 
   def __str__(self) -> str:
-    return f"seed{self.seed}_rate{self.learning_rate:g}"
+    # All digits: members of other rates have other names.
+    return f"seed{self.seed}_rate{self.learning_rate!r}"
 
   def configure(self, experiment: Experiment) -> Experiment:
     """The run by itself."""
@@ -118,7 +119,7 @@ def table(results: Sequence[MemberResult]) -> str:
     here = [r.scores for r in results if r.member.learning_rate == rate]
     for name in here[0]:
       spread = SeedStatistics.of([scores[name] for scores in here])
-      lines.append([f"{rate:g}", name, *(f"{x:.4g}" for x in (
+      lines.append([repr(rate), name, *(f"{x:.4g}" for x in (
           spread.median, spread.mean, spread.deviation, spread.low,
           spread.high)), str(spread.count)])
   return markdown.table(["rate", "held out", "median", "mean", "deviation",

@@ -98,7 +98,7 @@ class Sweep:
     Raises:
       UserError: it cannot be run, or not as a sweep.
     """
-    _check(experiment)
+    _check(experiment, members)
     self._source = (read_checkpoint(experiment.init_from)
                     if experiment.init_from else None)
     self.run = compose(members[0].configure(experiment),
@@ -243,7 +243,11 @@ class Sweep:
     return jax.device_get(self.run.experiment.adapter.merge(params))
 
 
-def _check(experiment: Experiment) -> None:
+def _check(experiment: Experiment, members: Sequence[Member]) -> None:
+  twice = [m for i, m in enumerate(members) if m in members[:i]]
+  if twice:
+    raise UserError(f"The member {twice[0]} is given twice; it would count "
+                    "twice in the statistics.")
   if jax.process_count() > 1:
     raise UserError("A sweep runs on the devices of one host; give each host "
                     "members or tasks of its own.")
