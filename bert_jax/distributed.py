@@ -7,23 +7,21 @@ fails tells the others.
 """
 
 import collections
+import contextlib
 import functools
-import hashlib
-import importlib.metadata
 import itertools
 import json
 import os
-import pathlib
-import platform
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import UserError
@@ -31,25 +29,8 @@ from bert_jax.config import UserError
 Method = Literal["auto", "none", "coordinator"]
 # One host may build a corpus for hours while the others have theirs.
 _TIMEOUT_MS = 7 * 24 * 3600 * 1000
-_barriers: list[str] = []
-
-# Settings of jax that decide how it compiles and rounds, and what a page's own
-# keys draw; versions of jax differ in which there are.
-_SETTINGS = (
-    "jax_default_matmul_precision", "jax_random_seed_offset",
-    "jax_high_dynamic_range_gumbel", "jax_softmax_custom_jvp",
-    "jax_use_direct_linearize", "jax_scan3", "jax_remat3", "jax_custom_vjp3",
-    "jax_disable_jit", "jax_disable_most_optimizations",
-    "jax_optimization_level", "jax_exec_time_optimization_effort",
-    "jax_memory_fitting_level", "jax_memory_fitting_effort",
-    "jax_compiler_enable_remat_pass", "jax_use_shardy_partitioner",
-    "jax_threefry_gpu_kernel_lowering", "jax_cpu_collectives_implementation",
-    "jax_enable_pgle")
-# Those that `training.numerics` overrides in a program of this package, but
-# not in what jax and Orbax send between processes.
-_OVERRIDDEN = ("jax_enable_x64", "jax_default_prng_impl",
-               "jax_threefry_partitionable")
-_VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
+_exchanges, _exits = itertools.count(), itertools.count()
+_hosts: list[str] = []  # names of the processes, from the first exchange on
 
 
 def start(method: Method = "auto", coordinator: str | None = None,
@@ -81,24 +62,22 @@ def start(method: Method = "auto", coordinator: str | None = None,
                                  cluster_detection_method="deactivate")
     # Kaggle's single host calls itself "local", which jax cannot resolve.
     elif os.environ.get("TPU_PROCESS_ADDRESSES") != "local":
-      _initialize_cluster()
-    # Counting the devices is a collective with a timeout: here, where all
-    # processes are, and not where one may be minutes behind.
-    count = jax.process_count()
+      with contextlib.suppress(ValueError):  # Nothing says where one is.
+        jax.distributed.initialize()
   except (RuntimeError, ValueError, OSError) as error:
     raise UserError("The processes of this run cannot connect: "
                     f"{error}") from error
+  if threading.current_thread() is threading.main_thread():
+    # jax's preemption service has caught it, and nothing here asks that.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  # Counting the devices is a collective with a timeout: here, where all
+  # processes are, and not where one may be minutes behind.
+  if reason := no_devices():
+    raise UserError(reason)
+  count = jax.process_count()
   if count > 1 and not jax.distributed.is_initialized():
     raise UserError(f"This is one of {count} processes, but jax cannot tell "
                     "which; use --distributed coordinator.")
-
-
-def _initialize_cluster() -> None:
-  """Initializes jax.distributed unless jax recognizes no cluster."""
-  try:
-    jax.distributed.initialize()
-  except ValueError:  # Nothing says where a coordinator is.
-    pass
 
 
 def first() -> bool:
@@ -106,46 +85,22 @@ def first() -> bool:
   return jax.process_index() == 0
 
 
+def no_devices() -> str:
+  """Why jax has no devices here, as JAX_PLATFORMS may ask for others; "" where
+  it has."""
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError) as error:
+    asked, reason = jax.config.jax_platforms, str(error).partition("\n")[0]
+    return ((f"JAX_PLATFORMS={asked} is not here" if asked
+             else "jax cannot use its devices")
+            + (f": {reason}" if reason else "; without it jax takes what is."))
+  return ""
+
+
 def devices() -> str:
   """The number and kind of the devices of all processes."""
   return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-
-
-def environment() -> dict[str, str]:
-  """What may change the last digits of a run, by name: versions, settings of
-  jax, variables of XLA."""
-  return {**code_versions(), **_settings(_SETTINGS),
-          **{name: os.environ.get(name, "") for name in _VARIABLES}}
-
-
-def _settings(names: Sequence[str]) -> dict[str, str]:
-  values = jax.config.values
-  # The attribute of a setting that has a context is this thread's value.
-  return {name: str(getattr(jax.config, name, values[name])) for name in names
-          if name in values}
-
-
-def differences(old: Mapping[str, str]) -> str:
-  """How this environment differs from an older one, in one line; "" if it
-  does not."""
-  now = environment()
-  return ", ".join(
-      f"{name} {now[name] or 'not set'} (was {value or 'not set'})"
-      for name, value in old.items() if now.get(name, value) != value)
-
-
-@functools.cache
-def code_versions() -> dict[str, str]:
-  """A hash of the package's source, and versions of what it runs on."""
-  digest = hashlib.sha256()
-  root = pathlib.Path(__file__).parent
-  for path in sorted(root.rglob("*.py")):
-    digest.update(f"{path.relative_to(root)}\0".encode())
-    digest.update(path.read_bytes() + b"\0")
-  return {"code": digest.hexdigest()[:12],
-          "python": platform.python_version(),
-          **{name: importlib.metadata.version(name)
-             for name in ("jax", "jaxlib", "flax", "optax")}}
 
 
 def assert_equal(values: Mapping[str, str], error: str = "") -> None:
@@ -153,7 +108,7 @@ def assert_equal(values: Mapping[str, str], error: str = "") -> None:
 
   Args:
     values: what must be equal everywhere, by name; the number of local devices
-      and the environment are added.
+      is added.
     error: why this process cannot continue, if it cannot.
 
   Raises:
@@ -165,8 +120,22 @@ def assert_equal(values: Mapping[str, str], error: str = "") -> None:
     return
   hosts = _exchange({
       "host": f"{socket.gethostname()}:{jax.process_index()}", "error": error,
-      "values": {**values, **environment(), **_settings(_OVERRIDDEN),
-                 "local devices": str(jax.local_device_count())}})
+      "values": {**values, "local devices": str(jax.local_device_count())}})
+  _hosts[:] = [host["host"] for host in hosts]
+  check_equal(hosts)
+  # The first collective over gloo (CPUs) fails where a process is 30 seconds
+  # late; here, nobody is.
+  any_host([False])()
+
+
+def check_equal(hosts: Sequence[Mapping[str, Any]]) -> None:
+  """
+  Args:
+    hosts: of each process its name (`host`), `error` and `values`.
+
+  Raises:
+    UserError: with all errors or the values that differ.
+  """
   errors = _grouped((host["error"], host["host"]) for host in hosts)
   errors.pop("", None)
   if errors:
@@ -201,23 +170,19 @@ def _names(hosts: Sequence[str]) -> str:
   return f"{hosts[0]} and {len(hosts) - 1} more"
 
 
-def _wait_for_all(name: str, milliseconds: int) -> None:
-  _barriers.append(f"bert_jax_{name}_{len(_barriers)}")
-  ocp.multihost.get_barrier_sync_fn()(key=_barriers[-1],
-                                      timeout_ms=milliseconds)
-
-
 def _exchange(value: Any) -> list[Any]:
-  """The values of all processes, by process; JSON."""
-  # The first collective over gloo (CPUs) times out after 30 seconds; the
-  # barrier does not.
-  _wait_for_all("exchange", _TIMEOUT_MS)
-  data = np.frombuffer(json.dumps(value).encode(), np.uint8)
-  sizes = multihost_utils.process_allgather(np.int32(len(data)))
-  padded = np.zeros(sizes.max(), np.uint8)
-  padded[:len(data)] = data
-  return [json.loads(row[:size].tobytes()) for row, size in zip(
-      multihost_utils.process_allgather(padded), sizes)]
+  """The values of all processes, by process; JSON.
+
+  Through jax's coordination service: where processes are set otherwise, a
+  computation over their devices would hang or abort.
+  """
+  client = ocp.multihost.get_jax_distributed_client()
+  number = next(_exchanges)  # alike on all processes
+  keys = [f"bert_jax/exchange/{number}/{process}"
+          for process in range(jax.process_count())]
+  client.key_value_set(keys[jax.process_index()], json.dumps(value))
+  return [json.loads(client.blocking_key_value_get(key, _TIMEOUT_MS))
+          for key in keys]
 
 
 def broadcast(value: Any) -> Any:
@@ -240,19 +205,38 @@ def exit_together(error: str, seconds: int = 20) -> str:
   Returns:
     The message to print: the error, or what all processes agreed on.
   """
-  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+  if (not jax.distributed.is_initialized() or no_devices()
+      or jax.process_count() == 1):
     return error
+  client = ocp.multihost.get_jax_distributed_client()
+  name = f"bert_jax/exit/{next(_exits)}"
   try:
-    if not _barriers:  # The others are waiting in their first assert_equal.
+    if not _hosts:  # The others are waiting in their first assert_equal.
       assert_equal({}, error)
-    _wait_for_all("exit", seconds * 1000)
+    client.key_value_set(f"{name}/{jax.process_index()}", "")
+    client.wait_at_barrier(name, seconds * 1000)
   except UserError as common:
     return str(common)
   except Exception:  # A timeout, or the loss of the coordinator.
-    print(error, file=sys.stderr, flush=True)
+    print(f"{error.rstrip()}\n{_unanswering(client, name)}", file=sys.stderr,
+          flush=True)
     sys.stdout.flush()
     os._exit(1)
   return error
+
+
+def _unanswering(client: Any, name: str) -> str:
+  """Which processes do not fail with this one, and what that may mean."""
+  try:
+    failed = {int(key.rpartition("/")[2])
+              for key, _ in client.key_value_dir_get(name)}
+    missing = [host for process, host in enumerate(_hosts)
+               if process not in failed]
+  except Exception:  # Its service has gone with process 0.
+    missing = _hosts[:1]
+  return (f"No answer from {_names(missing)}: ended, or waiting for this "
+          "process. Once all have ended, the same command on all hosts resumes "
+          "from the last checkpoint.")
 
 
 def any_host(flags: Sequence[bool]) -> Callable[[], list[bool]]:

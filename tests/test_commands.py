@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment, compose
 from bert_jax.interop import importer
 from bert_jax.runs import train
+from bert_jax.studies import quickstart
 
 SMALL = ["model.hidden_size=16", "model.num_hidden_layers=1",
          "model.num_attention_heads=2", "model.intermediate_size=32",
@@ -120,3 +122,22 @@ def test_address_is_no_work_directory_in_python(tmp_path, monkeypatch):
       with pytest.raises(UserError, match="b/x is an address"):
         use()
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error, message", [
+    (AssertionError(), "is not here; without it"),
+    (RuntimeError("Unable to initialize\nmore"), "here: Unable to initialize")])
+def test_missing_devices_are_one_line(monkeypatch, capsys, error, message):
+
+  def no_devices():
+    raise error
+
+  monkeypatch.setattr(jax, "devices", no_devices)
+  monkeypatch.setattr(jax, "process_count", no_devices)
+  monkeypatch.setattr(type(jax.config), "jax_platforms", "cuda",
+                      raising=False)
+  monkeypatch.setattr(quickstart, "run", lambda *_: jax.devices())
+  assert main(["quickstart"]) == 1
+  printed = capsys.readouterr().err
+  assert "JAX_PLATFORMS=cuda is not here" in printed and message in printed
+  assert printed.count("\n") == 1

@@ -9,10 +9,11 @@ from bert_jax.cli import main
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
   monkeypatch.setenv("BERT_JAX_CACHE", str(tmp_path))
-  monkeypatch.setattr(main, "_CACHED_SECONDS", 0.0)
-  names = ("jax_compilation_cache_dir",
-           "jax_persistent_cache_min_compile_time_secs")
-  before = {name: getattr(jax.config, name) for name in names}
+  settings = {"jax_compilation_cache_dir": None,
+              "jax_persistent_cache_min_compile_time_secs": 0.0}
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
   yield tmp_path / "compiled"
   for name, value in before.items():
     jax.config.update(name, value)
@@ -29,3 +30,10 @@ def test_compiled_functions_are_cached(folder):
     entries.append({path.name: path.stat().st_mtime_ns
                     for path in folder.glob("*-cache")})
   assert entries[0] and entries[0] == entries[1]
+
+
+@pytest.mark.parametrize("own", ["own", ""])
+def test_cache_folder_of_the_user_stays(folder, own):
+  jax.config.update("jax_compilation_cache_dir", own)
+  main.use_compilation_cache()
+  assert jax.config.jax_compilation_cache_dir == own

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from bert_jax import distributed
+from bert_jax.checkpoints import environment
 from bert_jax.config import UserError
 from bert_jax.runs import loop, train
-from tests import host
+from tests import host, small_run
 from tests.small_run import curve
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,16 +33,24 @@ def free_port() -> str:
     return str(probe.getsockname()[1])
 
 
-def together(commands: list[list[str]], **environment: str
+def together(commands: list[list[str]],
+             own: list[dict[str, str]] | None = None, **variables: str
              ) -> list[tuple[int, str]]:
-  """Exit codes and outputs of processes that run at the same time."""
+  """Exit codes and outputs of processes that run at the same time.
+
+  Args:
+    commands: of each.
+    own: environment variables of each.
+    variables: of all.
+  """
   with contextlib.ExitStack() as stack:
     outputs = [stack.enter_context(tempfile.TemporaryFile("w+"))
                for _ in commands]
     running = [stack.enter_context(subprocess.Popen(
         [sys.executable, "-m", *command], cwd=ROOT, stdout=output,
-        stderr=subprocess.STDOUT, env=os.environ | environment))
-               for command, output in zip(commands, outputs)]
+        stderr=subprocess.STDOUT, env=os.environ | variables | more))
+               for command, output, more in zip(
+                   commands, outputs, own or [{}] * len(commands))]
     with contextlib.suppress(subprocess.TimeoutExpired):
       end = time.monotonic() + PATIENCE
       for process in running:
@@ -152,15 +161,51 @@ def test_four_processes_share_rows_and_name_differences(folder):
 
 
 def test_differing_commands_end_on_every_host(tmp_path, folder, one):
+  """Also where no computation over their devices would, as with other types."""
   port = free_port()
   ended = together([
       ["bert_jax", "evaluate", str(folder / "one"), f"batch_size={8 + 8 * i}",
        "--distributed", "coordinator", "--coordinator", f"localhost:{port}",
        "--processes", "2", "--process", str(i)]
-      for i in range(2)], JAX_NUM_CPU_DEVICES="1")
+      for i in range(2)], [{}, {"JAX_ENABLE_X64": "1",
+                                "JAX_DEFAULT_PRNG_IMPL": "rbg"}],
+      JAX_NUM_CPU_DEVICES="1")
   for code, out in ended:
     assert code == 1 and "Traceback" not in out, out
     assert "batch_size: 8 (" in out and "16 (" in out
+    assert "jax_enable_x64: False (" in out and "rbg (" in out
+
+
+def test_hosts_are_compared_in_all_that_changes_the_program():
+  usual = environment.process()
+  with small_run.other_settings(), jax.default_matmul_precision("highest"):
+    other = environment.process()
+  hosts = [{"host": f"node:{i}", "error": "", "values": values}
+           for i, values in enumerate([usual, usual, other, usual])]
+  distributed.check_equal(hosts[:2])
+  with pytest.raises(UserError) as raised:
+    distributed.check_equal(hosts)
+  names = [line.split(":")[0].strip() for line in str(raised.value).split("\n")]
+  assert set(names[1:]) == {
+      "jax_default_matmul_precision", "jax_enable_x64", "jax_default_prng_impl",
+      "jax_threefry_partitionable"}
+  assert ("rbg (node:2)" in str(raised.value)
+          and "threefry2x32 (node:0 and 2 more)" in str(raised.value))
+
+
+@pytest.mark.parametrize("failed, name", [
+    ([0, 2], "node:1"), ([], "node:0"), (None, "node:0")])
+def test_last_words_name_the_process_that_died(monkeypatch, failed, name):
+  """`failed` together with this one; None: process 0 is gone."""
+
+  class Client:
+
+    def key_value_dir_get(self, key):
+      return [(f"{key}/{process}", "") for process in failed]
+
+  monkeypatch.setattr(distributed, "_hosts", ["node:0", "node:1", "node:2"])
+  words = distributed._unanswering(Client(), "bert_jax/exit/0")
+  assert f"No answer from {name}" in words and "same command" in words
 
 
 @pytest.mark.parametrize("arguments", [
@@ -171,12 +216,12 @@ def test_start_explains_incomplete_flags(arguments):
     distributed.start(*arguments)
 
 
-@pytest.mark.parametrize("error, joined, environment", [
+@pytest.mark.parametrize("error, joined, variables", [
     (ValueError("coordinator_address should be defined."), 0, {}),
     (RuntimeError("The metadata server does not answer"), None, {}),
     (None, 1, {}),
     (None, 0, {"TPU_PROCESS_ADDRESSES": "local"})])  # Kaggle
-def test_start_auto_asks_jax(monkeypatch, error, joined, environment):
+def test_start_auto_asks_jax(monkeypatch, error, joined, variables):
   calls = []
 
   def initialize():
@@ -184,7 +229,7 @@ def test_start_auto_asks_jax(monkeypatch, error, joined, environment):
     if error:
       raise error
 
-  for name, value in environment.items():
+  for name, value in variables.items():
     monkeypatch.setenv(name, value)
   monkeypatch.setattr(jax.distributed, "initialize", initialize)
   if joined is None:
@@ -207,7 +252,7 @@ def test_single_process_needs_no_coordination():
   assert distributed.first()
   assert distributed.any_host([True, False])() == [True, False]
   assert distributed.broadcast({"a": 1}) == {"a": 1}
-  distributed.assert_equal(distributed.code_versions())
+  distributed.assert_equal({"seed": "1"})
   with pytest.raises(UserError, match="no such file"):
     distributed.assert_equal({}, "no such file")
   assert distributed.exit_together("it failed") == "it failed"

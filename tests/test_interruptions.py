@@ -190,6 +190,33 @@ def test_sigterm_saves_and_the_run_resumes(page, tmp_path, capsys):
   assert scores == pytest.approx(resumed.scores, rel=1e-6)
 
 
+@pytest.mark.parametrize("requests, code, words", [
+    ("t", 143, "no step has answered for 0.3 seconds"),
+    ("tt", 143, "Asked to end again: ended at once"),
+    ("nt", 0, "")])
+def test_request_that_nothing_answers_ends_the_process(requests, code, words):
+  """`t`: SIGTERM, while the main thread is busy outside of Python, as in a
+  computation; `n`: in no step, as while it saves."""
+  program = textwrap.dedent(f"""
+      import contextlib, ctypes, os, signal
+      from bert_jax.runs import signals
+      with signals.stop_requests(seconds=0.3) as requests:
+        # So that another thread gets it, and nothing wakes the main thread.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        with requests.no_step() if 'n' in {requests!r} else (
+            contextlib.nullcontext()):
+          for _ in range({requests.count("t")}):
+            os.kill(os.getpid(), signal.SIGTERM)
+            requests.came.wait()
+          ctypes.CDLL(None).usleep(900_000)
+      """)
+  ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, text=True,
+                         capture_output=True)
+  assert (ended.returncode, bool(ended.stderr)) == (code, bool(words)), (
+      ended.stderr)
+  assert words in ended.stderr
+
+
 def test_run_resumes_on_other_devices(folder, tmp_path):
   """8 -> 4 -> 8 by pmap."""
   first, *runs, last = [

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import distributed
+from bert_jax.checkpoints import environment
 from bert_jax.training import numerics
 from tests.small_run import other_settings
 
@@ -39,11 +39,11 @@ def test_key_is_that_of_jax_for_an_int32():
 
 
 def test_environment_names_what_differs(monkeypatch):
-  before = distributed.environment()
-  assert not distributed.differences(before)
-  assert not distributed.differences(before | {"of another version": "1"})
+  before = environment.rounding()
+  assert not environment.differences(before)
+  assert not environment.differences(before | {"of another version": "1"})
   monkeypatch.setenv("LIBTPU_INIT_ARGS", "--fast")
   with jax.default_matmul_precision("bfloat16"):
-    assert distributed.differences(before | {"jax": "0.1"}) == (
+    assert environment.differences(before | {"jax": "0.1"}) == (
         f"jax {jax.__version__} (was 0.1), jax_default_matmul_precision "
         "bfloat16 (was None), LIBTPU_INIT_ARGS --fast (was not set)")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from bert_jax import config, distributed
-from bert_jax.checkpoints import reading as checkpoints
+from bert_jax.checkpoints import environment, reading as checkpoints
 from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches.rows import Rows
@@ -73,7 +73,7 @@ def predict_file(workdir: str, source: str, output: str,
 
 def _agree(saved: Checkpoint, experiment: Experiment, rows: Rows) -> None:
   distributed.assert_equal({
-      **config.options(experiment),
+      **config.options(experiment), **environment.process(),
       "checkpoint": str(saved.step),
       "data": rows.fingerprint
   })

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from bert_jax import distributed
-from bert_jax.checkpoints import files
+from bert_jax.checkpoints import environment, files
 from bert_jax.checkpoints.damage import Damaged
 from bert_jax.checkpoints.manifest import Manifest, Progress, order
 from bert_jax.config import UserError
@@ -89,7 +89,7 @@ class CheckpointManager:
             else selection.WORST)
     contents = files.contents(state, dataclasses.replace(
         manifest, rank=rank, progress=dataclasses.replace(
-            progress, environment=distributed.environment()),
+            progress, environment=environment.rounding()),
         scores={name: float(value) for name, value in scores.items()}))
     with self._writing():
       self._manager.save(step, args=contents,

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from bert_jax import config, distributed
-from bert_jax.checkpoints import files
+from bert_jax import config
+from bert_jax.checkpoints import environment, files
 from bert_jax.checkpoints.damage import Damaged, Removed
 from bert_jax.checkpoints.manifest import Manifest, order
 from bert_jax.config import UserError
@@ -100,12 +100,17 @@ def _warn_of_damage(directory: str | pathlib.Path, step: int,
                 f"was passed over ({error})", stacklevel=3)
 
 
+def environment_changes(manifest: Manifest) -> str:
+  """What is not as when it was saved, in a sentence; "" if all is."""
+  changes = environment.differences(manifest.progress.environment)
+  return changes and ("Not as when the checkpoint was saved, so that the last "
+                      f"digits may differ: {changes}.")
+
+
 def warn_of_environment(manifest: Manifest) -> None:
   """Warns where the last digits may not be those that its run would give."""
-  changed = distributed.differences(manifest.progress.environment)
-  if changed:
-    warnings.warn("Other than in the run, so that the last digits may differ: "
-                  f"{changed}", stacklevel=3)
+  if changes := environment_changes(manifest):
+    warnings.warn(changes, stacklevel=3)
 
 
 def resolve_experiment(experiment: Experiment,

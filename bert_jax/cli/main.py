@@ -16,9 +16,6 @@ from bert_jax.config import UserError
 from bert_jax.data.sources import cache_directory
 from bert_jax.runs import loop
 
-# What compiles faster is not cached.
-_CACHED_SECONDS = 1.0
-
 
 def program() -> None:
   """`main` as a process of its own."""
@@ -62,6 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
           file=sys.stderr)
     return 130
   except Exception:
+    if reason := distributed.no_devices():
+      print(f"bert-jax {options.command}: {reason}", file=sys.stderr)
+      return 1
     distributed.exit_together(traceback.format_exc())
     raise
   return 0
@@ -99,8 +99,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def use_compilation_cache() -> None:
-  """Has jax keep compiled functions on disk for later processes."""
-  jax.config.update("jax_compilation_cache_dir",
-                    str(cache_directory() / "compiled"))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs",
-                    _CACHED_SECONDS)
+  """Has jax keep compiled functions on disk for later processes: where the user
+  says, as by JAX_COMPILATION_CACHE_DIR, or else beside the corpora."""
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir",
+                      str(cache_directory() / "compiled"))

@@ -97,12 +97,12 @@ def train_loop(job: Job, state: TrainState, start: int, log: StepLog,
     Stopped: after SIGTERM on any process; the state is saved.
   """
   experiment, clock, scores = job.experiment, job.clock, []
-  with stop_requests() as stop_requested:
+  with stop_requests() as requests:
 
     def ask() -> Callable[[], list[bool]]:
       # Asked before the step, so that the answer is there during it.
       return distributed.any_host([
-          stop_requested(), distributed.first() and clock.save_due(),
+          requests.came.is_set(), distributed.first() and clock.save_due(),
           distributed.first() and clock.should_stop()])
 
     batches = () if job.should_stop() else job.batches(start)
@@ -123,10 +123,11 @@ def train_loop(job: Job, state: TrainState, start: int, log: StepLog,
       except NonFiniteError:
         job.save(step, state, [], [])
         raise
-      scores, better = evaluate_step(job, step, state, log) if evaluate else (
-          [], [])
-      if save or any(better) or job.should_stop():
-        job.save(step, state, scores, better)
+      with requests.no_step():
+        scores, better = evaluate_step(job, step, state, log) if evaluate else (
+            [], [])
+        if save or any(better) or job.should_stop():
+          job.save(step, state, scores, better)
       if last or job.should_stop():
         _note_early_end(job, step, log)
         break

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from bert_jax import config, distributed
+from bert_jax.checkpoints import environment
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest, Progress
 from bert_jax.checkpoints.owner import Owner
-from bert_jax.checkpoints.reading import Checkpoint, read_checkpoint
+from bert_jax.checkpoints.reading import (
+    Checkpoint, environment_changes, read_checkpoint)
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.parallel.layouts import Runner
@@ -102,7 +104,8 @@ def _compose(experiment: Experiment, workdir: pathlib.Path,
     distributed.assert_equal({}, str(error))
     raise
   distributed.assert_equal({
-      **config.options(run.experiment), "data": run.prepared.fingerprint,
+      **config.options(run.experiment), **environment.process(),
+      "data": run.prepared.fingerprint,
       "skipped steps": str(sorted(anomalies.skipped_steps(workdir)))})
   return run, source
 
@@ -130,10 +133,8 @@ class _Attempt:
     restored = self.checkpoints.restore(
         self.run.shape(), self.runner.shardings, self.manifest, notes.append)
     progress = restored.manifest.progress if restored else Progress()
-    changed = distributed.differences(progress.environment)
-    if changed:
-      notes.append("Other than before, so that the last digits may differ: "
-                   f"{changed}.")
+    if restored and (changes := environment_changes(restored.manifest)):
+      notes.append(changes)
     self.clock.load_state(progress.seconds)
     detector.load_state(progress.detector)
     stopping.load_state(progress.stopping)

@@ -4,7 +4,7 @@ JAX_ENABLE_X64, JAX_DEFAULT_PRNG_IMPL and others, or `jax.config.update` in a
 notebook, change the types and the random bits of whatever is traced. All that
 this package compiles is traced under `fixed_settings`, so that the same run
 gives the same numbers everywhere. How its sums are rounded is left to the
-settings; `distributed.environment` says what they are.
+settings; `checkpoints.environment` says what they are.
 """
 
 import contextlib
