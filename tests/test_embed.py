@@ -13,7 +13,9 @@ from bert_jax.analysis import embed
 from bert_jax.cli import flags, main, use
 from bert_jax.config import UserError
 from bert_jax.interop import exporter, importer
-from bert_jax.objectives.embedding import Similarity
+from bert_jax.objectives.classification import Classification
+from bert_jax.objectives.embedding import Contrastive, Similarity
+from bert_jax.runs import initialize
 from tests.test_interop import directory, vocabulary
 
 MODULES = ("Transformer", ""), ("Pooling", "1_Pooling"), (
@@ -84,6 +86,14 @@ def test_imported_networks_read_what_they_declare(tmp_path, caplog, declared,
       '{"prompts": {"query": "query: "}, "default_prompt_name": "query"}')
   assert importer.read(str(source)).length == 10
   assert "puts 'query: ' before every text" in caplog.text
+
+
+def test_another_pooling_than_that_of_the_source_is_reported():
+  note = initialize.another_pooling
+  assert note(Similarity("cls"), Contrastive()).endswith(
+      "by cls there, by mean here (objective.pooling).")
+  assert not note(Similarity("cls"), Contrastive("cls"))
+  assert not note(Similarity("cls"), Classification())
 
 
 LINES = st.lists(st.text("a\r\x00\x0b\x0c\x1c\x85\u2028\u2029 ", max_size=4)

@@ -13,7 +13,8 @@ from bert_jax.analysis import embed, predict
 from bert_jax.checkpoints import reading as checkpoints
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.config import UserError
-from bert_jax.data.sources import TableData
+from bert_jax.data.records.columns import Columns
+from bert_jax.data.sources import GlueData, SquadData, TableData
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import selection
 from bert_jax.objectives.classification import Classification, Tagging
@@ -124,6 +125,18 @@ def test_finetuning_learns_and_predicts(
     assert right == pytest.approx(result.scores["accuracy"])
     assert [float(c[4]) + float(c[5]) for c in columns] == pytest.approx(
         [1.0] * 37, abs=1e-5)
+
+
+@pytest.mark.parametrize("data", [
+    TableData(columns=Columns(bad_records="skip")),
+    SquadData(bad_records="skip"), GlueData()])
+def test_predicting_skips_bad_records_only_where_asked_to(data):
+  def choices(*overrides):
+    return {value for option, value in config.options(predict.configure(
+        Experiment(data=data), overrides)).items() if "bad_records" in option}
+
+  assert choices() == {"error"}
+  assert choices("data=table", "data.columns.bad_records=skip") == {"skip"}
 
 
 def test_finetuning_starts_from_pretrained_params(pretrained):

@@ -139,8 +139,8 @@ def test_labels_are_compared_by_what_they_say(tmp_path, caplog):
                      "label that is neither"):
     labels(float("nan"), None, " ", ["x"], "y")
   again = ClassificationSet.read(str(path), Columns(bad_records="skip"),
-                                 ("x", "y"))
-  assert again.labels.tolist() == [1]
+                                 (" y", "x"))
+  assert again.labels.tolist() == [0]
   with pytest.raises(UserError, match="Of the labels 1, 1.0, two are the same"):
     ClassificationSet.read(str(path), Columns(), ("1", "1.0"))
 

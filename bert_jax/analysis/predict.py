@@ -45,17 +45,11 @@ def predict_file(workdir: str, source: str, output: str,
                  overrides: Sequence[str] = ()) -> int:
   """Writes a file's rows with labels and probabilities beside them.
 
-  Each record gets an answer: that training skipped bad ones does not hold here,
-  unless `overrides` say so.
-
   Returns:
     The number of examples.
   """
   saved = checkpoints.read_checkpoint(workdir)
-  trained = saved.manifest.experiment
-  experiment = config.override(trained, [
-      *(f"{option}=error" for option in config.options(trained)
-        if option.endswith(".bad_records")), *overrides])
+  experiment = configure(saved.manifest.experiment, overrides)
   labeled = experiment.data.unlabeled(
       source, experiment.objective.label_kind, experiment.objective.labels)
   if distributed.first():
@@ -69,6 +63,17 @@ def predict_file(workdir: str, source: str, output: str,
   if distributed.first():
     labeled.write(output, predictions)
   return len(labeled)
+
+
+def configure(trained: Experiment, overrides: Sequence[str]) -> Experiment:
+  """The experiment to predict with.
+
+  Every record gets an answer: that bad ones were skipped in training does not
+  hold here, unless `overrides` say so.
+  """
+  return config.override(trained, [
+      *(f"{option}=error" for option in config.options(trained)
+        if option.endswith(".bad_records")), *overrides])
 
 
 def _agree(saved: Checkpoint, experiment: Experiment, rows: Rows) -> None:

@@ -14,6 +14,7 @@ from bert_jax import distributed
 from bert_jax.data.batches import loader
 from bert_jax.experiment import Run, layer_counts
 from bert_jax.objectives.base import Objective
+from bert_jax.objectives.embedding import Similarity
 from bert_jax.parallel import mesh, rules
 from bert_jax.parallel.layouts import Runner
 from bert_jax.training import numerics
@@ -70,12 +71,21 @@ def first_state(run: Run, shardings: TrainState, source: Checkpoint | None,
   unused = leaves(source.params).keys() - map(objective.origin, leaves(params))
   say(f"Starts from step {source.step} of {experiment.init_from}; "
       f"newly initialized: {_parts(new)}; not used: {_parts(sorted(unused))}."
-      f"{rows}")
+      f"{rows}{another_pooling(source.manifest.experiment.objective, objective)}")
   params = mesh.place(params, shardings.params)
   optimizer_state = numerics.jit(
       lambda params: recipe.optimizer.init(recipe.rates.trained(params)),
       out_shardings=shardings.opt_state)(params)
   return state.replace(params=params, opt_state=optimizer_state)
+
+
+def another_pooling(there: Objective, objective: Objective) -> str:
+  """A sentence where vectors become others than those of `init_from`."""
+  if not (isinstance(objective, Similarity) and isinstance(there, Similarity)
+          ) or there.pooling == objective.pooling:
+    return ""
+  return (f" Vectors are pooled by {there.pooling} there, by "
+          f"{objective.pooling} here (objective.pooling).")
 
 
 def match_head(source: Checkpoint,

@@ -141,7 +141,7 @@ def one_of(names: Sequence[str]) -> Callable[[Any], int]:
   Raises:
     UserError: two names of the same label.
   """
-  numbers = {_compared(name): i for i, name in enumerate(names)}
+  numbers = {_compared(spelled(name)): i for i, name in enumerate(names)}
   if len(numbers) < len(names):
     raise UserError(f"Of the labels {', '.join(names)}, two are the same.")
 
