@@ -1,8 +1,10 @@
 """Kinds of labels: what holds for all of them, and for each."""
 
+import contextlib
 import dataclasses
 import functools
 import json
+import types
 from collections.abc import Callable
 
 import jax
@@ -25,6 +27,7 @@ from bert_jax.metrics.scores import label_set_scores, pearson
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.embedding import Contrastive, Similarity
+from bert_jax.runs import evaluation
 from tests import tiny
 from tests.test_tasks import Letters
 
@@ -126,11 +129,38 @@ def test_packed_examples_equal_one_a_row(name):
     both.append((value, gradient, pairs, predictions))
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0,
                                  atol=2e-6), *both)
-  assert labeled.scores(both[0][3])
+  scores = labeled.scores(both[0][3])
+  assert scores and set(scores) <= set(labeled.score_names)
   records = labeled.predictions(both[1][3])
   assert len(records) == COUNT
   assert {len(record) for record in records} == {
       len(labeled.predicted_columns())}
+
+
+@pytest.mark.parametrize("name, best, wrong", [
+    ("classification", "accuracy", "acuracy"), ("regression", "pearson", "f1"),
+    ("multi_label", "macro_f1", "accuracy"),
+    ("tagging", "f1_2", "entity_f1"),  # its tags are none of entities
+    ("multiple_choice", "loss", "exact"),
+    ("similarity", "spearman", "recall_5")])
+def test_best_is_checked_before_the_first_step(name, best, wrong):
+  labeled = MADE[OBJECTIVES[name].label_kind.kind]()
+  objective = objective_for(OBJECTIVES[name], labeled)
+  recipe = tiny.recipe(objective, num_hidden_layers=1,
+                       max_position_embeddings=72)
+  rows = labeled.rows(Tiny(), 72, 3, 0)
+  row = {key: value[None] for key, value in rows.empty().items()}
+  row["row"] = np.zeros(1, np.int32)
+  run = types.SimpleNamespace(
+      recipe=recipe, row=lambda: row,
+      shape=lambda: jax.eval_shape(recipe.init, np.int32(0), row),
+      prepared=types.SimpleNamespace(evaluation_set=labeled))
+  for metric in best, wrong:
+    run.experiment = dataclasses.replace(
+        Experiment(), objective=objective, best=metric)
+    with (pytest.raises(UserError, match=f"best={wrong}: no such.*{best}")
+          if metric == wrong else contextlib.nullcontext()):
+      evaluation.check_best(run)
 
 
 @pytest.mark.parametrize("kind", MADE)

@@ -192,7 +192,7 @@ def test_patience_ends_a_run_even_after_a_kill(folder, tmp_path,
   seen = [0.1, 0.5, 0.4, 0.5, 0.3, 0.9, 0.9, 0.9]
   now = [0]
   monkeypatch.setattr(Evaluator, "evaluate", lambda *_: {
-      "accuracy": seen[now[0] - 1]})
+      "mlm_accuracy": seen[now[0] - 1]})
 
   def on_step(step):
     now[0] = step
@@ -201,15 +201,16 @@ def test_patience_ends_a_run_even_after_a_kill(folder, tmp_path,
       raise KeyboardInterrupt
 
   run = pretraining(folder, steps=8, evaluate_every=1, save_every=3,
-                    best="accuracy", patience=3)
+                    best="mlm_accuracy", patience=3)
   with pytest.raises(KeyboardInterrupt):
     train.train(run, tmp_path, on_step=on_step)
-  assert train.train(run, tmp_path, on_step=on_step).scores == {"accuracy": 0.5}
+  best = {"mlm_accuracy": 0.5}
+  assert train.train(run, tmp_path, on_step=on_step).scores == best
   assert checkpoints.read_checkpoint(tmp_path).step == 2
   lines = curve(tmp_path)
   assert [line["step"] for line in lines
-          if "held_out/accuracy" in line] == [1, 2, 3, 4, 5]
-  assert train.train(run, tmp_path).scores == {"accuracy": 0.5}
+          if "held_out/mlm_accuracy" in line] == [1, 2, 3, 4, 5]
+  assert train.train(run, tmp_path).scores == best
   assert curve(tmp_path) == lines
 
 

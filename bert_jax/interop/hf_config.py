@@ -212,8 +212,8 @@ def _labels(options: Mapping[str, Any], source: str) -> tuple[str, ...]:
     return tuple(f"LABEL_{i}" for i in range(options["num_labels"]))
   if set(map(str, names)) != {str(i) for i in range(len(names))}:
     raise UserError(f"{source}: id2label numbers its labels "
-                    f"{', '.join(map(str, names))}, not from 0 on; which output "
-                    "is whose is not clear.")
+                    f"{', '.join(map(str, names))}, not from 0 on; which "
+                    "output is whose is not clear.")
   return tuple(str(names[str(i)]) for i in range(len(names)))
 
 

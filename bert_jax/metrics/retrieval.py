@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+SCORES = "mrr", "recall_1", "recall_10"
 
 
 def retrieval_scores(queries: np.ndarray,
@@ -28,7 +29,7 @@ def retrieval_scores(queries: np.ndarray,
       ranks.append(1 + (~(passages[rivals] == own[i]).all(-1)).sum())
   rank_X = np.array(ranks, np.float64)
   if not len(rank_X):
-    return dict.fromkeys(("mrr", "recall_1", "recall_10"), math.nan)
+    return dict.fromkeys(SCORES, math.nan)
   return {"mrr": float((1 / rank_X).mean()),
           "recall_1": float((rank_X <= 1).mean()),
           "recall_10": float((rank_X <= 10).mean())}

@@ -16,28 +16,17 @@ def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
   return float(np.mean(labels == predictions))
 
 
-def precision(labels: np.ndarray, predictions: np.ndarray) -> float:
-  return _of_classes("precision_score", labels, predictions)
-
-
-def recall(labels: np.ndarray, predictions: np.ndarray) -> float:
-  return _of_classes("recall_score", labels, predictions)
-
-
-def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-  return _of_classes("f1_score", labels, predictions)
-
-
-def _of_classes(function: str, labels, predictions) -> float:
-  """Of class 1 where there are classes 0 and 1 only, else the classes' mean.
+def _of_classes(name: str, labels: np.ndarray, predictions: np.ndarray,
+                classes: int) -> float:
+  """Of class 1 where two classes are declared, else the mean over all that
+  are, whichever of them occur.
 
   Zero where its denominator is: nothing predicted, or nothing labeled.
   """
   import sklearn.metrics  # Slow to import.
-  binary = max(labels.max(), predictions.max()) <= 1
-  return float(getattr(sklearn.metrics, function)(
-      labels, predictions, average="binary" if binary else "macro",
-      zero_division=0))
+  return float(getattr(sklearn.metrics, f"{name}_score")(
+      labels, predictions, average="macro", zero_division=0,
+      labels=[1] if classes == 2 else np.arange(classes)))
 
 
 def matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -68,16 +57,19 @@ def _constant(values: np.ndarray) -> bool:
 
 _SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     function.__name__: function for function in
-    (accuracy, precision, recall, f1, matthews, pearson, spearman)}
+    (accuracy, matthews, pearson, spearman)}
+_OF_CLASSES = "precision", "recall", "f1"
 
 
-def score(name: str, labels: Sequence, predictions: Sequence) -> float:
+def score(name: str, labels: Sequence, predictions: Sequence,
+          classes: int = 0) -> float:
   """A score of all examples of a data set.
 
   Args:
     name: accuracy, precision, recall, f1, matthews, pearson or spearman.
     labels: one number an example: of a class, or for the correlations any.
     predictions: likewise.
+    classes: the number of classes that are declared, for scores of classes.
 
   Returns:
     The score; nan where there is no example.
@@ -85,11 +77,15 @@ def score(name: str, labels: Sequence, predictions: Sequence) -> float:
   Raises:
     UserError: the name is unknown.
   """
-  if name not in _SCORES:
-    raise UserError(f"unknown score {name!r}{nearest(name, _SCORES)}")
+  if name not in (*_SCORES, *_OF_CLASSES):
+    raise UserError(f"unknown score {name!r}"
+                    + nearest(name, (*_SCORES, *_OF_CLASSES)))
   if not len(labels):
     return math.nan
-  return _SCORES[name](np.asarray(labels), np.asarray(predictions))
+  labels, predictions = np.asarray(labels), np.asarray(predictions)
+  if name in _OF_CLASSES:
+    return _of_classes(name, labels, predictions, classes)
+  return _SCORES[name](labels, predictions)
 
 
 def label_set_scores(labels: np.ndarray,

@@ -17,6 +17,8 @@ from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.experiment import Run, recipe
 from bert_jax.metrics import weighted
+from bert_jax.metrics.selection import rank
+from bert_jax.metrics.weighted import Mean
 from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
@@ -100,6 +102,26 @@ class Evaluator:
   def predict(self, params: Any, rows: Rows, labeled: LabeledSet) -> Any:
     """What `labeled.collect` gives of the complete set."""
     return collect(self.outputs(params, rows), labeled)
+
+
+def check_best(run: Run) -> None:
+  """
+  Raises:
+    UserError: the run's `best` is no score that it will have.
+  """
+  experiment, labeled = run.experiment, run.prepared.evaluation_set
+  if not experiment.best:
+    return
+  outputs = numerics.eval_shape(
+      functools.partial(predict_batch, run.recipe), run.shape().params,
+      run.row())
+  names = list(weighted.summarize(
+      {name: Mean(0.0, 0.0) for name in outputs.sums}))
+  if labeled is not None and experiment.evaluation_batches is None:
+    if labeled.score_names is None:
+      return
+    names += labeled.score_names
+  rank(experiment.best, dict.fromkeys(names, 0.0))
 
 
 def load(checkpoint: Checkpoint, batch_size: int,

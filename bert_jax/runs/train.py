@@ -20,7 +20,7 @@ from bert_jax.runs import anomalies
 from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError, Spike
 from bert_jax.runs.clock import Clock
 from bert_jax.runs.early_stopping import EarlyStopping
-from bert_jax.runs.evaluation import Evaluator
+from bert_jax.runs.evaluation import Evaluator, check_best
 from bert_jax.runs.initialize import batches, first_state, lay_out
 from bert_jax.runs.loop import Job, Scores, evaluate_step, train_loop
 from bert_jax.runs.step_log import StepLog
@@ -100,6 +100,7 @@ def _compose(experiment: Experiment, workdir: pathlib.Path,
     source = (read_checkpoint(experiment.init_from)
               if experiment.init_from else None)
     run = compose(experiment, source and source.manifest.tokenizer)
+    check_best(run)
   except UserError as error:
     distributed.assert_equal({}, str(error))
     raise

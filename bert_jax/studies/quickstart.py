@@ -102,7 +102,8 @@ def lexicon(data: CodeWordsData) -> float:
   return entities.entity_scores(
       [names(tags) for tags in evaluation.labels],
       [names(most.get(word, outside) for word in words)
-       for words in evaluation.words])[SCORE]
+       for words in evaluation.words],
+      entities.scheme_of(train.label_names))[SCORE]
 
 
 def most_frequent_tags(labeled: TaggingSet) -> dict[str, int]:

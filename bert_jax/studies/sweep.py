@@ -27,6 +27,7 @@ from bert_jax.reporting import plots
 from bert_jax.runs.anomalies import AnomalyDetector
 from bert_jax.runs.clock import Clock
 from bert_jax.runs.early_stopping import EarlyStopping
+from bert_jax.runs.evaluation import check_best
 from bert_jax.runs.initialize import first_state
 from bert_jax.runs.loop import Job, Scores, Stopped, train_loop
 from bert_jax.runs.step_log import StepLog
@@ -103,6 +104,7 @@ class Sweep:
                     if experiment.init_from else None)
     self.run = compose(members[0].configure(experiment),
                        self._source and self._source.manifest.tokenizer)
+    check_best(self.run)
     self.members = list(members)
     self.provenance = provenance(experiment, members)
     devices = jax.local_devices()

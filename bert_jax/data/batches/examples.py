@@ -9,8 +9,9 @@ import numpy as np
 class Examples:
   """An epoch's examples as slices of a token array.
 
-  `lost_X` are the tokens of each that did not fit into its row. `target_X` and `sentences_X` (the number drawn for the length, and the
-  sentences of the chunk an example was cut from) serve statistics only.
+  `lost_X`, the tokens of each that did not fit into its row, `target_X` and
+  `sentences_X` (the number drawn for the length, and the sentences of the chunk
+  an example was cut from) serve statistics only.
   """
 
   a_start_X: np.ndarray

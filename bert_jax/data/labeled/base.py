@@ -53,6 +53,8 @@ class LabeledSet:
   keys: ClassVar[Keys] = KEYS | {
       "example_index": Key(np.int32, "E", fill=-1, locates=True)}
   rows_type: ClassVar[type[TaskRows]] = TaskRows
+  # Of what `scores` gives of a set with labels; None: not known before.
+  score_names: ClassVar[tuple[str, ...] | None] = None
   names: list[str]
   labels: Any = None
   label_names: tuple[str, ...] = ()

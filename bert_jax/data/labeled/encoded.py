@@ -60,8 +60,8 @@ class Encoded:
       examples: of the set, in the unit of its labels.
     """
     if len(self) > examples:
-      _LOG.warning("%s: %d examples are read in %d windows, as not all fit into "
-                   "rows of %d tokens (data.length).", source, examples,
+      _LOG.warning("%s: %d examples are read in %d windows, as not all fit "
+                   "into rows of %d tokens (data.length).", source, examples,
                    len(self), length)
     lost_X = self.slices.lost_X
     if lost_X is not None and lost_X.any():

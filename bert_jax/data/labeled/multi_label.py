@@ -28,6 +28,7 @@ class MultiLabelSet(TextSet):
   kind: ClassVar = "multi_label"
   order_key: ClassVar = "classes"
   keys: ClassVar = LabeledSet.keys | {"labels": Key(np.float32, "EC")}
+  score_names: ClassVar = ("micro_f1", "macro_f1", "exact_match")
 
   @classmethod
   def names_of(cls, table: Table, columns: Columns,

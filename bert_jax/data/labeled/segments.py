@@ -40,6 +40,7 @@ class MultipleChoiceSet(LabeledSet):
   kind: ClassVar = "multiple_choice"
   order_key: ClassVar = "choice"
   keys: ClassVar = ClassificationSet.keys
+  score_names: ClassVar = ("accuracy",)
   texts_a: list[str]
   choices: list[list[str]]
 
@@ -132,6 +133,7 @@ class EmbeddingSet(RegressionSet):
 
   kind: ClassVar = "embedding"
   order_key: ClassVar = "vectors"
+  score_names: ClassVar = RegressionSet.score_names + retrieval.SCORES
 
   def encode(self, tokenizer: Any, length: int) -> Encoded:
     segments = 1 if self.texts_b is None else 2
@@ -156,7 +158,7 @@ class EmbeddingSet(RegressionSet):
       return retrieval.retrieval_scores(outputs[:, 0], outputs[:, 1])
     cosine_X = (outputs[:, 0] * outputs[:, 1]).sum(-1)
     return {name: score(name, self.labels, cosine_X)
-            for name in self.score_names}
+            for name in RegressionSet.score_names}
 
   def predicted_columns(self) -> list[str]:
     return ["vector" if self.texts_b is None else "cosine"]

@@ -88,6 +88,10 @@ class SpanSet(LabeledSet):
       "answer_starts": Key(np.int32, "L", fill=-1, locates=True),
       "answer_ends": Key(np.int32, "L", fill=-1, locates=True)}
   rows_type: ClassVar = SpanRows
+  # The later ones where some questions have no answer.
+  score_names: ClassVar = tuple(
+      squad.scores([("a",), ()], ["", ""])
+      | squad.best_thresholds([("a",), ()], ["", ""], [0, 0]))
   questions: list[Question]
   options: SpanOptions = SpanOptions()
 

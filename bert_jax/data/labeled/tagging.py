@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,8 @@ from bert_jax.data.records.bad_records import Fault
 from bert_jax.data.records.columns import Columns, clean
 from bert_jax.data.records.tables import Table
 from bert_jax.metrics import entities
+
+_LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TaggingSet(LabeledSet):
@@ -56,10 +59,9 @@ class TaggingSet(LabeledSet):
             label_names: tuple[str, ...]) -> "TaggingSet":
     readers = {"words": ([columns.text], fields.words)}
     if columns.label:
-      label_names = label_names or fields.labels_in(
-          itertools.chain.from_iterable(
-              tags for tags in table.column(columns.label)
-              if isinstance(tags, list)))
+      label_names = label_names or _names_in(
+          tags for tags in table.column(columns.label)
+          if isinstance(tags, list))
       numbers = _tags(label_names)
       readers["labels"] = ([columns.text, columns.label], lambda words, tags:
                           numbers(words, fields.several(tags)))
@@ -104,17 +106,35 @@ class TaggingSet(LabeledSet):
   def collect(self, predicted: Predicted) -> list[np.ndarray]:
     ends = self._ends()
     outputs = np.zeros((ends[-1], len(self.label_names)), np.float32)
+    count_W = np.zeros(ends[-1], np.int32)
     for places, probability_BLC in predicted:
       here_BL = places["word_index"] >= 0
       outputs[places["word_index"][here_BL]] = probability_BLC[here_BL]
+      np.add.at(count_W, places["word_index"][here_BL], 1)
+    if (count_W != 1).any():
+      raise ValueError(f"{(count_W != 1).sum()} of {ends[-1]} words do not "
+                       "have one prediction each.")
     return np.split(outputs, ends[1:-1])
+
+  @property
+  def score_names(self) -> tuple[str, ...]:
+    if entities.scheme_of(self.label_names):
+      return tuple(entities.entity_scores((), ()))
+    nothing = np.zeros(0, np.int32)
+    return tuple(entities.tag_scores(nothing, nothing, self.label_names))
 
   def scores(self, outputs: list[np.ndarray]) -> dict[str, float]:
     if self.labels is None:
       return {}
+    scheme = entities.scheme_of(self.label_names)
+    if scheme is None:
+      return entities.tag_scores(
+          *(np.concatenate(tags) for tags in (
+              self.labels, [np.argmax(p, -1) for p in outputs])),
+          self.label_names)
     return entities.entity_scores(
         [[self.label_names[t] for t in tags] for tags in self.labels],
-        [self.tag_names(probabilities) for probabilities in outputs])
+        [self.tag_names(probabilities) for probabilities in outputs], scheme)
 
   def tag_names(self, probabilities: np.ndarray) -> list[str]:
     """The likeliest tag of each word."""
@@ -138,8 +158,7 @@ def tagged(examples: Iterable[tuple[str, Sequence[str], Sequence[str] | None]],
   examples, labels = list(examples), None
   names, words, tags = ([e[i] for e in examples] for i in range(3))
   if tags and tags[0] is not None:
-    label_names = tuple(label_names) or fields.labels_in(
-        itertools.chain.from_iterable(tags))
+    label_names = tuple(label_names) or _names_in(tags)
     numbers, labels = _tags(label_names), []
     for name, example_words, example_tags in examples:
       try:
@@ -148,6 +167,15 @@ def tagged(examples: Iterable[tuple[str, Sequence[str], Sequence[str] | None]],
         raise UserError(f"{name}: {fault.detail()}") from None
   return TaggingSet(names=names, words=[list(w) for w in words], labels=labels,
               label_names=tuple(label_names))
+
+
+def _names_in(tags: Iterable[Sequence[Any]]) -> tuple[str, ...]:
+  """The tags of all words; says how they are read unless they are B-X."""
+  names = fields.labels_in(itertools.chain.from_iterable(tags))
+  description = entities.description(names)
+  if description:
+    _LOG.warning("%s", description)
+  return names
 
 
 def _tags(label_names: Sequence[str]) -> Callable[..., np.ndarray]:

@@ -30,7 +30,6 @@ class TextSet(LabeledSet):
 
   texts_a: list[str]
   texts_b: list[str] | None = None
-  score_names: ClassVar[tuple[str, ...]]
 
   @classmethod
   def parse(cls, table: Table, columns: Columns,
@@ -84,7 +83,8 @@ class TextSet(LabeledSet):
   def scores(self, outputs: Any) -> dict[str, float]:
     if self.labels is None:
       return {}
-    return {name: score(name, self.labels, self.decided(outputs))
+    return {name: score(name, self.labels, self.decided(outputs),
+                        len(self.label_names))
             for name in self.score_names}
 
   def decided(self, outputs: np.ndarray) -> np.ndarray:
