@@ -1,6 +1,7 @@
 """Non-finite steps and loss spikes."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,15 @@ import pytest
 
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.reading import read_manifests
+from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.experiment import compose
+from bert_jax.metrics import weighted
+from bert_jax.metrics.weighted import Mean
+from bert_jax.objectives.masking import WholeWordMasking
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
-from bert_jax.runs import anomalies, train
+from bert_jax.runs import anomalies, evaluation, train
 from bert_jax.training.optimizers import BertAdam
 from tests import small_run, tiny
 from tests.small_run import curve, equal, pretraining, pull_the_plug
@@ -78,6 +83,41 @@ def test_non_finite_step_changes_nothing(layout, microbatches):
   moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params,
                        jax.device_get(state.params))
   assert all(jax.tree.leaves(moved)), moved
+  # Where every token is unknown, every layout says that nothing was predicted.
+  unknown = {**batch, "input_ids": np.where(
+      batch["input_ids"] > 4, tiny.VOCABULARY.unk_id, batch["input_ids"])}
+  _, pairs = runner.step(state, runner.put(unknown))
+  assert weighted.without_weight(jax.device_get(pairs)) == ["mlm_loss"]
+
+
+def test_steps_without_weight_stop_a_run():
+  full = {"mlm_loss": (7.0, 3.0), "nsp_loss": (1.0, 2.0), "skipped": (0., 1.)}
+  empty = full | {"mlm_loss": (0.0, 0.0)}
+  detector = lambda: anomalies.AnomalyDetector(3, deviations=0.0)
+  with pytest.raises(anomalies.NonFiniteError,
+                     match="mlm_loss had no weight in .* 1 to 1 .*unknown"):
+    detector().update(1, empty)
+  seen = detector()
+  for step in (1, 2, 3, 4, 5, 6):  # A few in between are no error,
+    seen.update(step, full if step in (1, 4) else empty)
+  with pytest.raises(anomalies.NonFiniteError, match="steps 5 to 7"):
+    seen.update(7, empty)
+  assert seen.skipped == 0 and math.isfinite(seen.mean)  # nor ever in the mean.
+
+
+def test_evaluation_without_weight_is_refused():
+  sums = {"classifier_loss": Mean(0.0, 0.0), "batch_accuracy": Mean(0.0, 0.0)}
+  with pytest.raises(UserError, match="classifier_loss of the evaluation has no "
+                     "weight.*label missing"):
+    evaluation.scores([evaluation.Outputs(sums)] * 2, None)
+
+
+def test_masked_share_far_from_the_rate_is_said():
+  objective = Mlm(WholeWordMasking(rate=0.15, initial_rate=0.3, rate_steps=9))
+  remarks = [objective.remark({"masked_fraction": share})
+             for share in (0.15, 0.3, 0.33, 0.08, 0.45)]
+  assert remarks[:3] == [""] * 3 and objective.remark({}) == ""
+  assert [remark[:5] for remark in remarks[3:]] == ["8.0% ", "45.0%"]
 
 
 def test_non_finite_steps_are_skipped(folder, tmp_path):
@@ -91,7 +131,7 @@ def test_non_finite_steps_are_skipped(folder, tmp_path):
     anomalies.skip_step(tmp_path / "other", step)
   equal(skipping.params, train.train(run, tmp_path / "other").params)
   lines = {line["step"]: line for line in curve(tmp_path / "skipping")
-           if "train/learning_rate" in line}
+           if "held_out/loss" not in line}
   assert [s for s, line in lines.items() if "train/skipped" in line] == ill
   assert not any("train/skipped" in line for line in curve(tmp_path / "other"))
 

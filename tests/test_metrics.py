@@ -29,6 +29,11 @@ def test_pairs_add_up_to_means_over_all():
   assert math.isnan(values.pop("empty"))
   assert values == pytest.approx({
       "mlm_loss": 2.5, "nsp_loss": .5, "loss": 3, "perplexity": math.exp(2.5)})
+  assert weighted.summarize({}) == {}
+  assert weighted.without_weight(merged | {"sop_loss": (0, 0)}) == ["sop_loss"]
+  for random in (1, 3):  # Of four pairs, what a constant answer gets right.
+    pairs = weighted.summarize({"nsp_majority": weighted.Mean(random, 4)})
+    assert pairs == {"nsp_majority": .75}
 
 
 def test_perplexity_overflows_to_infinity():

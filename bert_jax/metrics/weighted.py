@@ -29,16 +29,26 @@ def merge(batches: Iterable[Mapping[str, Mean]]) -> Means:
   return merged
 
 
+def without_weight(means: Mapping[str, Mean]) -> list[str]:
+  """The parts of the loss that nothing has weight in, so that they are nan."""
+  return [name for name, (_, weight) in means.items()
+          if name.endswith("_loss") and not weight]
+
+
 def summarize(means: Mapping[str, Mean]) -> dict[str, float]:
   """Values, and `loss`: the sum of those of its parts, as L = L_MLM + L_NSP.
 
-  With `mlm_loss` comes the perplexity.
+  With `mlm_loss` comes the perplexity; of `nsp_majority`, the share of the
+  pairs that are random, what answering always the same gets right.
   """
   values = {name: Mean(*mean).value() for name, mean in means.items()}
+  if "nsp_majority" in values:
+    share = values["nsp_majority"]
+    values["nsp_majority"] = max(share, 1 - share)
   if "mlm_loss" in values:
     values["perplexity"] = perplexity(values["mlm_loss"])
-  return {"loss": sum(value for name, value in values.items()
-                      if name.endswith("_loss")), **values}
+  parts = [value for name, value in values.items() if name.endswith("_loss")]
+  return ({"loss": sum(parts)} if parts else {}) | values
 
 
 def perplexity(loss: float) -> float:

@@ -138,6 +138,10 @@ class Objective(Choice):
     """Further means to report."""
     return {}
 
+  def remark(self, scores: Mapping[str, float]) -> str:
+    """What a run says of its first scores in training, if they are odd."""
+    return ""
+
   def predictions(self, outputs: Mapping[str, jax.Array]) -> jax.Array:
     """Where there are labels: probabilities (B, E, C) of classes or (B, L, C)
     of tags, or numbers (B, E)."""

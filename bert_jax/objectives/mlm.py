@@ -18,6 +18,9 @@ from bert_jax.model.ops import hits
 from bert_jax.objectives.base import Batch, Objective, weighted_sum
 from bert_jax.objectives.masking import Masking, TokenMasking
 
+# A masked share is far from the rate above or below this many times it.
+_FAR = 1.2
+
 
 @dataclasses.dataclass(frozen=True)
 class Mlm(Objective):
@@ -45,13 +48,24 @@ class Mlm(Objective):
         outputs["mlm"], batch["masked_labels"])
     return {"mlm": weighted_sum(loss_BP, batch["masked_weights"])}
 
+  def remark(self, scores: Mapping[str, float]) -> str:
+    share, masking = scores.get("masked_fraction", math.nan), self.masking
+    rates = masking.rate, masking.initial_rate or masking.rate
+    if min(rates) / _FAR <= share <= max(rates) * _FAR or math.isnan(share):
+      return ""
+    return (f"{share:.1%} of the tokens are predicted, where objective.masking."
+            f"rate={masking.rate:g}: the others are special or unknown, do not "
+            "fit, or stand in rows too short for a share.")
+
   def metrics(self, outputs: Mapping[str, jax.Array], batch: Batch,
               vocabulary: Vocabulary) -> Means:
     labels_BP, weights_BP = batch["masked_labels"], batch["masked_weights"]
     bytes_V = jnp.asarray(vocabulary.byte_count_V, jnp.float32)
     total = self.losses(outputs, batch)["mlm"]
     hits_BP = hits(outputs["mlm"], labels_BP)
+    tokens = jnp.sum(batch["example_ids"] > 0, dtype=jnp.float32)
     return {
+        "masked_fraction": Mean(weights_BP.sum(), tokens),
         "mlm_accuracy": Mean(weighted_sum(hits_BP, weights_BP),
                              weights_BP.sum()),
         "bits_per_byte": Mean(total / math.log(2), weighted_sum(
@@ -86,6 +100,10 @@ class MlmNsp(Mlm):
               vocabulary: Vocabulary) -> Means:
     hits_BE = hits(outputs["nsp"], batch["next_sentence_labels"])
     mask_BE = batch["example_mask"]
+    random_BE = batch["next_sentence_labels"].astype(jnp.float32)
     return {**super().metrics(outputs, batch, vocabulary),
             "nsp_accuracy": Mean(weighted_sum(hits_BE, mask_BE),
+                                 mask_BE.sum()),
+            # See `summarize`.
+            "nsp_majority": Mean(weighted_sum(random_BE, mask_BE),
                                  mask_BE.sum())}

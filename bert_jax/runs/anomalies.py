@@ -1,4 +1,4 @@
-"""Steps that are not finite, and spikes of the loss."""
+"""Steps that are not finite or without weight, and spikes of the loss."""
 
 import dataclasses
 import json
@@ -17,8 +17,14 @@ _WEIGHT = 0.02
 _SKIPPED = "skipped.json"
 
 
+NO_WEIGHT = (
+    "Nothing counts in it: every token is special or unknown, or every label "
+    "missing or of weight 0, or every example alone in its row.")
+
+
 class NonFiniteError(UserError):
-  """Too many consecutive steps were not finite; `first` was the first."""
+  """Too many consecutive steps were not finite, or had no weight; `first` was
+  the first."""
 
   def __init__(self, message: str, first: int):
     super().__init__(message)
@@ -39,10 +45,13 @@ class AnomalyDetector:
   """Follows the metrics of every step, in order.
 
   Attributes:
-    max_nonfinite_steps: stop after this many consecutive non-finite steps.
+    max_nonfinite_steps: stop after this many consecutive steps that are not
+      finite, or have no weight in a part of the loss. A run that begins with
+      a step without weight stops at once.
     deviations: a loss this many standard deviations above the running mean is
       a spike; 0: none is.
-    skipped, in_row: non-finite steps, in all and until now.
+    skipped: non-finite steps.
+    in_row: consecutive steps until now that were not finite or had no weight.
     count, mean, variance: steps behind the running mean of the loss, it, and
       the variance around it.
   """
@@ -62,15 +71,19 @@ class AnomalyDetector:
         counting starts again.
       Spike: the loss of this step is one.
     """
-    if float(sums["skipped"][0]):
-      self.skipped += 1
+    finite = not float(sums["skipped"][0])
+    empty = weighted.without_weight(sums) if finite else []
+    if empty or not finite:
+      self.skipped += not finite
       self.in_row += 1
-      if self.in_row >= self.max_nonfinite_steps:
+      if self.in_row >= self.max_nonfinite_steps or empty and not self.count:
         first, self.in_row = step - self.in_row + 1, 0
+        what = (f"{', '.join(empty)} had no weight" if empty
+                else "Loss or gradients were not finite")
         raise NonFiniteError(
-            f"Loss or gradients were not finite in the steps {first} to {step} "
-            f"(max_nonfinite_steps={self.max_nonfinite_steps} in a row).",
-            first)
+            f"{what} in the steps {first} to {step} (max_nonfinite_steps="
+            f"{self.max_nonfinite_steps} in a row)."
+            + f" {NO_WEIGHT}" * bool(empty), first)
       return
     self.in_row = 0
     loss = weighted.summarize(sums)["loss"]

@@ -23,6 +23,7 @@ from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     local_rows, make_mesh, place, row_devices, share)
+from bert_jax.runs.anomalies import NO_WEIGHT
 from bert_jax.training import numerics
 from bert_jax.training.adapters import NoAdapter
 from bert_jax.training.param_paths import leaves
@@ -55,8 +56,17 @@ def collect(outputs: Sequence[Outputs], labeled: LabeledSet) -> Any:
 
 def scores(outputs: Sequence[Outputs],
            labeled: LabeledSet | None) -> dict[str, float]:
-  """The loss, its parts, metrics and, of a complete labeled set, scores."""
-  means = weighted.summarize(weighted.merge(o.sums for o in outputs))
+  """The loss, its parts, metrics and, of a complete labeled set, scores.
+
+  Raises:
+    UserError: a part of the loss has no weight.
+  """
+  sums = weighted.merge(o.sums for o in outputs)
+  empty = weighted.without_weight(sums)
+  if empty:
+    raise UserError(f"{', '.join(empty)} of the evaluation has no weight. "
+                    + NO_WEIGHT)
+  means = weighted.summarize(sums)
   if labeled is None:
     return means
   return means | labeled.scores(collect(outputs, labeled))

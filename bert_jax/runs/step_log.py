@@ -3,7 +3,7 @@
 import math
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,15 +27,18 @@ class StepLog:
     start: the step that the run resumes from.
     window: the sums since the last line, of an earlier process.
     members: behind the leading axis of metrics; 0: they have none.
+    remark: a sentence on the first line of scores, "" for none.
   """
 
   def __init__(self, workdir: pathlib.Path, steps: int, every: int, rows: int,
                detector: AnomalyDetector, start: int = 0,
-               window: Mapping[str, Any] = {}, members: int = 0):
+               window: Mapping[str, Any] = {}, members: int = 0,
+               remark: Callable[[Mapping[str, float]], str] = lambda _: ""):
     self._steps, self._every, self._rows = steps, every, rows
     self._out = (writers.Writers(workdir, steps, start)
                  if distributed.first() else writers.Silent())
     self._detector, self._members = detector, members
+    self._remark: Callable[[Mapping[str, float]], str] | None = remark
     self._held, self._window, self._tokens = None, dict(window), 0.0
     self._since = time.monotonic()
 
@@ -89,11 +92,16 @@ class StepLog:
   def _write(self, step: int) -> None:
     now, window = time.monotonic(), dict(self._window)
     skipped, _ = window.pop("skipped", (0.0, 0.0))
+    # Steps that were skipped leave nothing to average.
+    scores = {name: value for name, value in weighted.summarize(window).items()
+              if not math.isnan(value)}
     self._out.write(step, {
-        **{f"train/{name}": value
-           for name, value in weighted.summarize(window).items()},
+        **{f"train/{name}": value for name, value in scores.items()},
         **({"train/skipped": skipped} if skipped else {}),
         "train/tokens_per_second": self._tokens / (now - self._since)})
+    if self._remark and (remark := self._remark(scores)):
+      self.note(remark)
+    self._remark = None
     self._window, self._tokens, self._since = {}, 0.0, now
 
   def held_out(self, step: int,

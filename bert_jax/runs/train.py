@@ -144,7 +144,8 @@ class _Attempt:
     start = int(state.step)
     with StepLog(self.workdir, experiment.steps, experiment.log_every,
                  experiment.batch_size, detector, start,
-                 progress.window) as log:
+                 progress.window,
+                 remark=experiment.objective.remark) as log:
       for note in notes:
         log.note(note)
 
