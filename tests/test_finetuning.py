@@ -22,7 +22,7 @@ from bert_jax.objectives.span import Span
 from bert_jax.parallel import mesh
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.parallel.rules import SHARDING_RULES
-from bert_jax.runs import initialize
+from bert_jax.runs import heads, initialize
 from bert_jax.training.adapters import Lora, NoAdapter
 from bert_jax.training.finetuning import Finetuning, layer_rates
 from bert_jax.training.optimizers import AdamW, DECAYED, Optimizer, Sgd
@@ -255,6 +255,25 @@ def three_outputs():
   return drawn() | {"classifier": {
       "kernel": rng.normal(size=(16, 3)).astype(np.float32),
       "bias": rng.normal(size=3).astype(np.float32)}}
+
+
+@pytest.mark.parametrize("labels, rows, said", [
+    (SORTED, (2, 0, 1), ""), (NLI, (0, 1, 2), ""),
+    (("x", "y", "z"), (0, 1, 2), "entailment is x, neutral is y"),
+    (("x", "neutral", "z"), None, "the labels of this network are entailment,"),
+    (("x", "y"), None, "allowed: these in any order")])
+def test_overridden_labels_move_or_rename_outputs(labels, rows, said, caplog):
+  saved = Checkpoint(three_outputs(), types.SimpleNamespace(
+      experiment=Experiment(objective=Classification(NLI))), 7)
+  if rows is None:
+    with pytest.raises(UserError, match=said):
+      heads.rename_head(saved, Classification(labels))
+    return
+  renamed = heads.rename_head(saved, Classification(labels))
+  jax.tree.map(np.testing.assert_array_equal, renamed.params["classifier"],
+               jax.tree.map(lambda x: x[..., list(rows)],
+                            saved.params["classifier"]))
+  assert said in caplog.text and bool(said) == bool(caplog.text)
 
 
 def test_labels_of_a_head_differ():

@@ -11,6 +11,7 @@ from bert_jax.data.batches.rows import Rows
 from bert_jax.data.sources import Data, SquadData, TableData
 from bert_jax.experiment import Experiment
 from bert_jax.runs.evaluation import load
+from bert_jax.runs.heads import rename_head
 
 
 def of_workdir(workdir: str, overrides: Sequence[str] = ()
@@ -20,6 +21,7 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
   saved = checkpoints.read_checkpoint(workdir)
   experiment = config.override(saved.manifest.experiment, overrides)
   objective = experiment.objective
+  saved = rename_head(saved, objective)
   prepared = _only_evaluated(experiment.data).prepare(
       experiment.seed, saved.manifest.tokenizer, objective.label_kind,
       objective.labels)
@@ -50,6 +52,7 @@ def predict_file(workdir: str, source: str, output: str,
   """
   saved = checkpoints.read_checkpoint(workdir)
   experiment = configure(saved.manifest.experiment, overrides)
+  saved = rename_head(saved, experiment.objective)
   labeled = experiment.data.unlabeled(
       source, experiment.objective.label_kind, experiment.objective.labels)
   if distributed.first():

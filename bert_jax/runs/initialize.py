@@ -1,6 +1,5 @@
 """What a run starts with: its devices, its parameters, its batches."""
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -17,13 +16,11 @@ from bert_jax.objectives.base import Objective
 from bert_jax.objectives.embedding import Similarity
 from bert_jax.parallel import mesh, rules
 from bert_jax.parallel.layouts import Runner
+from bert_jax.runs.heads import match_head
 from bert_jax.training import numerics
 from bert_jax.training.adapters import ADDED
-from bert_jax.training.param_paths import expand, leaves, nested, path_of
+from bert_jax.training.param_paths import expand, leaves, path_of
 from bert_jax.training.step import TrainState
-
-_HEAD = "classifier/"
-_SHOWN = 10  # labels in a sentence
 
 
 def lay_out(run: Run) -> Runner:
@@ -71,7 +68,8 @@ def first_state(run: Run, shardings: TrainState, source: Checkpoint | None,
   unused = leaves(source.params).keys() - map(objective.origin, leaves(params))
   say(f"Starts from step {source.step} of {experiment.init_from}; "
       f"newly initialized: {_parts(new)}; not used: {_parts(sorted(unused))}."
-      f"{rows}{another_pooling(source.manifest.experiment.objective, objective)}")
+      f"{rows}"
+      f"{another_pooling(source.manifest.experiment.objective, objective)}")
   params = mesh.place(params, shardings.params)
   optimizer_state = numerics.jit(
       lambda params: recipe.optimizer.init(recipe.rates.trained(params)),
@@ -86,58 +84,6 @@ def another_pooling(there: Objective, objective: Objective) -> str:
     return ""
   return (f" Vectors are pooled by {there.pooling} there, by "
           f"{objective.pooling} here (objective.pooling).")
-
-
-def match_head(source: Checkpoint,
-               objective: Objective) -> tuple[Checkpoint, str]:
-  """A checkpoint whose `classifier` means what it does in `objective`.
-
-  Its outputs are put into the order of the objective's labels by their names,
-  or else by their names without case. The head of other labels, or of another
-  kind of label, is left out.
-
-  Returns:
-    The checkpoint, and a sentence that says this; "" where there is no head.
-  """
-  given, there = leaves(source.params), source.manifest.experiment.objective
-  head = {path: x for path, x in given.items() if path.startswith(_HEAD)}
-  if not head or objective.label_kind is None:
-    return source, ""
-  old, new = there.head_rows(), objective.head_rows()
-  order = _order(old, new)
-  if order is None or _kind(there) != _kind(objective):
-    params = nested({p: x for p, x in given.items() if p not in head})
-    return dataclasses.replace(source, params=params), (
-        f" The classifier there is for other labels, {_kind(there)}"
-        f"{_listed(old)}; here it is for {_kind(objective)}{_listed(new)}.")
-  if not new:
-    return source, ""
-  params = nested(given | {path: x[..., order] for path, x in head.items()})
-  kept = [name for i, name in enumerate(new) if order[i] == i]
-  moved = [f"{name} ({order[i]} to {i})" for i, name in enumerate(new)
-           if order[i] != i]
-  return dataclasses.replace(source, params=params), (
-      f" Outputs of the classifier, by label: kept{_listed(kept)}; "
-      f"moved{_listed(moved)}.")
-
-
-def _kind(objective: Objective) -> str:
-  return objective.label_kind.kind if objective.label_kind else "none"
-
-
-def _order(old: Sequence[str], new: Sequence[str]) -> list[int] | None:
-  """Where among `old` each of `new` is; None: they are not the same names."""
-  for same in (str, str.casefold):
-    places = {same(name): i for i, name in enumerate(old)}
-    order = [places.get(same(name), -1) for name in new]
-    if sorted(order) == list(range(len(old))):
-      return order
-  return None
-
-
-def _listed(names: Sequence[str]) -> str:
-  more = [f"{len(names) - _SHOWN} more"] * (len(names) > _SHOWN)
-  return " " + (", ".join([*names[:_SHOWN], *more]) or "none")
 
 
 def start_from(saved: Checkpoint, params: Any, reinitialized: str = "(?!)",
