@@ -352,7 +352,9 @@ def test_balanced_weights_come_from_the_training_set():
                                      labels=np.zeros(1, np.int32)),
                    MultiLabelSet(names=["a"], texts_a=["a"],
                                  label_names=("x", "y"),
-                                 labels=np.ones((1, 2), np.float32))):
+                                 labels=np.ones((1, 2), np.float32)),
+                   RegressionSet(names=["a", "b"], texts_a=["a", "b"],
+                                 labels=np.ones(2, np.float32))):
     with pytest.raises(UserError, match="that all have the same label"):
       Classification().complete(examples)
   with pytest.raises(UserError, match="has 3 weights, but there are 2 labels"):

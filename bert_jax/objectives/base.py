@@ -63,12 +63,13 @@ class Objective(Choice):
     if examples.labels is None:
       raise UserError(f"objective={self.choice_name} learns from labels: name "
                       "their column by data.columns.label.")
-    if "labels" not in {field.name for field in dataclasses.fields(self)}:
-      return self
     if examples.distinct_labels() < 2:
       raise UserError(
           f"Nothing can be learned from {len(examples)} training examples that "
-          f"all have the same label (of {', '.join(examples.label_names)}).")
+          "all have the same label (of: "
+          f"{', '.join(examples.label_names) or 'numbers'}).")
+    if "labels" not in {field.name for field in dataclasses.fields(self)}:
+      return self
     return dataclasses.replace(self, labels=examples.label_names)
 
   def empty_row(self, length: int, examples: int, vocabulary: Vocabulary

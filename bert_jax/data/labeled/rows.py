@@ -27,7 +27,7 @@ class TaskRows(Rows):
     self.keys, self._classes = labeled.keys, len(labeled.label_names)
     self.encoded = labeled.encode(tokenizer, length)
     self.encoded.say_lost(
-        labeled.table.source if labeled.table else f"the {labeled.kind} set",
+        labeled.table.source if labeled.table else "The texts",
         len(labeled), length)
     self.augmentation = augmentation
     augmentation.check(self.encoded, labeled.kind)

@@ -179,6 +179,9 @@ class SpanSet(LabeledSet):
   def given(self) -> Records:
     return ["id", "question"], [[q.id, q.text] for q in self.questions]
 
+  def distinct_labels(self) -> int:
+    return len(self) + 1  # A place is another one in another text.
+
   def predicted_columns(self) -> list[str]:
     return ["predicted_answer", "probability", "start", "end", "null_odds"]
 

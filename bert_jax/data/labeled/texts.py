@@ -163,6 +163,9 @@ class RegressionSet(TextSet):
   def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
     return fields.number
 
+  def distinct_labels(self) -> int:
+    return len(np.unique(self.labels))
+
   def predicted_columns(self) -> list[str]:
     return ["predicted_value"]
 
