@@ -18,7 +18,9 @@ from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.feed_forward import AUXILIARY, ExpertsFeedForward
 from bert_jax.parallel import rules
+from bert_jax.training.flops import count_flops
 from bert_jax.training.param_paths import expand, leaves
+from tests.compiled_flops import of_products
 
 SMALL = BertConfig(
     vocab_size=50, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
@@ -105,10 +107,16 @@ def evaluate(options: BertConfig, params, rows):
 
 
 @functools.cache
+def compiled(options: BertConfig):
+  """`evaluate` on one device."""
+  return jax.jit(functools.partial(evaluate, options)).lower(
+      parameters(options), batch()).compile()
+
+
+@functools.cache
 def plain(options: BertConfig):
-  """`evaluate` on one device, as numpy arrays."""
-  return jax.device_get(jax.jit(functools.partial(evaluate, options))(
-      parameters(options), batch()))
+  """The results of `compiled`, as numpy arrays."""
+  return jax.device_get(compiled(options)(parameters(options), batch()))
 
 
 def assert_near(got, expected, tolerance):
@@ -130,6 +138,14 @@ def test_member_is_equal_packed_and_alone(options):
                              in enumerate(LENGTHS, 1)])
   np.testing.assert_allclose(output_BLD[0, :sum(LENGTHS)], alone_LD, rtol=0,
                              atol=1e-5)
+
+
+@member
+def test_member_costs_what_xla_computes(options):
+  counted = count_flops(functools.partial(evaluate, options),
+                        parameters(options), batch())
+  assert counted == pytest.approx(of_products(compiled(options).as_text()),
+                                  rel=0.01)
 
 
 @member

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -11,64 +9,22 @@ import numpy as np
 import pytest
 
 from bert_jax import config
-from bert_jax.config import Choice, UserError
+from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment, workload
-from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.parallel.mesh import make_mesh
 from bert_jax.training.flops import count_flops
-from bert_jax.training.optimizers import Optimizer, Sgd
+from bert_jax.training.optimizers import Optimizer
 from bert_jax.training.step import train_step
 from tests import tiny
+from tests.compiled_flops import of_products
 
-# Without a loop over layers, whose body a compiled program contains once, and
-# without dropout, which has no products and takes most of the compiling.
-UNROLLED = dict(scan_unroll=tiny.MODEL.num_hidden_layers,
-                hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-
+# Dropout has no products and takes most of the compiling.
 EXPERIMENT = Experiment(
-    model=dataclasses.replace(tiny.MODEL, **UNROLLED),
+    model=dataclasses.replace(tiny.MODEL, hidden_dropout_prob=0.0,
+                              attention_probs_dropout_prob=0.0),
     data=TextData(length=tiny.LENGTH), batch_size=8)
-
-
-def members(options) -> list[list[str]]:
-  """An override for each member of each family of a dataclass's fields."""
-  return [[f"{field.name}={name}"] for field in dataclasses.fields(options)
-          if isinstance(getattr(options, field.name), Choice)
-          for name, member in getattr(options, field.name).members().items()
-          if member.__module__.startswith("bert_jax.")]
-
-
-def of_step(recipe, batch=None) -> tuple[int, str]:
-  """FLOPs of a step, and its compiled program."""
-  step = functools.partial(train_step, recipe)
-  batch = tiny.batch() if batch is None else batch
-  state = jax.eval_shape(recipe.init, np.int32(0), batch)
-  return (count_flops(step, state, batch),
-          jax.jit(step).lower(state, batch).compile().as_text())
-
-
-def of_products(program: str) -> int:
-  """FLOPs of the matrix products in XLA's optimized program."""
-  shapes = {name: [int(n) for n in dimensions.split(",") if n]
-            for name, dimensions in re.findall(
-                r"%?([\w.-]+) = \w+\[([\d,]*)\]", program)}
-  total = 0
-  for name, left, contracted in re.findall(
-      r"%?([\w.-]+) = \S+ dot\((?:\S+ )?%?([\w.-]+),.*"
-      r"lhs_contracting_dims=\{([\d,]*)\}", program):
-    total += 2 * math.prod(shapes[name]) * math.prod(
-        shapes[left][int(n)] for n in contracted.split(",") if n)
-  return total
-
-
-@pytest.mark.parametrize("change", members(BertConfig()), ids="".join)
-def test_model_members_cost_what_xla_computes(change):
-  model = config.override(dataclasses.replace(tiny.MODEL, **UNROLLED), change)
-  counted, program = of_step(tiny.recipe(optimizer=Sgd(), **{
-      f.name: getattr(model, f.name) for f in dataclasses.fields(model)}))
-  assert counted == pytest.approx(of_products(program), rel=0.01)
 
 
 @pytest.mark.parametrize("change", [
@@ -77,9 +33,14 @@ def test_model_members_cost_what_xla_computes(change):
     + [["adapter=lora"], ["optimizer=muon"]], ids="".join)
 def test_objectives_adapters_and_muon_cost_what_xla_computes(change):
   work = workload(config.override(EXPERIMENT, [
-      *change, "data.examples_per_row=2", "model.num_hidden_layers=1"]))
-  counted, program = of_step(work.recipe, work.rows(4))
-  assert counted == pytest.approx(of_products(program), rel=0.01)
+      "optimizer=sgd", *change, "data.examples_per_row=2",
+      "model.num_hidden_layers=1"]))
+  step = functools.partial(train_step, work.recipe)
+  batch = work.rows(4)
+  state = jax.eval_shape(work.recipe.init, np.int32(0), batch)
+  program = jax.jit(step).lower(state, batch).compile().as_text()
+  assert count_flops(step, state, batch) == pytest.approx(
+      of_products(program), rel=0.01)
 
 
 def test_products_cost_what_xla_says():
@@ -125,12 +86,13 @@ def test_microbatches_and_scanned_layers_change_nothing():
       train_step, tiny.recipe(**options)), jax.eval_shape(
           tiny.recipe(**options).init, np.int32(0), tiny.batch()),
       tiny.batch())
-  assert flops() == flops(microbatches=4) == flops(**UNROLLED)
+  assert flops() == flops(microbatches=4) == flops(
+      scan_unroll=tiny.MODEL.num_hidden_layers)
 
 
 def test_optimizer_flops_are_counted():
-  flops = lambda name: workload(config.override(
-      EXPERIMENT, [f"optimizer={name}"])).flops
+  flops = lambda name: workload(config.override(EXPERIMENT, [
+      f"optimizer={name}", "model.num_hidden_layers=1"])).flops
   assert {flops(name) for name in Optimizer.members()
           if name != "muon"} == {flops("sgd")}
   assert flops("muon") > flops("sgd")
