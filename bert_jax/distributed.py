@@ -27,8 +27,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from bert_jax.config import UserError
 
 Method = Literal["auto", "none", "coordinator"]
-# One host may build a corpus for hours while the others have theirs.
-_TIMEOUT_MS = 7 * 24 * 3600 * 1000
 _exchanges, _exits = itertools.count(), itertools.count()
 _hosts: list[str] = []  # names of the processes, from the first exchange on
 
@@ -181,8 +179,19 @@ def _exchange(value: Any) -> list[Any]:
   keys = [f"bert_jax/exchange/{number}/{process}"
           for process in range(jax.process_count())]
   client.key_value_set(keys[jax.process_index()], json.dumps(value))
-  return [json.loads(client.blocking_key_value_get(key, _TIMEOUT_MS))
-          for key in keys]
+  return [json.loads(_wait_for(client, key)) for key in keys]
+
+
+def _wait_for(client: Any, key: str) -> str:
+  """The value of a key, once it has one; one host may build a corpus for hours
+  while the others have theirs."""
+  while True:
+    try:
+      return client.blocking_key_value_get(key, 1000)
+    except jax.errors.JaxRuntimeError as error:
+      # In between, Python sees to signals.
+      if "DEADLINE_EXCEEDED" not in str(error):
+        raise
 
 
 def broadcast(value: Any) -> Any:

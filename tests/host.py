@@ -144,7 +144,7 @@ def disagree(folder: pathlib.Path) -> list[str]:
 
   attempt(plain(folder, seed=int(last)))
   if last:
-    time.sleep(1)
+    time.sleep(1.5)
   data = plain(folder).data
   attempt(plain(folder, data=dataclasses.replace(data, text="missing.txt")
                 if last else data))
