@@ -9,6 +9,7 @@ import jax
 import jax.experimental
 import numpy as np
 
+from bert_jax import config
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.checkpoints.reading import read_manifests, read_state
 from bert_jax.data.sources import TextData
@@ -89,7 +90,7 @@ class Pulled(Exception):
 
 
 def pull_the_plug(experiment: Experiment, workdir: pathlib.Path, at: int,
-                  page: str = "") -> None:
+                  page: config.Page | None = None) -> None:
   """Runs, and dies without saving once step `at` was dispatched."""
 
   def on_step(step: int) -> None:

@@ -241,13 +241,15 @@ experiment = None
 
 def test_changed_page_is_refused_unless_only_comments_changed(folder, tmp_path):
 
-  def of_page(page: str):
-    config.run_page(page, "page")
-    return config.override(pretraining(folder), ["objective=scaled"])
+  def of_page(text: str):
+    page = config.run_page(text, "page")
+    return config.override(
+        pretraining(folder), ["objective=scaled"], [page]), page
 
-  pull_the_plug(of_page(PAGE), tmp_path, 3, PAGE)
+  run, page = of_page(PAGE)
+  pull_the_plug(run, tmp_path, 3, page)
   with pytest.raises(UserError, match=r"(?s)-.* 2.0 \* v.*\+.* 3.0 \* v"):
-    other = PAGE.replace("2.0", "3.0")
-    train.train(of_page(other), tmp_path, other)
-  other = PAGE.replace("# A word.", "# Another.")
-  train.train(of_page(other), tmp_path, other)
+    run, page = of_page(PAGE.replace("2.0", "3.0"))
+    train.train(run, tmp_path, page)
+  run, page = of_page(PAGE.replace("# A word.", "# Another."))
+  train.train(run, tmp_path, page)

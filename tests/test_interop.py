@@ -587,7 +587,7 @@ def run(folder, flat, objective, **options):
   tokenizer = WordPieceTokenizer(path=str(
       vocabulary(folder) / "vocab.txt")).build(())
   manifest = Manifest.create(Experiment(
-      model=model, objective=objective, data=TextData(length=10)), "",
+      model=model, objective=objective, data=TextData(length=10)), None,
       tokenizer, "x")
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   state = TrainState(np.int32(4), np.int32(0), params, ())

@@ -71,7 +71,7 @@ def test_full_disk_keeps_earlier_checkpoints(folder, page, tmp_path):
   assert read_checkpoint(copy / "run").step == 20
   full = config.override(
       config.load_page(str(page)).experiment, ["keep_checkpoints=1"])
-  train.train(full, copy / "run", page.read_text())
+  train.train(full, copy / "run", config.load_page(str(page)))
   assert read_checkpoint(copy / "run").step == 80
 
 
@@ -178,7 +178,7 @@ def test_sigterm_saves_and_the_run_resumes(page, tmp_path, capsys):
   assert process.returncode == 128 + signal.SIGTERM, printed
   step = read_checkpoint(tmp_path / "run").step
   assert 12 <= step < 80 and f"saved at step {step} of 80" in printed
-  source = page.read_text()
+  source = config.load_page(str(page))
   run = config.load_page(str(page)).experiment
   resumed = train.train(run, tmp_path / "run", source)
   equal(resumed.params, train.train(run, tmp_path / "full", source).params)

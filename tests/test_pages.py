@@ -2,7 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
+import json
 import re
+import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,7 +14,9 @@ import pytest
 
 from bert_jax import config
 from bert_jax.analysis import describe
+from bert_jax.checkpoints.manifest import Manifest, check_same_run
 from bert_jax.checkpoints.reading import Checkpoint
+from bert_jax.config import Page, UserError, pages
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
 from bert_jax.objectives.mlm import Mlm
@@ -99,3 +105,99 @@ def test_teacher_starts_from_the_network_of_another_run():
   jax.tree.map(np.testing.assert_array_equal, params["teacher_mlm"],
                source["mlm"])
   assert {path.split("/")[0] for path in new} == {"encoder", "mlm"}
+
+
+FACTOR = """
+import dataclasses
+from bert_jax import config
+from bert_jax.objectives.mlm import Mlm
+from bert_jax.experiment import Experiment
+
+@dataclasses.dataclass(frozen=True)
+class Scaled(Mlm):
+  factor = {factor}
+
+experiment = {experiment}
+"""
+SCALED = "dataclasses.replace(Experiment(), objective=Scaled())"
+
+
+def saved_and_read(experiment: Experiment, page: Page | None) -> Manifest:
+  manifest = Manifest.create(
+      experiment, page, SimpleNamespace(serialize=dict), "data")
+  return Manifest.from_json(json.loads(json.dumps(manifest.to_json())))
+
+
+@pytest.fixture
+def next_process(monkeypatch):
+  """Forgets all pages that were loaded."""
+  return lambda: monkeypatch.setattr(pages, "_LOADED", {})
+
+
+def test_choices_of_one_name_stay_with_their_pages(next_process):
+  """However many pages are loaded, in any order."""
+  texts = {i: FACTOR.format(factor=i, experiment=SCALED) for i in range(3)}
+  manifests = {}
+  for factor, text in texts.items():
+    page = config.run_page(text, "page")
+    manifests[factor] = saved_and_read(page.experiment, page)
+  next_process()
+  for order in itertools.permutations(manifests):
+    read = {i: dataclasses.replace(manifests[i]) for i in order}
+    assert {i: m.experiment.objective.factor for i, m in read.items()} == {
+        0: 0, 1: 1, 2: 2}
+    for i, manifest in read.items():
+      for experiment in (
+          manifest.overridden(["objective=mlm", "objective=scaled", "steps=3"]),
+          config.override(manifest.experiment,
+                          ["objective=mlm", "objective=scaled"])):
+        assert experiment.objective.factor == i
+    # A page that is loaded again is the last.
+    again = config.run_page(texts[order[0]], "page")
+    assert again.experiment.objective == read[order[0]].experiment.objective
+    assert config.override(
+        Experiment(), ["objective=scaled"]).objective.factor == order[0]
+
+
+def test_page_travels_with_the_pages_it_builds_on(
+    next_process, tmp_path, monkeypatch):
+  """Their paths are relative to the page that names them."""
+  below = "config.override(config.load_page({}).experiment, [{}])".format
+  files = {
+      "lib/deep/root.py": FACTOR.format(factor=7, experiment=SCALED),
+      "lib/base.py": "from bert_jax import config\nexperiment = "
+      + below("'deep/root.py'", "'steps=5'"),
+      "mine/page.py": FACTOR.format(factor=8, experiment=below(
+          "'../lib/base.py'", "'seed=3', 'objective.masking.rate=0.5'")),
+      "mine/own.py": FACTOR.format(factor=9, experiment=below(
+          "'../lib/base.py'", "'objective=mlm', 'objective=scaled'"))}
+  for name, text in files.items():
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+  monkeypatch.chdir(tmp_path)
+  page, own = (config.load_page(f"mine/{name}.py") for name in ("page", "own"))
+  source = saved_and_read(own.experiment, own)
+  manifests = {
+      7: saved_and_read(page.experiment, page), 9: source,
+      # What starts from a run may have choices of its page, and none itself.
+      None: saved_and_read(dataclasses.replace(
+          Experiment(), objective=source.experiment.objective), None)}
+  shutil.rmtree(tmp_path / "lib")
+  for factor, manifest in manifests.items():
+    next_process()
+    experiment = dataclasses.replace(manifest).experiment
+    assert experiment.objective.factor == (factor or 9)
+    if factor == 7:
+      assert (experiment.steps, experiment.seed) == (5, 3)
+      assert experiment.objective.masking.rate == 0.5
+  assert check_same_run(source, source) is None
+  changed = json.loads(json.dumps(source.to_json()).replace(
+      "factor = 7", "factor = 77"))
+  with pytest.raises(UserError, match="(?s)-  factor = 77.*[+]  factor = 7"):
+    check_same_run(Manifest.from_json(changed), source)
+  with pytest.raises(UserError, match="No config page 'lib/nothing.py'"):
+    config.load_page("lib/nothing.py")
+  (tmp_path / "loop.py").write_text("from bert_jax import config\n"
+                                    "config.load_page('loop.py')")
+  with pytest.raises(UserError, match="loop.py builds on itself"):
+    config.load_page("loop.py")

@@ -19,7 +19,7 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
   """Scores of a run's network on its held-out data, or on what `overrides`
   name, as in data.evaluation=test.tsv."""
   saved = checkpoints.read_checkpoint(workdir)
-  experiment = config.override(saved.manifest.experiment, overrides)
+  experiment = saved.manifest.overridden(overrides)
   objective = experiment.objective
   saved = rename_head(saved, objective)
   prepared = _only_evaluated(experiment.data).prepare(

@@ -4,11 +4,11 @@ import ast
 import dataclasses
 import difflib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bert_jax import config
-from bert_jax.config import UserError
+from bert_jax.config import Page, UserError
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import deserialize
 from bert_jax.experiment import Experiment, Run
@@ -49,7 +49,8 @@ class Manifest:
   """What a checkpoint holds beside its arrays; all of it is JSON.
 
   Attributes:
-    page: the source of the config page; it may define choices.
+    pages: the config page and those that define choices of the experiment,
+      each with all that it builds on, as `config.Page.to_json`.
     changes: of the experiment, from the defaults.
     serialized_tokenizer: as `LoadedTokenizer.serialize`.
     data_fingerprint: of what the run reads.
@@ -59,7 +60,7 @@ class Manifest:
     checksums: of every array by its path.
   """
 
-  page: str
+  pages: list[dict[str, Any]]
   changes: list[str]
   serialized_tokenizer: dict[str, Any]
   data_fingerprint: str
@@ -69,22 +70,41 @@ class Manifest:
   checksums: dict[str, int] = dataclasses.field(default_factory=dict)
 
   @classmethod
-  def create(cls, experiment: Experiment, page: str,
+  def create(cls, experiment: Experiment, page: Page | None,
              tokenizer: LoadedTokenizer, data_fingerprint: str) -> "Manifest":
-    """Of a run, before anything is saved."""
-    return cls(page, config.changes(Experiment(), experiment),
+    """Of a run, before anything is saved.
+
+    Raises:
+      UserError: two pages have different choices of one name in it.
+    """
+    # A choice may be from another page: that of the run it starts from.
+    pages = [*config.pages_of(experiment), *([page] if page else [])]
+    changes = config.changes(Experiment(), experiment)
+    unlike = config.changes(experiment,
+                            config.override(Experiment(), changes, pages))
+    if pages and unlike:
+      raise UserError(f"Two pages define choices of one name: {unlike[0]}. "
+                      "Rename one.")
+    return cls([p.to_json() for p in dict.fromkeys(pages)], changes,
                tokenizer.serialize(), data_fingerprint)
 
   @classmethod
-  def of_run(cls, run: Run, page: str = "") -> "Manifest":
+  def of_run(cls, run: Run, page: Page | None = None) -> "Manifest":
     return cls.create(run.experiment, page, run.prepared.tokenizer,
                       run.prepared.fingerprint)
 
   @functools.cached_property
+  def loaded_pages(self) -> list[Page]:
+    return [config.run_page(path="the page in the checkpoint", **page)
+            for page in self.pages]
+
+  @functools.cached_property
   def experiment(self) -> Experiment:
-    if self.page:
-      config.run_page(self.page, "the page in the checkpoint")
-    return config.override(Experiment(), self.changes)
+    return config.override(Experiment(), self.changes, self.loaded_pages)
+
+  def overridden(self, overrides: Sequence[str]) -> Experiment:
+    """The experiment with options changed; its pages' choices may be named."""
+    return config.override(self.experiment, overrides, self.loaded_pages)
 
   @functools.cached_property
   def tokenizer(self) -> LoadedTokenizer:
@@ -120,13 +140,14 @@ def check_same_run(old: Manifest, new: Manifest) -> None:
     UserError: they are different runs; says in what.
   """
   # The page first: its choices may have changed under the same names.
-  pages = list(_page_changes(old.page, new.page))
+  pages = list(_page_changes(_text(old.pages), _text(new.pages)))
   if pages:
     raise UserError(
         "The config page defines something else than when this run began:\n  "
         + "\n  ".join(pages) + "\nGive another workdir, or the page as it was.")
   # Not `old.experiment`: the page's choices are those of now.
-  was, now = (config.options(config.override(Experiment(), manifest.changes))
+  was, now = (config.options(config.override(
+      Experiment(), manifest.changes, new.loaded_pages))
               for manifest in (old, new))
   differing = [
       f"{key}={now[key]} (was {was[key]})" if key in now and key in was
@@ -143,6 +164,12 @@ def check_same_run(old: Manifest, new: Manifest) -> None:
   if old.data_fingerprint != new.data_fingerprint:
     raise UserError("This work directory holds a run over other data (the "
                     "fingerprints differ); give another workdir.")
+
+
+def _text(pages: Iterable[Mapping[str, Any]]) -> str:
+  """Of pages, each behind all that it builds on."""
+  return "\n".join(_text(page["pages"].values()) + page["source"]
+                   for page in pages)
 
 
 def _page_changes(old: str, new: str) -> Iterator[str]:

@@ -113,15 +113,21 @@ def warn_of_environment(manifest: Manifest) -> None:
     warnings.warn(changes, stacklevel=3)
 
 
-def resolve_experiment(experiment: Experiment,
-                       overrides: Sequence[str] = ()) -> Experiment:
+def resolve_experiment(experiment: Experiment, overrides: Sequence[str] = (),
+                       page: config.Page | None = None) -> Experiment:
   """The overridden experiment, on the network of its `init_from`, if any.
 
   Overrides of the network's options hold there too.
+
+  Args:
+    page: that the experiment is from, whose choices may be named.
   """
-  experiment = config.override(experiment, overrides)
+  pages = [page] if page else None
+  experiment = config.override(experiment, overrides, pages)
   if not experiment.init_from:
     return experiment
-  model = read_checkpoint(experiment.init_from).manifest.experiment.model
-  return config.override(dataclasses.replace(experiment, model=model),
-                         [o for o in overrides if o.startswith("model.")])
+  source = read_checkpoint(experiment.init_from).manifest
+  return config.override(
+      dataclasses.replace(experiment, model=source.experiment.model),
+      [o for o in overrides if o.startswith("model.")],
+      pages and [*pages, *source.loaded_pages])

@@ -35,7 +35,7 @@ def page(parser: argparse.ArgumentParser) -> None:
 def of_page(options: argparse.Namespace) -> tuple[Experiment, config.Page]:
   """The overridden experiment, and the page that it is from."""
   page = config.load_page(options.page)
-  return resolve_experiment(page.experiment, options.overrides), page
+  return resolve_experiment(page.experiment, options.overrides, page), page
 
 
 def workdir(parser: argparse.ArgumentParser) -> None:

@@ -46,7 +46,7 @@ def _train(options: argparse.Namespace) -> None:
                     f"{other}ing objective; use `bert-jax {other}`.")
   for change in config.changes(page.experiment, experiment):
     flags.say(f"differs from {options.page}: {change}")
-  result = train.train(experiment, options.workdir, page.source)
+  result = train.train(experiment, options.workdir, page)
   flags.say(markdown.table(["held out", "value"], list(result.scores.items())))
 
 
@@ -55,11 +55,11 @@ def _sweep(options: argparse.Namespace) -> None:
   for change in config.changes(page.experiment, experiment):
     print(f"differs from {options.page}: {change}")
   print(sweep.run(experiment, pathlib.Path(options.workdir), options.seeds,
-                  options.rates, options.at_once, page.source))
+                  options.rates, options.at_once, page))
 
 
 def _glue(options: argparse.Namespace) -> None:
   experiment, page = flags.of_page(options)
   print(glue_suite.run(glue_suite.Suite(
       experiment, pathlib.Path(options.workdir), options.tasks, options.seeds,
-      options.rates, options.at_once, page.source)))
+      options.rates, options.at_once, page)))

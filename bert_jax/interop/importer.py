@@ -69,7 +69,7 @@ def _save(imported: Imported, workdir: pathlib.Path) -> Experiment:
   experiment = Experiment(
       model=imported.model, objective=imported.objective,
       data=_data(imported.objective, imported.length))
-  manifest = Manifest.create(experiment, "", imported.tokenizer,
+  manifest = Manifest.create(experiment, None, imported.tokenizer,
                              f"imported from {imported.source}")
   zero = jnp.zeros((), jnp.int32)
   state = TrainState(zero, zero, jax.tree.map(jnp.asarray, imported.params), ())

@@ -41,13 +41,14 @@ class Result:
 
 
 def train(experiment: Experiment, workdir: str | pathlib.Path,
-          page: str = "", on_step: OnStep = lambda step: None) -> Result:
+          page: config.Page | None = None,
+          on_step: OnStep = lambda step: None) -> Result:
   """Runs an experiment in its work directory, from its latest checkpoint.
 
   Args:
     experiment: what to run.
     workdir: gets checkpoints, metrics and a picture of the curves.
-    page: the source of the config page, kept in the checkpoints.
+    page: the config page, kept in the checkpoints.
     on_step: called with the number of every step, once it was dispatched.
 
   Raises:
@@ -60,7 +61,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
 
 
 def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
-           page: str, on_step: OnStep) -> Result:
+           page: config.Page | None, on_step: OnStep) -> Result:
   clock = Clock(experiment.save_minutes)
   run, source = _compose(experiment, workdir, owner)
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":

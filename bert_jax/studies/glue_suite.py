@@ -8,7 +8,7 @@ from typing import Any
 
 from bert_jax import files
 from bert_jax.checkpoints.reading import read_checkpoint
-from bert_jax.config import UserError
+from bert_jax.config import Page, UserError
 from bert_jax.data.labeled import glue
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.glue import Task, task_named
@@ -59,7 +59,7 @@ class Suite:
     seeds: of each rate, from the experiment's on.
     rates: peak learning rates; (): the experiment's.
     at_once: members of a sweep that run together; None: as memory allows.
-    page: the source of the config page, kept in the checkpoints.
+    page: the config page, kept in the checkpoints.
   """
 
   experiment: Experiment
@@ -68,7 +68,7 @@ class Suite:
   seeds: int = 5
   rates: tuple[float, ...] = ()
   at_once: int | None = None
-  page: str = ""
+  page: Page | None = None
 
 
 def run(suite: Suite) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest, Progress
-from bert_jax.config import UserError
+from bert_jax.config import Page, UserError
 from bert_jax.experiment import Experiment, Run
 from bert_jax.files import write_text
 from bert_jax.reporting import markdown
@@ -65,13 +65,13 @@ class MemberResult:
 
 
 def save(result: MemberResult, run: Run, workdir: pathlib.Path,
-         page: str = "") -> None:
+         page: Page | None = None) -> None:
   """Makes a member's work directory, to predict with or to start from.
 
   Args:
     run: the member by itself.
     workdir: of checkpoints that are there nothing is left.
-    page: the source of the config page; it may define choices.
+    page: the config page; it may define choices.
   """
   shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
   state = TrainState(np.int32(result.step), run.seed(),

@@ -42,10 +42,10 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
         "short rows, then in longer ones.")
   short, long = (config.load_page(name)
                  for name in ("quickstart", "quickstart_long"))
-  train_lib.train(short.experiment, workdir / "short", short.source)
+  train_lib.train(short.experiment, workdir / "short", short)
   pretrained = train_lib.train(
       resolve_experiment(long.experiment, [f"init_from={workdir}/short"]),
-      workdir / "long", long.source)
+      workdir / "long", long)
   unigram = unigram_loss(pretrained.run.prepared.corpus)
   loss = pretrained.scores["mlm_loss"]
   print(f"Held-out masked-LM loss {loss:.3f} nats; of a unigram model "

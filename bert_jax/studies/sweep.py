@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from bert_jax import config
 from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import read_checkpoint
-from bert_jax.config import UserError
+from bert_jax.config import Page, UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.metrics.selection import rank
 from bert_jax.parallel import cost
@@ -38,12 +38,12 @@ from bert_jax.training.step import TrainState, check_divisible
 
 def run(experiment: Experiment, workdir: pathlib.Path, seeds: int,
         rates: Sequence[float] = (), at_once: int | None = None,
-        page: str = "") -> str:
+        page: Page | None = None) -> str:
   """Trains a grid of members, and writes their results.
 
   Args:
     workdir: gets what `Sweep.train` writes, and all results in results.json.
-    page: the source of the config page, kept in the checkpoint.
+    page: the config page, kept in the checkpoint.
 
   Returns:
     A table in Markdown: the statistics of every score over the seeds, by rate.
@@ -134,7 +134,7 @@ class Sweep:
                                experiment=member.configure(run.experiment))
 
   def train(self, workdir: pathlib.Path, value: Callable[[Scores], Any],
-            page: str = "",
+            page: Page | None = None,
             score_further: Callable[[MemberResult], Scores] = lambda result: {}
             ) -> list[MemberResult]:
     """Runs all members, from their beginning to their end.
@@ -146,7 +146,7 @@ class Sweep:
         and, at its end, their results; and best/, the work directory of the
         best member.
       value: of scores; the greatest is the best.
-      page: the source of the config page, kept in the checkpoint.
+      page: the config page, kept in the checkpoint.
       score_further: more scores of a result.
 
     Returns:
@@ -161,9 +161,10 @@ class Sweep:
       owner.take()
       return self._train_groups(workdir, value, page, score_further)
 
-  def _train_groups(self, workdir: pathlib.Path, value: Callable[[Scores], Any],
-                    page: str, score_further: Callable[[MemberResult], Scores]
-                    ) -> list[MemberResult]:
+  def _train_groups(
+      self, workdir: pathlib.Path, value: Callable[[Scores], Any],
+      page: Page | None, score_further: Callable[[MemberResult], Scores]
+      ) -> list[MemberResult]:
     results: list[MemberResult] = []
     for i in range(0, len(self.members), self._group):
       group = self.members[i:i + self._group]

@@ -1,42 +1,17 @@
-"""Choices, pages, overrides and changes: how an experiment is written down.
-
-An experiment is a tree of frozen dataclasses. Where it has alternatives, a
-field is a *choice*: its type is a family, its value one member of the family.
-
-  @dataclasses.dataclass(frozen=True)
-  class Window(Attention):        # selected by model.attention=window
-    reach: int = 8                # set by model.attention.reach=16
-
-A config page is a Python file that binds `experiment`; it may define members
-of its own. `override(base, changes(base, run)) == run` holds for every pair.
-"""
+"""Choices, overrides and changes: an experiment as a tree of dataclasses."""
 
 import dataclasses
-import difflib
 import functools
-import hashlib
 import json
-import pathlib
 import re
-import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-PAGES = pathlib.Path(__file__).resolve().parents[1] / "configs"
-
-
-class UserError(ValueError):
-  """A mistake in what the user gave; its message is all the user needs."""
-
-
-def nearest(word: str, valid: Iterable[str]) -> str:
-  """The end of an error message: the closest valid name and all of them."""
-  valid = list(valid)
-  close = difflib.get_close_matches(word, valid, n=1)
-  guess = f"; did you mean {close[0]!r}?" if close else "."
-  return f"{guess} Valid: {', '.join(valid) or 'none'}."
+from bert_jax.config.errors import UserError, nearest
+from bert_jax.config.pages import (
+    MODULES, Page, modules_of, pages_of, visible_modules)
 
 
 class Choice:
@@ -55,37 +30,57 @@ class Choice:
     return next(c for c in cls.__mro__ if Choice in c.__bases__)
 
   @classmethod
-  def members(cls) -> dict[str, type["Choice"]]:
-    """Every public member of the family by name; a redefinition replaces."""
-    members, open_classes = {}, cls.family().__subclasses__()
+  def members(cls, modules: Sequence[str] | None = None
+              ) -> dict[str, type["Choice"]]:
+    """Every public member of the family by name; a redefinition replaces.
+
+    Args:
+      modules: of the pages whose members count, of one name the last; None: of
+        all that were loaded.
+    """
+    modules = visible_modules() if modules is None else modules
+    rank = {module: i for i, module in enumerate(modules)}
+    members, open_classes = [], cls.family().__subclasses__()
     for member in open_classes:
       open_classes.extend(member.__subclasses__())
       if ("__dataclass_fields__" in vars(member)
-          and not member.__name__.startswith("_")):
-        members[member.choice_name] = member
-    return members
+          and not member.__name__.startswith("_")
+          and (not member.__module__.startswith(MODULES)
+               or member.__module__ in rank)):
+        members.append(member)
+    members.sort(key=lambda member: rank.get(member.__module__, -1))
+    return {member.choice_name: member for member in members}
 
   @classmethod
-  def member(cls, name: str, key: str) -> type["Choice"]:
-    members = cls.members()
+  def member(cls, name: str, key: str,
+             modules: Sequence[str]) -> type["Choice"]:
+    members = cls.members(modules)
     if name not in members:
       raise UserError(f"{key}={name}: no such {cls.family().__name__.lower()}"
                       + nearest(name, members))
     return members[name]
 
 
-def override(base: Any, assignments: Iterable[str]) -> Any:
+def override(base: Any, assignments: Iterable[str],
+             pages: Iterable[Page] | None = None) -> Any:
   """`base` with `key=value` assignments applied, later ones over earlier.
+
+  Args:
+    pages: whose members may be named, beside those of the package, of one name
+      the first page's; None: in a page its own, else of all pages, first those
+      that `base` is from.
 
   Raises:
     UserError: an unknown key or member, or a value of another type.
   """
+  modules = (visible_modules(pages_of(base)) if pages is None
+             else modules_of(pages))
   tree = _Node.of(base)
   for assignment in assignments:
     key, equals, text = assignment.partition("=")
     if not equals:
       raise UserError(f"{assignment!r} is not an override; write key=value.")
-    tree.assign(key.strip().split("."), text, key.strip())
+    tree.assign(key.strip().split("."), text, key.strip(), modules)
   return tree.build()
 
 
@@ -155,7 +150,8 @@ class _Node:
     return self.cls(**{k: v.build() if isinstance(v, _Node) else v
                        for k, v in self.values.items()})
 
-  def assign(self, path: Sequence[str], text: str, key: str) -> None:
+  def assign(self, path: Sequence[str], text: str, key: str,
+             modules: Sequence[str]) -> None:
     name, *rest = path
     if name not in self.values:
       raise UserError(f"{key}: {self.cls.__name__} has no option {name!r}"
@@ -164,14 +160,14 @@ class _Node:
     if rest:
       if not isinstance(value, _Node):
         raise UserError(f"{key}: {name!r} is a value and has no options.")
-      value.assign(rest, text, key)
+      value.assign(rest, text, key, modules)
     elif not isinstance(value, _Node):
       self.values[name] = _parse(text, _hints(self.cls)[name], key)
     elif not issubclass(value.cls, Choice):
       raise UserError(f"{key} is a group; set one of its options"
                       + nearest(text, value.values))
     else:
-      member = value.cls.member(text, key)
+      member = value.cls.member(text, key, modules)
       if member is not value.cls:
         self.values[name] = _Node.of(member())
 
@@ -215,43 +211,3 @@ def _boolean(text: str) -> bool:
 
 _SCALARS = {int: _integer, float: float, bool: _boolean, str: str}
 _EXAMPLES = {int: "1000", float: "1e-4", bool: "true", str: "text"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Page:
-  """A loaded config page."""
-
-  experiment: Any
-  source: str
-  docstring: str
-
-
-def load_page(name: str) -> Page:
-  """The page at a path, or of that name in the project's `configs/`."""
-  candidates = [pathlib.Path(name), PAGES / name, PAGES / f"{name}.py"]
-  for path in candidates:
-    if path.is_file():
-      return run_page(path.read_text(), str(path))
-  valid = sorted(str(p.relative_to(PAGES).with_suffix(""))
-                 for p in PAGES.rglob("*.py"))
-  raise UserError(f"No config page {name!r}, neither as a file nor in "
-                  f"configs/{nearest(name, valid)}")
-
-
-def run_page(source: str, path: str) -> Page:
-  """Executes a page's source; its classes become members of their families."""
-  # One module per text: a page read twice defines its choices once.
-  name = "bert_jax_page_" + hashlib.sha256(source.encode()).hexdigest()[:16]
-  if name not in sys.modules:
-    module = types.ModuleType(name)
-    sys.modules[name] = module
-    try:
-      exec(compile(source, path, "exec"), vars(module))
-    except BaseException:
-      del sys.modules[name]
-      raise
-  module = sys.modules[name]
-  if not hasattr(module, "experiment"):
-    raise UserError(f"{path} is not a config page: it does not bind "
-                    "`experiment`.")
-  return Page(module.experiment, source, module.__doc__ or "")
