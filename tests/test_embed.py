@@ -111,7 +111,9 @@ def test_texts_are_never_names_of_files(tmp_path, monkeypatch, capsys):
   (tmp_path / "texts.txt").write_text("one\ntwo\n")
   monkeypatch.chdir(tmp_path)
   for command in (["embed", "run", "texts.txt"],
-                  ["export", "run", "out", "--limits", "texts.txt"]):
+                  ["export", "run", "out", "--limits", "texts.txt"],
+                  ["evaluate", "run", "texts.txt"],
+                  ["tokenizer", "train", "base", "texts.txt"]):
     with pytest.raises(SystemExit):
       main.main(command)
     assert "texts.txt is a file" in capsys.readouterr().err

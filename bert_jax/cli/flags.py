@@ -22,8 +22,14 @@ def command(commands: argparse._SubParsersAction, name: str,
 
 
 def overrides(parser: argparse.ArgumentParser, example: str) -> None:
+  def assignment(word: str) -> str:
+    if "=" not in word and os.path.isfile(word):
+      raise argparse.ArgumentTypeError(
+          f"{word} is a file; name the option that it is for, {example}")
+    return word
+
   parser.add_argument("overrides", nargs="*", metavar="key=value",
-                      help=example)
+                      type=assignment, help=example)
 
 
 def page(parser: argparse.ArgumentParser) -> None:
