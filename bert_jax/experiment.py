@@ -164,6 +164,11 @@ def compose(experiment: Experiment,
       experiment.seed, tokenizer, objective.label_kind, objective.labels)
   if prepared.train_set is not None:
     objective = objective.complete(prepared.train_set)
+  if prepared.corpus and not len(prepared.corpus.train.tokens_T):
+    raise UserError(
+        "No text is left to train on: all of data.text is held out "
+        f"(data.held_out_percent={experiment.data.held_out_percent:g}) or "
+        "named by data.evaluation_text too.")
   vocabulary = prepared.tokenizer.vocabulary
   complete = dataclasses.replace(
       experiment, objective=objective,

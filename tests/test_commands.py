@@ -37,11 +37,24 @@ def test_commands_lead_from_text_to_vectors(text, tmp_path, capsys):
   assert main(["corpus", "build", "quickstart", f"data.text={text}",
                *SMALL]) == 0
   assert "held out" in capsys.readouterr().out
-  assert main(["pretrain", "quickstart", f"data.text={text}", *SMALL,
-               "--workdir", workdir]) == 0
-  assert "differs from quickstart: steps=2" in capsys.readouterr().out
-  assert main(["evaluate", workdir]) == 0
-  assert "mlm_loss" in capsys.readouterr().out
+  run = ["pretrain", "quickstart", f"data.text={text}", *SMALL]
+  assert main([*run, "data.held_out_percent=0", "--workdir", workdir]) == 0
+  output, said = capsys.readouterr()
+  assert "differs from quickstart: steps=2" in output
+  assert "60 documents" in said and "0 documents held out, 60 to train" in said
+  assert "held out" not in output
+  assert main([*run, "data.held_out_percent=100", f"init_from={workdir}",
+               "--workdir", str(tmp_path / "other")]) == 1
+  assert "No text is left to train on" in capsys.readouterr().err
+  assert main(["evaluate", workdir]) == 1
+  assert "No text is held out" in capsys.readouterr().err
+  (tmp_path / "dev.txt").write_text("red green.\n\nblue.")
+  for option, described in (
+      ("held_out_percent=100", "60 documents held out, 0 to train on"),
+      (f"evaluation_text={tmp_path}/dev.txt", "for evaluation 2 documents")):
+    assert main(["evaluate", workdir, f"data.{option}"]) == 0
+    output, said = capsys.readouterr()
+    assert "mlm_loss" in output and described in said
   assert main(["embed", workdir, "red green", "--pooling", "tokens"]) == 0
   line = json.loads(capsys.readouterr().out)
   assert line["text"] == "red green" and np.shape(line["vector"])[1] == 16

@@ -3,7 +3,6 @@
 import concurrent.futures
 import errno
 import fcntl
-import json
 import os
 import pathlib
 import pickle
@@ -18,8 +17,8 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.data.batches.splits import held_out
-from bert_jax.data.pretraining import corpus, corpus_builder
+from bert_jax.data.batches.splits import held_out_names
+from bert_jax.data.pretraining import corpus, corpus_builder, corpus_text
 from bert_jax.data.text import documents
 from bert_jax.data.tokenizers.choices import (
     SentencePieceTokenizer, WordPieceTokenizer, deserialize)
@@ -60,23 +59,26 @@ def _documents(split, tokenizer):
 
 def test_corpus_holds_the_documents_split_by_name(text, tmp_path):
   splits = corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", PERCENT)
+  held_out = held_out_names([d.name for d in documents.read(str(text))],
+                            PERCENT)
+  assert len(held_out) == 40
   for split, held in ((splits.train, False), (splits.held_out, True)):
     expected = [d.sentences for d in documents.read(str(text))
-                if held_out(d.name, PERCENT) == held]
+                if (d.name in held_out) == held]
     assert _documents(split, splits.tokenizer) == expected
     assert split.counts["bytes"] == sum(len(s) for d in expected for s in d)
     assert split.tokens_T.dtype == np.uint16
     assert split.vocabulary_size == splits.tokenizer.vocabulary.size
   # The tokenizer was trained on the training split only.
   train = [s for d in documents.read(str(text)) for s in d.sentences
-           if not held_out(d.name, PERCENT)]
+           if d.name not in held_out]
   assert TOKENIZER.build(train).fingerprint == splits.tokenizer.fingerprint
 
 
 def test_batch_size_and_rereading_change_nothing(text, tmp_path, monkeypatch):
   expected = corpus_builder.build(str(text), TOKENIZER, tmp_path / "a", PERCENT)
   monkeypatch.setattr(corpus_builder, "_BATCH_CHARACTERS", 100)
-  monkeypatch.setattr(corpus_builder, "_KEPT_CHARACTERS", 100)
+  monkeypatch.setattr(corpus_text, "_KEPT_CHARACTERS", 100)
   rebuilt = corpus_builder.build(str(text), TOKENIZER, tmp_path / "b", PERCENT)
   for a, b in ((expected.train, rebuilt.train),
                (expected.held_out, rebuilt.held_out)):
@@ -325,17 +327,79 @@ def test_other_folders_are_not_overwritten(text, tmp_path):
   with pytest.raises(UserError, match="holds no corpus"):
     corpus_builder.build(str(text), TOKENIZER, tmp_path / "thesis", PERCENT)
   assert (tmp_path / "thesis" / "chapter.tex").exists()
-  with pytest.raises(UserError, match="100 percent"):
-    corpus_builder.build(str(text), TOKENIZER, tmp_path / "c", 100)
 
 
-def test_split_may_be_empty(tmp_path):
+def test_split_may_be_empty(text, tmp_path, capsys):
+  """All, nothing, and a document alone."""
   (tmp_path / "one.txt").write_text("A single sentence of a few words.\n")
-  splits = corpus_builder.build(str(tmp_path / "one.txt"),
-                                SentencePieceTokenizer(vocab_size=285),
-                                tmp_path / "c", 0)
-  assert len(splits.train.document_starts_U1) == 2
-  assert len(splits.held_out.tokens_T) == 0
-  assert splits.held_out.document_starts_U1.tolist() == [0]
-  about = json.loads((tmp_path / "c" / "corpus.json").read_text())
-  assert about["splits"]["train"]["sentences"] == 1
+  small = SentencePieceTokenizer(vocab_size=285)
+  loaded = small.build(["A single sentence of a few words."])
+  for spec, tokenizer, percent, train, held in (
+      ("one.txt", small, 0, 1, 0), ("one.txt", small, 2, 1, 0),
+      ("one.txt", loaded, 100, 0, 1), ("text.txt", TOKENIZER, 0, 200, 0),
+      ("text.txt", loaded, 100, 0, 200), ("text.txt", TOKENIZER, .1, 199, 1),
+      ("text.txt", loaded, 99.9, 1, 199)):
+    splits = corpus_builder.prepare(str(tmp_path / spec), tokenizer,
+                                    tmp_path / "root", percent)
+    assert splits.train.counts["documents"] == train
+    assert splits.held_out.counts["documents"] == held
+    assert len(splits.held_out.document_starts_U1) == held + 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"; {held} documents held out, {train} to train on" in said
+    assert f"{train + held:,} documents, " in said
+    assert "1 file read as sentences" in said
+  with pytest.raises(UserError, match="all of it is held out.*tokenizer.path"):
+    corpus_builder.prepare(str(text), TOKENIZER, tmp_path / "root", 100)
+  for percent in (-1, 100.5):
+    with pytest.raises(UserError, match=f"={percent}; allowed: 0 to 100"):
+      corpus_builder.prepare(str(text), TOKENIZER, tmp_path / "root", percent)
+
+
+def test_evaluation_text_is_never_trained_on(text, tmp_path, caplog):
+  other = tmp_path / "other.txt"
+  other.write_text("Words held out.\n\nMore of them.\n")
+  splits = corpus_builder.prepare(f"{tmp_path}/*.txt", TOKENIZER,
+                                  tmp_path / "root", 50, str(other))
+  assert splits.train.counts["documents"] == 200
+  assert _documents(splits.held_out, splits.tokenizer) == [
+      ["Words held out."], ["More of them."]]
+  assert "1 of 2 files are those of data.evaluation_text" in caplog.text
+  assert "; for evaluation 2 documents, 2 sentences, 6" in splits.description
+  # Another one is another corpus.
+  assert corpus_builder.prepare(
+      f"{tmp_path}/*.txt", TOKENIZER, tmp_path / "root", 50
+  ).held_out.counts["documents"] == 101
+
+
+def test_pipe_is_read_once_and_its_corpus_reused(text, tmp_path, monkeypatch):
+  monkeypatch.setattr(corpus_text, "_KEPT_CHARACTERS", 100)  # Read twice.
+
+  def piped(data):
+    reader, writer = os.pipe()
+    with open(writer, "wb") as file:
+      file.write(data)
+    splits = corpus_builder.prepare(
+        f"/dev/fd/{reader}", TOKENIZER, tmp_path / "root", PERCENT)
+    os.close(reader)
+    return splits
+
+  data = text.read_bytes()
+  first = piped(data)
+  assert sum(part.counts["sentences"] for part in (
+      first.train, first.held_out)) == data.count(b".")
+  same, other = piped(data), piped(data[:-1])
+  assert same.train.directory == first.train.directory
+  assert other.train.directory != first.train.directory
+  assert not list((tmp_path / "root" ).glob(".pipes*"))
+
+
+def test_sentences_without_a_token_are_counted(tmp_path):
+  vocabulary = tmp_path / "vocab.txt"
+  vocabulary.write_text("\n".join((*SPECIAL, "a")))
+  (tmp_path / "a.txt").write_text("a a\n\u200b\n\n\u200b\n\na\n")
+  splits = corpus_builder.build(
+      str(tmp_path / "a.txt"), WordPieceTokenizer(path=str(vocabulary)),
+      tmp_path / "c", 0)
+  assert splits.description == (
+      "3 documents, 4 sentences, 5 words; 1 file read as sentences; 0 "
+      "documents held out, 2 to train on; 2 sentences of no token left out")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bert_jax.config import UserError
-from bert_jax.data.batches import examples as examples_lib
+from bert_jax.data.batches import examples as examples_lib, loader
 from bert_jax.data.batches.packing import pack
 from bert_jax.data.pretraining import formats
 from bert_jax.data.pretraining.formats import (
@@ -370,5 +370,8 @@ def test_bad_row_options_are_refused():
     make_rows(corpus, examples_per_row=0)
   with pytest.raises(UserError, match="but the tokenizer has 7"):
     PretrainingRows(corpus, vocabulary(7), PairsFormat(), 32, 1, 0)
-  with pytest.raises(UserError, match="no documents"):
-    make_rows(memory_corpus([]))
+
+
+def test_corpus_without_documents_has_no_rows():
+  rows = make_rows(memory_corpus([]))
+  assert len(rows) == 0 and not list(loader.evaluation_batches(rows, 4))

@@ -25,6 +25,10 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
   prepared = _only_evaluated(experiment.data).prepare(
       experiment.seed, saved.manifest.tokenizer, objective.label_kind,
       objective.labels)
+  if not len(prepared.evaluation):
+    raise UserError(
+        "No text is held out to evaluate on; data.evaluation_text=FILE names "
+        "one, and data.text=FILE data.held_out_percent=100 takes all of it.")
   _agree(saved, experiment, prepared.evaluation)
   evaluator, params = load(saved, experiment.batch_size,
                            prepared.evaluation)

@@ -47,7 +47,9 @@ def _train(options: argparse.Namespace) -> None:
   for change in config.changes(page.experiment, experiment):
     flags.say(f"differs from {options.page}: {change}")
   result = train.train(experiment, options.workdir, page)
-  flags.say(markdown.table(["held out", "value"], list(result.scores.items())))
+  if result.scores:
+    flags.say(markdown.table(["held out", "value"],
+                             list(result.scores.items())))
 
 
 def _sweep(options: argparse.Namespace) -> None:

@@ -86,10 +86,14 @@ class TextData(Data):
   Attributes:
     text: a file, glob, comma-separated several, tfds:NAME, or "embedded",
       the documentation that every installation carries.
-    held_out_percent: documents that are kept for evaluation, by hash.
+    evaluation_text: what to evaluate on, named as `text` is; files of `text`
+      that are also named here are not trained on.
+    held_out_percent: without `evaluation_text`, documents of `text` that are
+      kept for evaluation, by hash; 0: none, 100: all, to evaluate on only.
   """
 
   text: str = "embedded"
+  evaluation_text: str = ""
   tokenizer: Tokenizer = SentencePieceTokenizer()
   format: Format = PairsFormat()
   held_out_percent: float = 2.0
@@ -99,7 +103,8 @@ class TextData(Data):
               labels: tuple[str, ...]) -> Datasets:
     splits = corpus_builder.prepare(
         self.text, tokenizer or self.tokenizer,
-        cache_directory() / "corpora", self.held_out_percent)
+        cache_directory() / "corpora", self.held_out_percent,
+        self.evaluation_text)
 
     def rows(split: Any, shuffle: bool) -> PretrainingRows:
       return PretrainingRows(

@@ -58,9 +58,13 @@ def scores(outputs: Sequence[Outputs],
            labeled: LabeledSet | None) -> dict[str, float]:
   """The loss, its parts, metrics and, of a complete labeled set, scores.
 
+  None of no batches.
+
   Raises:
     UserError: a part of the loss has no weight.
   """
+  if not outputs:
+    return {}
   sums = weighted.merge(o.sums for o in outputs)
   empty = weighted.without_weight(sums)
   if empty:

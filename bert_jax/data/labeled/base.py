@@ -15,7 +15,7 @@ import numpy as np
 
 from bert_jax.config import UserError
 from bert_jax.data.batches.spec import KEYS, Key, Keys
-from bert_jax.data.batches.splits import held_out
+from bert_jax.data.batches.splits import held_out_names
 from bert_jax.data.labeled import record_files
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.encoded import Encoded
@@ -205,7 +205,8 @@ def split(labeled: LabeledSet, percent: float) -> tuple[LabeledSet, LabeledSet]:
   Raises:
     UserError: one of them is empty.
   """
-  out = [held_out(name, percent) for name in labeled.names]
+  chosen = held_out_names(labeled.names, percent)
+  out = [name in chosen for name in labeled.names]
   if len(set(out)) < 2:
     raise UserError(
         f"data.held_out_percent={percent:g} of {len(labeled)} examples leaves "

@@ -86,11 +86,15 @@ def _reopened(directory: pathlib.Path, expected: str) -> Corpus:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
-  """A corpus: what is trained on, what never is, and the tokenizer of both."""
+  """A corpus: what is trained on, what never is, and the tokenizer of both.
+
+  `description` says what was read, and how.
+  """
 
   train: Corpus
   held_out: Corpus
   tokenizer: LoadedTokenizer
+  description: str = ""
 
   @classmethod
   def open(cls, directory: str | os.PathLike) -> "Splits":
@@ -98,11 +102,12 @@ class Splits:
     directory = pathlib.Path(directory).absolute()
     splits = [Corpus.open(directory / name) for name in SPLITS]
     state = _read_json(directory / "tokenizer.json")
-    if fingerprint(state) != read_about(directory)["tokenizer"]:
+    about = read_about(directory)
+    if fingerprint(state) != about["tokenizer"]:
       raise UserError(f"{directory / 'tokenizer.json'} is not the tokenizer "
                       "that the corpus was built with. "
                       + _MEND.format(directory))
-    return cls(*splits, deserialize(state))
+    return cls(*splits, deserialize(state), about["read"])
 
 
 def is_complete(directory: pathlib.Path) -> bool:
@@ -140,7 +145,7 @@ def read_about(directory: pathlib.Path) -> dict[str, Any]:
   """What corpus.json says, which has all that it should have."""
   about = _read_json(directory / "corpus.json")
   kinds = {"splits": dict, "dtype": str, "tokenizer": str, "key": dict,
-            "vocabulary_size": int}
+            "vocabulary_size": int, "read": str}
   split = {"fingerprint": str, "tokens": int, "sentences": int,
            "documents": int}
   complete = _has(about, kinds) and all(

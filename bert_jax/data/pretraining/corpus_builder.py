@@ -8,8 +8,9 @@ import json
 import os
 import pathlib
 import re
+import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,42 +18,48 @@ import tqdm
 
 from bert_jax import files
 from bert_jax.config import UserError
-from bert_jax.data.batches.splits import held_out
 from bert_jax.data.pretraining.build_directory import (
     build_directory, publish, remove_leftovers)
 from bert_jax.data.pretraining.corpus import (
     Splits, SPLITS, read_about, is_complete)
-from bert_jax.data.text import docstrings, documents
+from bert_jax.data.pretraining.corpus_text import (
+    CorpusText, corpus_text, path_size_and_date)
 from bert_jax.data.text.documents import Document
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import Tokenizer
 
-_VERSION = 1
-# Text up to this size is read once and kept for the second pass.
-_KEPT_CHARACTERS = 1 << 26
+_VERSION = 2
 _BATCH_CHARACTERS = 1 << 21
 
 
 def prepare(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
-            root: str | os.PathLike, held_out_percent: float) -> Splits:
+            root: str | os.PathLike, held_out_percent: float,
+            evaluation_spec: str = "") -> Splits:
   """The corpus of a spec in a folder of its own under `root`.
 
   Built at the first call; reused as long as the spec, the files' sizes and
   dates, the tokenizer and the held-out share are the same. Another process of
   this host that builds it is waited for.
+
+  Args:
+    evaluation_spec: the text that is held out instead of a share.
   """
-  key = _key(spec, tokenizer, held_out_percent)
-  stem = re.sub(r"\W+", "-", spec).strip("-")[:40]
-  directory = pathlib.Path(root).absolute() / f"{stem}-{_digest(key)}"
-  if isinstance(tokenizer, LoadedTokenizer):
-    directory = _same(directory.parent, stem, key) or directory
-  if not is_complete(directory):
-    with build_directory(directory) as folder:
-      if not is_complete(directory):  # Nor while this one waited.
-        _write(spec, tokenizer, folder, held_out_percent, key)
-        publish(folder, directory)
+  root = pathlib.Path(root).absolute()
+  with corpus_text(spec, evaluation_spec, held_out_percent, root) as text:
+    key = _key(text, tokenizer)
+    stem = re.sub(r"\W+", "-", spec).strip("-")[:40]
+    directory = root / f"{stem}-{_digest(key)}"
+    if isinstance(tokenizer, LoadedTokenizer):
+      directory = _same(root, stem, key) or directory
+    if not is_complete(directory):
+      with build_directory(directory) as folder:
+        if not is_complete(directory):  # Nor while this one waited.
+          _write(text, tokenizer, folder, key)
+          publish(folder, directory)
   remove_leftovers(directory)
-  return Splits.open(directory)
+  splits = Splits.open(directory)
+  tqdm.tqdm.write(f"{spec}: {splits.description}.", file=sys.stderr)
+  return splits
 
 
 def _same(root: pathlib.Path, stem: str,
@@ -69,34 +76,31 @@ def _same(root: pathlib.Path, stem: str,
 
 
 def build(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
-          directory: str | os.PathLike, held_out_percent: float) -> Splits:
+          directory: str | os.PathLike, held_out_percent: float,
+          evaluation_spec: str = "") -> Splits:
   """Reads, splits, tokenizes and writes; replaces an older corpus there.
 
   Raises:
-    UserError: unreadable text, no text, nothing left to train on, no room or
-      no right to write, or `directory` holds something else.
+    UserError: unreadable text, no text, no room or no right to write, or
+      `directory` holds something else.
   """
   directory = pathlib.Path(directory).absolute()
-  key = _key(spec, tokenizer, held_out_percent)
   is_complete(directory)
-  with build_directory(directory) as folder:
-    _write(spec, tokenizer, folder / "new", held_out_percent, key)
+  with (corpus_text(spec, evaluation_spec, held_out_percent,
+                    directory.parent) as text,
+        build_directory(directory) as folder):
+    _write(text, tokenizer, folder / "new", _key(text, tokenizer))
     if is_complete(directory):
       directory.rename(folder / "old")
     publish(folder / "new", directory)
   return Splits.open(directory)
 
 
-def _write(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
-           directory: pathlib.Path, held_out_percent: float,
-           key: dict[str, Any]) -> None:
-  if not 0 <= held_out_percent < 100:
-    raise UserError(f"The held-out share is {held_out_percent} percent; it "
-                    "must be at least 0 and below 100.")
+def _write(text: CorpusText, tokenizer: Tokenizer | LoadedTokenizer,
+           directory: pathlib.Path, key: dict[str, Any]) -> None:
   start = time.perf_counter()
-  source = _Source(spec)
   loaded = (tokenizer if isinstance(tokenizer, LoadedTokenizer)
-            else _trained(tokenizer, source, held_out_percent))
+            else _trained(tokenizer, text))
   tokenizer_seconds = time.perf_counter() - start
   dtype = np.dtype("uint16" if loaded.vocabulary.size <= 1 << 16 else "uint32")
   with contextlib.ExitStack() as stack:
@@ -104,16 +108,14 @@ def _write(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
                for name in SPLITS]
     bar = stack.enter_context(tqdm.tqdm(
         desc="Corpus", unit=" tokens", unit_scale=True, disable=None))
-    for batch in _batches(source):
-      bar.update(_add(batch, loaded, writers, held_out_percent))
-  if not writers[0].documents:
-    raise UserError(f"{spec}: no document is left to train on with "
-                    f"{held_out_percent} percent held out.")
+    for batch in _batches(text):
+      bar.update(_add(batch, loaded, writers))
   seconds = time.perf_counter() - start
   _write_json(directory / "tokenizer.json", loaded.serialize())
   _write_json(directory / "corpus.json", {
-      "spec": spec, "splits": {n: w.counts(loaded.fingerprint)
-                               for n, w in zip(SPLITS, writers)},
+      "spec": text.spec, "read": _describe(text, writers),
+      "splits": {n: w.counts(loaded.fingerprint)
+                 for n, w in zip(SPLITS, writers)},
       "seconds": round(seconds, 2),
       "seconds_of_tokenizer": round(tokenizer_seconds, 2),
       "tokens_per_second": round(sum(w.tokens for w in writers) / seconds),
@@ -121,46 +123,34 @@ def _write(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
       "tokenizer": loaded.fingerprint, "key": key})
 
 
-def _trained(tokenizer: Tokenizer, source: Iterable[Document],
-             held_out_percent: float) -> LoadedTokenizer:
-  """The tokenizer of the training split."""
-  with tqdm.tqdm(source, "Tokenizer", unit=" documents", unit_scale=True,
+def _describe(text: CorpusText, writers: list["_Writer"]) -> str:
+  train, held = (f"{writer.documents:,}" for writer in writers)
+  empty = text.sentences() - sum(writer.sentences for writer in writers)
+  return (f"{text.describe()}; {held} documents held out, {train} to train on"
+          + (f"; {empty:,} sentences of no token left out" if empty else ""))
+
+
+def _trained(tokenizer: Tokenizer, text: CorpusText) -> LoadedTokenizer:
+  """The tokenizer of the training split.
+
+  Raises:
+    UserError: nothing is in it.
+  """
+  if text.is_all_held_out:
+    raise UserError(f"{text.spec}: all of it is held out, so that a tokenizer "
+                    "has no text to learn from; data.tokenizer.path=FILE "
+                    "loads one.")
+  with tqdm.tqdm(text, "Tokenizer", unit=" documents", unit_scale=True,
                  disable=None) as bar:
-    return tokenizer.build(
-        sentence for document in bar
-        if not held_out(document.name, held_out_percent)
-        for sentence in document.sentences)
+    return tokenizer.build(sentence for document, is_held_out in bar
+                           if not is_held_out
+                           for sentence in document.sentences)
 
 
-class _Source:
-  """Documents of a spec, any number of times; small texts are read once."""
-
-  def __init__(self, spec: str):
-    self._spec = spec
-    self._kept: list[Document] | None = None
-    self._passes = 0
-
-  def __iter__(self) -> Iterator[Document]:
-    if self._kept is not None:
-      yield from self._kept
-      return
-    kept, size = [], 0
-    self._passes += 1
-    for document in documents.read(self._spec, warn=self._passes == 1):
-      size += sum(map(len, document.sentences))
-      if size <= _KEPT_CHARACTERS:
-        kept.append(document)
-      else:
-        kept.clear()
-      yield document
-    if size <= _KEPT_CHARACTERS:
-      self._kept = kept
-
-
-def _batches(source: Iterable[Document]) -> Iterator[list[Document]]:
+def _batches(text: CorpusText) -> Iterator[list[tuple[Document, bool]]]:
   batch, size = [], 0
-  for document in source:
-    batch.append(document)
+  for document, is_held_out in text:
+    batch.append((document, is_held_out))
     size += sum(map(len, document.sentences))
     if size >= _BATCH_CHARACTERS:
       yield batch
@@ -169,15 +159,14 @@ def _batches(source: Iterable[Document]) -> Iterator[list[Document]]:
     yield batch
 
 
-def _add(batch: list[Document], tokenizer: LoadedTokenizer,
-         writers: list["_Writer"], held_out_percent: float) -> int:
+def _add(batch: list[tuple[Document, bool]], tokenizer: LoadedTokenizer,
+         writers: list["_Writer"]) -> int:
   """Tokenizes documents and appends each to its split; returns the tokens."""
-  texts = [s for document in batch for s in document.sentences]
+  texts = [s for document, _ in batch for s in document.sentences]
   tokens_T, lengths_S = tokenizer.encode_flat(texts)
   bytes_S = np.array([len(text.encode()) for text in texts], np.int64)
-  held_U = np.array([held_out(d.name, held_out_percent)
-                     for d in batch])
-  sizes_U = np.array([len(d.sentences) for d in batch])
+  held_U = np.array([is_held_out for _, is_held_out in batch])
+  sizes_U = np.array([len(document.sentences) for document, _ in batch])
   document_S = np.repeat(np.arange(len(batch)), sizes_U)
   held_S = held_U[document_S]
   for writer, held in zip(writers, (False, True)):
@@ -238,17 +227,13 @@ class _Writer:
     self._hashes[i].update(data)
 
 
-def _key(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
-         held_out_percent: float) -> dict[str, Any]:
+def _key(text: CorpusText,
+         tokenizer: Tokenizer | LoadedTokenizer) -> dict[str, Any]:
   """Everything cheap to know that decides what a build gives."""
-  versions = {name: importlib.metadata.version(name)
-              for name in ("sentencepiece", "tokenizers")}
-  if "embedded" in spec:
-    versions |= docstrings.versions()
-  return {
-      "version": _VERSION, "spec": spec, "held_out_percent": held_out_percent,
-      "tokenizer": _key_of(tokenizer), "versions": versions,
-      "files": [_name_size_and_date(path) for path in documents.files(spec)]}
+  return text.key | {
+      "version": _VERSION, "tokenizer": _key_of(tokenizer),
+      "versions": {name: importlib.metadata.version(name)
+                   for name in ("sentencepiece", "tokenizers")}}
 
 
 def _key_of(tokenizer: Tokenizer | LoadedTokenizer) -> dict[str, Any]:
@@ -256,15 +241,7 @@ def _key_of(tokenizer: Tokenizer | LoadedTokenizer) -> dict[str, Any]:
     return {"fingerprint": tokenizer.fingerprint}
   path = getattr(tokenizer, "path", "")
   return {"name": tokenizer.choice_name, **dataclasses.asdict(tokenizer),
-          "file": path and _name_size_and_date(pathlib.Path(path).expanduser())}
-
-
-def _name_size_and_date(path: pathlib.Path) -> list[Any]:
-  try:
-    status = path.stat()
-  except OSError as error:
-    raise UserError(f"{path}: {error.strerror}.") from None
-  return [str(path.resolve()), status.st_size, status.st_mtime_ns]
+          "file": path and path_size_and_date(os.path.expanduser(path))}
 
 
 def _digest(key: dict[str, Any]) -> str:

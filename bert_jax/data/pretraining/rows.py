@@ -23,8 +23,6 @@ class PretrainingRows(Rows):
       raise UserError(
           f"The corpus was tokenized with {corpus.vocabulary_size} token ids, "
           f"but the tokenizer has {vocabulary.size}.")
-    if not len(corpus.document_starts_U1) > 1:
-      raise UserError("The corpus has no documents, so there are no rows.")
     # Formats count one separator between two texts.
     self._room = length - (vocabulary.pair_separators - 1) * format.pairs
     format.maximum(self._room)  # Here, not in the thread that reads ahead.
@@ -33,6 +31,9 @@ class PretrainingRows(Rows):
     self.corpus = corpus
     self.vocabulary = vocabulary
     self.format = format
+
+  def __len__(self) -> int:
+    return super().__len__() if len(self.corpus.tokens_T) else 0
 
   def examples(self, epoch: int) -> Examples:
     plan = self.format.plan(self.corpus, self._room,

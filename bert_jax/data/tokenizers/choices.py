@@ -69,10 +69,10 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
     if self.path:
       return SentencePiece.of(_read_bytes(self.path))
     import sentencepiece
-    model = io.BytesIO()
+    model, sample = io.BytesIO(), _sample(sentences)
     try:
       sentencepiece.SentencePieceTrainer.train(
-          sentence_iterator=iter(_sample(sentences)),
+          sentence_iterator=iter(sample),
           model_writer=model, vocab_size=self.vocab_size,
           model_type=self.model_type, byte_fallback=self.byte_fallback,
           normalization_rule_name="nmt_nfkc_cf" if self.lowercase
