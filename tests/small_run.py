@@ -64,7 +64,7 @@ def pretraining(folder: pathlib.Path, **options) -> Experiment:
                            max_position_embeddings=32), objective=MlmNsp(),
           data=TextData(length=32, text=str(folder / "text.txt"),
                         tokenizer=WordPieceTokenizer(vocab_size=60),
-                        held_out_percent=20.0), optimizer=BertAdam(),
+                        held_out_percent=24.0), optimizer=BertAdam(),
           schedule=ConstantSchedule(1e-2, 0.0), layout=FirstDevices(),
           steps=4, batch_size=8,
           evaluate_every=2, save_every=2, log_every=1), **options)

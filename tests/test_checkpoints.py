@@ -204,7 +204,7 @@ def files(folder: pathlib.Path) -> dict[str, bytes]:
     (lambda r: config.override(r, ["objective=mlm"]),
      r"objective=mlm \(was mlm_nsp\)"),
     (lambda r: config.override(r, ["data.held_out_percent=50"]),
-     r"data.held_out_percent=50.0 \(was 20.0\)")],
+     r"data.held_out_percent=50.0 \(was 24.0\)")],
     ids=["seed", "size", "objective", "data"])
 def test_checkpoint_of_another_run_is_refused(cut_off, changed, message):
   run, begun, _ = cut_off

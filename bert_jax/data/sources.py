@@ -20,7 +20,7 @@ from bert_jax.data.pretraining.formats import Format, PairsFormat
 from bert_jax.data.pretraining.rows import PretrainingRows
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.columns import Columns
-from bert_jax.data.text import docstrings, documents
+from bert_jax.data.text import docstrings
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import SentencePieceTokenizer, Tokenizer
 
@@ -84,8 +84,7 @@ class TextData(Data):
   """Running text, tokenized once into a corpus that later runs reuse.
 
   Attributes:
-    text: a file, glob, comma-separated several, tfds:NAME, or "embedded",
-      the documentation that every installation carries.
+    text: files, globs, tfds:NAME, or "embedded" (see data/text/specs.py).
     evaluation_text: what to evaluate on, named as `text` is; files of `text`
       that are also named here are not trained on.
     held_out_percent: without `evaluation_text`, documents of `text` that are
@@ -102,9 +101,8 @@ class TextData(Data):
               kind: type[LabeledSet] | None,
               labels: tuple[str, ...]) -> Datasets:
     splits = corpus_builder.prepare(
-        self.text, tokenizer or self.tokenizer,
-        cache_directory() / "corpora", self.held_out_percent,
-        self.evaluation_text)
+        self.text, tokenizer or self.tokenizer, cache_directory() / "corpora",
+        self.held_out_percent, self.evaluation_text)
 
     def rows(split: Any, shuffle: bool) -> PretrainingRows:
       return PretrainingRows(
@@ -116,9 +114,7 @@ class TextData(Data):
 
   def train_tokenizer(self) -> LoadedTokenizer:
     """The tokenizer of all sentences, held-out ones included."""
-    return self.tokenizer.build(
-        sentence for document in documents.read(self.text)
-        for sentence in document.sentences)
+    return corpus_builder.train_tokenizer(self.text, self.tokenizer)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ from bert_jax.data.pretraining.corpus import (
     Splits, SPLITS, read_about, is_complete)
 from bert_jax.data.pretraining.corpus_text import (
     CorpusText, corpus_text, path_size_and_date)
-from bert_jax.data.text.documents import Document
+from bert_jax.data.text import documents
+from bert_jax.data.text.documents import Document, TextCounts
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import Tokenizer
 
@@ -58,8 +59,23 @@ def prepare(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
           publish(folder, directory)
   remove_leftovers(directory)
   splits = Splits.open(directory)
-  tqdm.tqdm.write(f"{spec}: {splits.description}.", file=sys.stderr)
+  _say(spec, splits.description)
   return splits
+
+
+def train_tokenizer(spec: str, tokenizer: Tokenizer) -> LoadedTokenizer:
+  """The tokenizer of all sentences."""
+  counts = TextCounts()
+  trained = tokenizer.build(
+      sentence for document in documents.read(spec, counts=counts)
+      for sentence in document.sentences)
+  _say(spec, str(counts))
+  return trained
+
+
+def _say(spec: str, description: str) -> None:
+  # Not print: a progress bar may be on this line.
+  tqdm.tqdm.write(f"{spec}: {description}.", file=sys.stderr)
 
 
 def _same(root: pathlib.Path, stem: str,
