@@ -1,10 +1,14 @@
 """The common interface of tokenizers, and the behavior of each."""
 
+import io
 import json
 import pathlib
 
 import numpy as np
 import pytest
+import sentencepiece
+import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 from hypothesis import given, strategies as st
 
 from bert_jax.config import UserError
@@ -14,6 +18,7 @@ from bert_jax.data.tokenizers import (
 from bert_jax.data.tokenizers.byte_bpe import ByteLevel
 from bert_jax.data.tokenizers.choices import (
     SentencePieceTokenizer, Tokenizer, WordPieceTokenizer)
+from bert_jax.data.tokenizers.sentencepiece import SentencePiece
 from bert_jax.data.tokenizers.vocabulary import SPECIAL
 
 FROZEN = pathlib.Path(__file__).parent / "data" / "tokens.json"
@@ -40,16 +45,49 @@ TRAINED = {
         vocab_size=600, chinese_characters=False)}
 
 
+# What other programs train SentencePiece models with.
+MODELS = {
+    "no prefix": dict(add_dummy_prefix=False),
+    "spaces kept": dict(remove_extra_whitespaces=False),
+    "no rules": dict(normalization_rule_name="identity"),
+    "symbols": dict(user_defined_symbols=["[MASK]", "[CLS]", "<sep>", "<a b>"]),
+    "unknown spaces": dict(byte_fallback=False, vocab_size=300)}
+SPECIAL_IDS = dict(pad_id=0, pad_piece="[PAD]", unk_id=1, unk_piece="[UNK]",
+                   bos_piece="[CLS]", eos_id=3, eos_piece="[SEP]")
+
+
+def model(sentences, **options) -> bytes:
+  """A SentencePiece model, trained without this project."""
+  file = io.BytesIO()
+  symbols = options.get("user_defined_symbols", ())
+  sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(sentences), model_writer=file,
+      **SPECIAL_IDS | dict(
+          vocab_size=500, model_type="bpe", byte_fallback=True, num_threads=1,
+          bos_id=-1 if "[CLS]" in symbols else 2, minloglevel=2,
+          control_symbols=[] if "[MASK]" in symbols else ["[MASK]"]) | options)
+  proto = sentencepiece_model_pb2.ModelProto.FromString(file.getvalue())
+  for piece in proto.pieces:
+    if piece.piece == "▁" and not proto.trainer_spec.byte_fallback:
+      piece.piece = "\u16a0"  # So that the model does not know a space.
+  return proto.SerializeToString()
+
+
 @pytest.fixture(scope="module")
 def trained(sentences):
-  """One of each choice, and the frozen byte-level BPE."""
+  """One of each choice, the frozen byte-level BPE, and models of others."""
   frozen = json.loads(FROZEN.read_text())["byte_level"]
+  byte_level = lambda *options: ByteLevel(
+      frozen["vocabulary"], frozen["merges"], *options)
   return {name: choice.build(sentences) for name, choice in TRAINED.items()} | {
-      "byte_level": ByteLevel(frozen["vocabulary"], frozen["merges"]),
-      "prefix": ByteLevel(frozen["vocabulary"], frozen["merges"], True)}
+      "byte_level": byte_level(), "prefix": byte_level(True),
+      "plain names": byte_level(False, ("a", "b", "c", "d", "e"))} | {
+          name: SentencePiece.of(model(sentences, **options))
+          for name, options in MODELS.items()}
 
 
-@pytest.fixture(params=[*TRAINED, "byte_level", "prefix"], scope="module")
+@pytest.fixture(params=[*TRAINED, "byte_level", "prefix", "plain names",
+                        *MODELS], scope="module")
 def loaded(request, trained):
   return trained[request.param]
 
@@ -78,9 +116,9 @@ def test_vocabulary_describes_every_id(loaded):
   vocabulary = loaded.vocabulary
   special = [vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id,
              vocabulary.sep_id, vocabulary.mask_id]
-  assert loaded.tokens(special) == list(
-      byte_bpe.SPECIAL if vocabulary.pair_separators == 2
-      else SPECIAL)
+  if loaded.pieces[special[0]] != "a":
+    assert loaded.tokens(special) == list(
+        byte_bpe.SPECIAL if vocabulary.pair_separators == 2 else SPECIAL)
   assert sorted([*special, *vocabulary.ordinary_ids]) == list(
       range(vocabulary.size))
   assert not vocabulary.word_start_V[special].any()
@@ -88,16 +126,56 @@ def test_vocabulary_describes_every_id(loaded):
   assert (vocabulary.byte_count_V[vocabulary.ordinary_ids] > 0).all()
 
 
-def test_text_never_encodes_to_special_tokens(loaded):
-  special = set(range(loaded.vocabulary.size)) - set(
-      loaded.vocabulary.ordinary_ids.tolist())
-  ids = loaded.encode(["Hello [MASK] world[SEP][CLS] [PAD]<mask> <s></s>"])[0]
-  assert special.intersection(ids) <= {loaded.vocabulary.unk_id}
+def library(loaded):
+  """Ids of a text, by the library alone and the file it gets."""
+  if isinstance(loaded, SentencePiece):
+    return sentencepiece.SentencePieceProcessor(
+        model_proto=loaded.file()).encode
+  theirs = tokenizers.Tokenizer.from_str(
+      loaded.directory()["tokenizer.json"].decode())
+  theirs.encode_special_tokens = True
+  return lambda text: theirs.encode(text, add_special_tokens=False).ids
 
 
-def test_word_cache_changes_no_ids(loaded, sentences):
+NAMES = (*SPECIAL, *byte_bpe.SPECIAL, "<sep>", "<a b>", "▁", "<0x41>", "a", "b")
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
+    st.lists(st.sampled_from((
+        *NAMES, " ", "  ", "\u3000", "\t", "\x1c", "\u200b", "\x07", "\u0301",
+        "´", "e\u0301", "ﬁ", "中", "の", "the", "the ", "an", "İ", "ß", ".", "'s")),
+             max_size=12).map("".join))
+
+
+@given(TEXTS)
+def test_ids_are_those_of_the_library(loaded, text):
+  special = np.setdiff1d(np.arange(loaded.vocabulary.size),
+                         loaded.vocabulary.ordinary_ids)
+  ids, = loaded.encode([text])
+  # No text writes a special id,
+  assert set(special).intersection(ids) <= {loaded.vocabulary.unk_id}
+  theirs = library(loaded)(text)
+  if set(special).intersection(theirs) <= {loaded.vocabulary.unk_id}:
+    assert ids == theirs  # even where the library lets it.
+  elif not isinstance(loaded, SentencePiece):
+    assert ids == [loaded.vocabulary.unk_id if i in special else i
+                   for i in theirs]
+
+
+def test_ids_of_sentences_are_those_of_the_library(loaded, sentences):
   texts = HARD + sentences[:500]
-  assert loaded.encode(texts) == [list(t) for t in loaded._encode(texts)]
+  theirs = library(loaded)
+  special = set(SPECIAL) | {"<a b>", "<sep>"}
+  texts = [text for text in texts if not any(s in text for s in special)]
+  if loaded.pieces[loaded.vocabulary.pad_id] != "a":
+    assert loaded.encode(texts) == [theirs(text) for text in texts]
+
+
+@pytest.mark.parametrize("options, setting", [
+    ({"treat_whitespace_as_suffix": True}, "treat_whitespace_as_suffix"),
+    ({"split_by_whitespace": False}, "split_by_whitespace=false")])
+def test_model_without_word_starts_is_refused(options, setting):
+  with pytest.raises(UserError, match=setting):
+    SentencePiece.of(model(["of the of the"] * 50, vocab_size=275, **options))
 
 
 def test_words_are_tokenized_as_in_their_text(loaded, sentences):
@@ -105,10 +183,11 @@ def test_words_are_tokenized_as_in_their_text(loaded, sentences):
   joined = loaded.encode([" ".join(line) for line in words])
   assert [sum(line, []) for line in loaded.encode_words(words)] == joined
   starts = loaded.vocabulary.word_start_V
-  # RoBERTa marks word starts by spaces; the first word has none.
-  first, second = loaded.encode_words([["a", "list"]])[0]
-  assert starts[second[0]]
-  assert starts[first[0]] or loaded.vocabulary.pair_separators == 2
+  # RoBERTa and others mark word starts by spaces; the first word has none.
+  first, second, third = loaded.encode_words([["a", "list", "a"]])[0]
+  if loaded.vocabulary.unk_id not in third:
+    assert starts[second[0]] and starts[third[0]]
+    assert starts[first[0]] or first != third
 
 
 def test_offsets_are_places_in_the_text_as_given(loaded):
@@ -136,8 +215,8 @@ def test_half_a_surrogate_pair_is_refused_and_not_cached(loaded):
     with pytest.raises(UserError, match=r"ud83d.* half of a surrogate pair"):
       encode(["some", "new \ud83d words"])
   assert loaded.encode(["some words"]) == expected
-  assert loaded.encode(["new words"]) == [
-      list(loaded._encode(["new words"])[0])]
+  assert loaded.encode(["new words"]) == choices.deserialize(
+      loaded.serialize()).encode(["new words"])
 
 
 def test_white_space_runs_do_not_move_pieces(trained):

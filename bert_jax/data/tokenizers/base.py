@@ -2,7 +2,9 @@
 
 Special tokens are BERT's [PAD] [UNK] [CLS] [SEP] [MASK], or what a published
 vocabulary calls them. No text can write them: a literal `[MASK]` in a text is
-six ordinary characters.
+six ordinary characters, and a word that a library takes for one is unknown.
+
+Ids are those that the library gives for the complete text.
 """
 
 import abc
@@ -33,6 +35,10 @@ class LoadedTokenizer(abc.ABC):
     self.fingerprint = fingerprint(self.serialize())
     self._forget()
 
+  # Whether no piece reaches over a space and a word's ids do not depend on its
+  # neighbors: each word is then tokenized once and looked up, several times as
+  # fast as the library is on complete texts.
+  _by_word = True
   # What `_split` takes away between its parts, in characters.
   _gap = 1
 
@@ -78,13 +84,9 @@ class LoadedTokenizer(abc.ABC):
 
   def encode_flat(
       self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(ids of all texts end to end, int32; number of ids of each text).
-
-    No piece reaches over a space, so a word's ids do not depend on its
-    neighbors: each word is tokenized once and then looked up, several times
-    as fast as whole sentences. (Unigram models round otherwise over a whole
-    sentence, so a tie inside a word may fall the other way.)
-    """
+    """(ids of all texts end to end, int32; number of ids of each text)."""
+    if not self._by_word:
+      return self._flat(self._checked(self._encode, list(texts)))
     words, counts = [], []
     for text in texts:
       line = self._split(text)
@@ -98,6 +100,8 @@ class LoadedTokenizer(abc.ABC):
   def encode_words(
       self, words_batch: Sequence[Sequence[str]]) -> list[list[list[int]]]:
     """Ids of each word of each text, as if spaces stood between the words."""
+    if not self._by_word:
+      return self._cut_at_words(words_batch)
     words = itertools.chain.from_iterable(words_batch)
     pieces = iter(_cut(*self._encode_each(list(words))))
     return [list(itertools.islice(pieces, len(line))) for line in words_batch]
@@ -111,22 +115,52 @@ class LoadedTokenizer(abc.ABC):
     word is not counted to it. Tokens that share a character (bytes of it, or
     what it was decomposed into) share its place. int32.
     """
-    lines = [self._split(text) for text in texts]
+    lines = [self._split(text) if self._by_word else [text] for text in texts]
     words = list(dict.fromkeys(itertools.chain.from_iterable(lines)))
-    spans = {word: (ids, np.array([_trimmed(word, *place) for place in places],
-                                  np.int32).reshape(-1, 2))
+    spans = {word: (self._written_V[np.array(ids, np.int32)],
+                    np.array([_trimmed(word, *place) for place in places],
+                             np.int32).reshape(-1, 2))
              for word, (ids, places) in zip(words, self._checked(
                  self._spans, words))}
     return [self._placed(line, spans) for line in lines]
 
   def _placed(self, line: Sequence[str], spans: dict[str, Any]) -> tuple[
       np.ndarray, np.ndarray, np.ndarray]:
-    begin, ids, places = 0, [], [np.zeros((0, 2), np.int32)]
+    begin, ids, places = 0, [np.zeros(0, np.int32)], [
+        np.zeros((0, 2), np.int32)]
     for word in line:
-      ids += spans[word][0]
+      ids.append(spans[word][0])
       places.append(spans[word][1] + np.int32(begin))
       begin += len(word) + self._gap
-    return np.array(ids, np.int32), *np.concatenate(places).T
+    return np.concatenate(ids), *np.concatenate(places).T
+
+  def _cut_at_words(
+      self, words_batch: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    """A token belongs to the last word that begins before the token ends."""
+    texts = [" ".join(words) for words in words_batch]
+    lines = []
+    for words, (ids, _, ends) in zip(words_batch, self.encode_offsets(texts)):
+      starts = np.cumsum([0, *(len(word) + 1 for word in words)])
+      # A space alone belongs to the word behind it, white space in a word to
+      # that one.
+      word_T = np.searchsorted(starts, ends, side="right") - 1
+      lines.append([ids[word_T == i].tolist() for i in range(len(words))])
+    return lines
+
+  @functools.cached_property
+  def _written_V(self) -> np.ndarray:
+    """What an id of the library's means in a text: not ordinary is unknown."""
+    ids_V = np.full(self.vocabulary.size, self.vocabulary.unk_id, np.int32)
+    ids_V[self.vocabulary.ordinary_ids] = self.vocabulary.ordinary_ids
+    return ids_V
+
+  def _flat(self, encoded: Sequence[Sequence[int]]) -> tuple[
+      np.ndarray, np.ndarray]:
+    """(ids end to end, their numbers), where no id is special but [UNK]."""
+    lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+    ids = np.fromiter(itertools.chain.from_iterable(encoded), np.int32,
+                      int(lengths.sum()))
+    return self._written_V[ids], lengths
 
   def tokens(self, ids: Sequence[int]) -> list[str]:
     """The pieces behind ids, as the vocabulary spells them."""
@@ -174,13 +208,12 @@ class LoadedTokenizer(abc.ABC):
     """Tokenizes the words that were numbered since the last time."""
     new, self._numbers.new = self._numbers.new, []
     end = len(self._numbers)
-    encoded = self._checked(self._encode, new)
-    ends = np.cumsum([len(ids) for ids in encoded]) + self._ends[end - len(new)]
+    ids, lengths = self._flat(self._checked(self._encode, new))
+    ends = np.cumsum(lengths) + self._ends[end - len(new)]
     self._ends = _with_room(self._ends, end + 1)
     self._ends[end - len(new) + 1:end + 1] = ends
     self._ids = _with_room(self._ids, int(ends[-1]))
-    self._ids[self._ends[end - len(new)]:ends[-1]] = list(
-        itertools.chain.from_iterable(encoded))
+    self._ids[self._ends[end - len(new)]:ends[-1]] = ids
 
 
 class _Numbers(dict):

@@ -16,17 +16,28 @@ from bert_jax.data.tokenizers.vocabulary import SPECIAL, vocabulary_of
 _NEVER = -1e4
 
 
+# Rules of the library's own that reach over no space and make a ▁ in a text a
+# space like any other.
+_OWN_RULES = ("nmt_nfkc", "nmt_nfkc_cf")
+
+
 class SentencePiece(LoadedTokenizer):
+  """A model of the library; [PAD] and the like are control pieces.
+
+  Where a model has them as user-defined symbols, which a text may write, they
+  are control pieces here all the same.
+  """
 
   def __init__(self, model: str):
     import sentencepiece
     self._model = model
-    self._processor = sentencepiece.SentencePieceProcessor()
-    try:
-      self._processor.LoadFromSerializedProto(base64.b64decode(model))
-    except RuntimeError:
-      raise UserError("This is no SentencePiece model.") from None
-    processor = self._processor
+    self._processor = processor = sentencepiece.SentencePieceProcessor()
+    proto = _proto(base64.b64decode(model))
+    for piece in proto.pieces:
+      if piece.piece in SPECIAL and piece.type != piece.UNKNOWN:
+        piece.type = piece.CONTROL
+    self._by_word = _has_independent_words(proto)
+    processor.LoadFromSerializedProto(proto.SerializeToString())
     size = processor.get_piece_size()
     super().__init__([processor.id_to_piece(i) for i in range(size)])
     special = [i for i in range(size) if processor.is_control(i)
@@ -35,9 +46,6 @@ class SentencePiece(LoadedTokenizer):
         self.pieces, special, [p.startswith("▁") for p in self.pieces],
         [1 if processor.is_byte(i) else len(p.replace("▁", " ").encode())
          for i, p in enumerate(self.pieces)])
-    if any("▁" in p.lstrip("▁") for p in self.pieces):
-      raise UserError("This SentencePiece model has pieces that reach over a "
-                      "space (split_by_whitespace=false); that is unsupported.")
 
   @classmethod
   def of(cls, model: bytes) -> "SentencePiece":
@@ -81,19 +89,18 @@ class SentencePiece(LoadedTokenizer):
     """The same tokenizer as a `tokenizers.Tokenizer`."""
     import tokenizers
     from sentencepiece import sentencepiece_model_pb2 as pb2
-    proto = pb2.ModelProto.FromString(self.file())
+    proto = pb2.ModelProto.FromString(self._processor.serialized_model_proto())
     trained, text = proto.trainer_spec, proto.normalizer_spec
     odd = [piece.piece for piece in proto.pieces if piece.type in (
         pb2.ModelProto.SentencePiece.USER_DEFINED,
         pb2.ModelProto.SentencePiece.UNUSED)]
     if (odd or trained.model_type not in (trained.BPE, trained.UNIGRAM)
-        or trained.treat_whitespace_as_suffix or not text.add_dummy_prefix
-        or not text.remove_extra_whitespaces or not text.escape_whitespaces):
+        or not text.add_dummy_prefix or not text.remove_extra_whitespaces):
       raise UserError(
           "This SentencePiece model was trained with settings that a "
-          "tokenizer.json cannot express (user-defined or unused pieces, or "
-          "white space kept or treated as a suffix); others read its .model, "
-          "which `tokenizer train` writes.")
+          "tokenizer.json cannot express (user-defined or unused pieces, no "
+          "space before the first word, or white space kept); others read its "
+          ".model, which `tokenizer train` writes.")
     make = _bpe if trained.model_type == trained.BPE else _unigram
     built = tokenizers.Tokenizer(make(proto, trained.byte_fallback))
     parts, decoders = tokenizers.normalizers, tokenizers.decoders
@@ -117,6 +124,52 @@ class SentencePiece(LoadedTokenizer):
     return {"kind": "sentencepiece", "model": self._model}
 
 
+def _proto(model: bytes) -> Any:
+  """What a .model says.
+
+  Raises:
+    UserError: no model, or one in which a piece does not tell whether it begins
+      a word.
+  """
+  import sentencepiece
+  from google.protobuf.message import DecodeError
+  from sentencepiece import sentencepiece_model_pb2 as pb2
+  try:
+    sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(model)
+    proto = pb2.ModelProto.FromString(model)
+  except (RuntimeError, DecodeError):
+    raise UserError("This is no SentencePiece model.") from None
+  problem = None
+  if proto.trainer_spec.treat_whitespace_as_suffix:
+    problem = "treat_whitespace_as_suffix=true: spaces behind words"
+  elif not proto.normalizer_spec.escape_whitespaces:
+    problem = "escape_whitespaces=false: spaces that are not written as ▁"
+  elif any("▁" in piece.piece.lstrip("▁") for piece in proto.pieces):
+    problem = "split_by_whitespace=false: pieces that reach over a space"
+  if problem:
+    raise UserError(f"This SentencePiece model has {problem}, so that its "
+                    "pieces do not say where words begin; that is unsupported.")
+  return proto
+
+
+def _has_independent_words(proto: Any) -> bool:
+  """Whether a text's ids are those of its words, one after another.
+
+  Not those of a unigram model, which compares sums over the complete text, as
+  they are rounded; nor if spaces are kept, or are unknown (unknown neighbors
+  are one token), or stand in a symbol or a rule of the model's own.
+  """
+  trained, text = proto.trainer_spec, proto.normalizer_spec
+  spaces_are_known = trained.byte_fallback or any(
+      piece.piece == "▁" and piece.type == piece.NORMAL
+      for piece in proto.pieces)
+  return (trained.model_type == trained.BPE and text.add_dummy_prefix
+          and text.remove_extra_whitespaces and text.name in _OWN_RULES
+          and spaces_are_known and not any(
+              piece.type == piece.USER_DEFINED and {" ", "▁"} & {*piece.piece}
+              for piece in proto.pieces))
+
+
 def _places(text: str, encoded: Any) -> tuple[list[int], list[tuple[int, int]]]:
   """From places in UTF-8 bytes to places in characters.
 
@@ -130,6 +183,8 @@ def _places(text: str, encoded: Any) -> tuple[list[int], list[tuple[int, int]]]:
     if piece.end > piece.begin:
       shared = (int(character[piece.begin + 1]),
                 int(character[piece.end]) + 1)
+      if not text[slice(*shared)].strip(" "):
+        shared = shared[1], shared[1]  # Of a space nothing is left.
     places.append(shared)
   return [piece.id for piece in encoded.pieces], places[::-1]
 
