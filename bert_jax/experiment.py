@@ -54,7 +54,7 @@ class Experiment:
     patience: stop after this many consecutive evaluations without improvement
       of `best`; the schedule stays that of all steps; None: never.
     init_from: work directory of a run whose network, tokenizer and parameters
-      this one starts from.
+      this one starts from; its head too, where the labels have the same names.
     from_scratch: take network and tokenizer of `init_from`, but newly
       initialized parameters: the baseline that a pretraining has to beat.
   """
