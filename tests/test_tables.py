@@ -249,6 +249,10 @@ def test_columns_of_one_name_are_ambiguous(tmp_path):
     ("a.jsonl", '{"words": ["B", "O"], "n": null}\n'
      '{"words": [1, 2.5], "n": 3}\n')])
 def test_lists_and_nulls_are_written(tmp_path, name, text):
+  for words in [["a b"], ["", "c"]] * (not name.endswith("jsonl")):
+    with pytest.raises(UserError, match=f"{words[0]!r} of a list cannot be"):
+      formatting.format_table(name, ["words"], [[words]])
+  assert "\u00a0" in formatting.format_table(name, ["words"], [[["\u00a0"]]])
   record_files.write_table(str(tmp_path / name), ["words", "n"],
                      [[["B", "O"], None], [[1, 2.5], 3]])
   assert (tmp_path / name).read_text() == text

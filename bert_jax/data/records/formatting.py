@@ -15,11 +15,12 @@ from typing import Any
 from bert_jax.config import UserError
 from bert_jax.data.records.tables import ABSENT
 
-# What no field can hold, and its name: reading would take it for an end.
+# What reading would take for an end, in words, and the files that can hold it.
+_MARK = "\ufeff", "a byte-order mark", ".jsonl"
 _FORBIDDEN = {
-    ".tsv": {"\t": "a tab", "\n": "a line break"},
-    ".csv": {}}
-_MARK = {"\ufeff": "a byte-order mark"}
+    ".csv": (_MARK,),
+    ".tsv": (_MARK, ("\t", "a tab", ".csv or .jsonl"),
+             ("\n", "a line break", ".csv or .jsonl"))}
 
 
 def format_table(path: str, columns: Sequence[str],
@@ -64,16 +65,12 @@ def _checked(path: str, ending: str,
   Raises:
     UserError: a field that such a file cannot hold.
   """
-  forbidden = _FORBIDDEN[ending] | _MARK
   for fields in records:
     text = "\0".join(fields)
-    for character, name in forbidden.items():
+    for character, name, others in _FORBIDDEN[ending]:
       if character in text:
         raise UserError(f"{path}: a text has {name}, which a {ending} file "
-                        "cannot hold; write a .csv or .jsonl file."
-                        if ending == ".tsv" and character not in _MARK else
-                        f"{path}: a text has {name}, which a {ending} file "
-                        "cannot hold; write a .jsonl file.")
+                        f"cannot hold; write a {others} file.")
     if ending == ".tsv" and text.endswith("\r"):
       raise UserError(f"{path}: a text ends in a carriage return, which a "
                       ".tsv file cannot hold; write a .csv or .jsonl file.")
@@ -87,7 +84,7 @@ def _field(path: str, value: Any, separator: str) -> str:
   if isinstance(value, list):
     elements = [_field(path, element, separator) for element in value]
     for text in elements:
-      if separator in text or text != text.strip() or not text:
+      if separator in text or not text:
         raise UserError(
             f"{path}: the element {text!r} of a list cannot be read back with "
             f"{separator!r} between the elements; write a .jsonl file.")
