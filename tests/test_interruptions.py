@@ -21,10 +21,12 @@ from bert_jax.analysis import predict
 from bert_jax.checkpoints import owner as owner_lib
 from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import read_checkpoint
+from bert_jax.cli.main import main
 from bert_jax.config import UserError
 from bert_jax.interop import importer
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
-from bert_jax.runs import train
+from bert_jax.runs import loop, train
+from bert_jax.runs.signals import stop_requests
 from bert_jax.studies.sweep import Sweep
 from bert_jax.training.optimizers import Sgd
 from tests import small_disk
@@ -193,7 +195,7 @@ def test_sigterm_saves_and_the_run_resumes(page, tmp_path, capsys):
 @pytest.mark.parametrize("requests, code, words", [
     ("t", 143, "no step has answered for 0.3 seconds"),
     ("tt", 143, "Asked to end again: ended at once"),
-    ("nt", 0, "")])
+    ("nt", 0, "SIGTERM: ends after this step")])
 def test_request_that_nothing_answers_ends_the_process(requests, code, words):
   """`t`: SIGTERM, while the main thread is busy outside of Python, as in a
   computation; `n`: in no step, as while it saves."""
@@ -215,6 +217,48 @@ def test_request_that_nothing_answers_ends_the_process(requests, code, words):
   assert (ended.returncode, bool(ended.stderr)) == (code, bool(words)), (
       ended.stderr)
   assert words in ended.stderr
+
+
+def test_interrupt_is_a_request_to_stop(monkeypatch):
+  """The first ends nothing; the second does, in a notebook as an exception."""
+  before = signal.getsignal(signal.SIGINT)
+  monkeypatch.setitem(sys.modules, "ipykernel", sys)
+  with stop_requests() as requests, pytest.raises(KeyboardInterrupt):
+    os.kill(os.getpid(), signal.SIGINT)
+    assert requests.came.is_set() and requests.number == signal.SIGINT
+    os.kill(os.getpid(), signal.SIGINT)
+  assert signal.getsignal(signal.SIGINT) == before
+  with monkeypatch.context() as patch:
+    patch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)
+    with stop_requests():
+      with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+
+
+@pytest.mark.parametrize("command, raised, code, words", [
+    (["pretrain", "tiny"], loop.Stopped("saved at step 3", signal.SIGINT), 130,
+     "saved at step 3"),
+    (["pretrain", "tiny"], KeyboardInterrupt(), 130,
+     "No checkpoint was saved: the same command starts again"),
+    (["pretrain", "tiny", "+"], KeyboardInterrupt(), 130, "from step 20."),
+    (["sweep", "task"], KeyboardInterrupt(), 130, "is not done again"),
+    (["evaluate"], KeyboardInterrupt(), 130, "Interrupted.\n")])
+def test_interrupted_command_says_what_is_left(
+    command, raised, code, words, tmp_path, monkeypatch, capsys):
+  def stop(*_):
+    raise raised
+
+  for target in ("runs.train.train", "studies.sweep.run",
+                 "analysis.predict.of_workdir"):
+    monkeypatch.setattr(f"bert_jax.{target}", stop)
+  if "+" in command:
+    for step in (0, 20):
+      (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
+  place = ["--workdir"] if command != ["evaluate"] else []
+  arguments = [*filter("+".__ne__, command), *place, str(tmp_path)]
+  assert main(arguments) == code
+  assert words in capsys.readouterr().err
 
 
 def test_run_resumes_on_other_devices(folder, tmp_path):

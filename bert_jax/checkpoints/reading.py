@@ -70,7 +70,7 @@ def read_manifests(workdir: str | pathlib.Path) -> dict[int, Manifest]:
   if not folder.is_dir():
     raise UserError(f"{workdir} holds no checkpoints; give the work directory "
                     "of a run.")
-  for step in sorted(ocp.utils.checkpoint_steps(folder)):
+  for step in saved_steps(workdir):
     try:
       manifests[step] = files.read_manifest(folder / str(step))
     except Damaged as error:
@@ -78,6 +78,12 @@ def read_manifests(workdir: str | pathlib.Path) -> dict[int, Manifest]:
     except Removed:
       pass
   return manifests
+
+
+def saved_steps(workdir: str | pathlib.Path) -> list[int]:
+  """Of the finished checkpoints, in order; none where there is no folder."""
+  folder = files.folder(workdir)
+  return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
 def read_state(workdir: str | pathlib.Path, step: int, shape: TrainState,

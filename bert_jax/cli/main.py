@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 
 from bert_jax import distributed, files
+from bert_jax.checkpoints import reading
 from bert_jax.cli import prepare, train, use, weights
 from bert_jax.config import UserError
 from bert_jax.data.sources import cache_directory
@@ -52,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
   except loop.Stopped as stopped:
     print(f"bert-jax {options.command}: {stopped}", file=sys.stderr)
-    return 128 + signal.SIGTERM
+    return 128 + stopped.number
   except KeyboardInterrupt:
-    print(distributed.exit_together(
-        "Stopped; the same command resumes from the last checkpoint."),
+    print(f"bert-jax {options.command}: "
+          f"{distributed.exit_together(_interrupted(options))}",
           file=sys.stderr)
-    return 130
+    return 128 + signal.SIGINT
   except Exception:
     if reason := distributed.no_devices():
       print(f"bert-jax {options.command}: {reason}", file=sys.stderr)
@@ -65,6 +66,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     distributed.exit_together(traceback.format_exc())
     raise
   return 0
+
+
+def _interrupted(options: argparse.Namespace) -> str:
+  """What is left of a command that was interrupted."""
+  if options.command in ("sweep", "glue", "quickstart"):
+    return (f"Interrupted. What was finished in {options.workdir} is not done "
+            "again by the same command.")
+  if options.command not in ("pretrain", "finetune"):
+    return "Interrupted."
+  steps = reading.saved_steps(options.workdir)
+  return "Interrupted. " + (
+      f"The same command resumes from step {steps[-1]}." if steps else
+      "No checkpoint was saved: the same command starts again.")
 
 
 # Arguments that name files and folders; others, as texts, may be addresses.

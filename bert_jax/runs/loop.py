@@ -4,6 +4,7 @@ A run and the members of a sweep go through it alike; a run has one member.
 """
 
 import dataclasses
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,11 @@ Rows = Mapping[str, np.ndarray]
 
 
 class Stopped(Exception):
-  """The process was asked to end."""
+  """The process was asked to end, by the signal `number`."""
+
+  def __init__(self, message: str, number: int = signal.SIGTERM):
+    super().__init__(message)
+    self.number = number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,7 @@ def train_loop(job: Job, state: TrainState, start: int, log: StepLog,
   Raises:
     NonFiniteError, Spike: as AnomalyDetector; before the first, the last good
       parameters are saved.
-    Stopped: after SIGTERM on any process; the state is saved.
+    Stopped: after SIGTERM or SIGINT on any process; the state is saved.
   """
   experiment, clock, scores = job.experiment, job.clock, []
   with stop_requests() as requests:
@@ -133,7 +138,8 @@ def train_loop(job: Job, state: TrainState, start: int, log: StepLog,
         break
       if stop:
         raise Stopped(f"Asked to end; saved at step {step} of "
-                      f"{experiment.steps}. The same command resumes.")
+                      f"{experiment.steps}. The same command resumes.",
+                      requests.number)
   return state, scores
 
 

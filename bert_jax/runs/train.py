@@ -54,7 +54,7 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
   Raises:
     UserError: it cannot be run, another run was begun here, or another process
       is at work here.
-    Stopped: after SIGTERM.
+    Stopped: after SIGTERM or SIGINT.
   """
   with Owner(pathlib.Path(workdir)) as owner:
     return _train(experiment, pathlib.Path(workdir), owner, page, on_step)

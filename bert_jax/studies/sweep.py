@@ -155,7 +155,7 @@ class Sweep:
     Raises:
       UserError: the workdir is of other options or members, or another process
         is at work there.
-      Stopped: after SIGTERM.
+      Stopped: after SIGTERM or SIGINT.
     """
     with Owner(workdir) as owner:
       owner.take()
@@ -199,9 +199,9 @@ class Sweep:
                  members=count) as log:
       try:
         train_loop(job, self.first_states(group, log.note), 0, log)
-      except Stopped:
+      except Stopped as stopped:
         raise Stopped("Asked to end; the same command starts again with "
-                      f"{group[0]}.") from None
+                      f"{group[0]}.", stopped.number) from None
     plots.plot_curves(workdir / "metrics.jsonl", workdir / "curves.png")
     return [results[member] for member in group]
 
