@@ -65,6 +65,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
   write_bytes(path, text.encode())
 
 
+def check_folder(path: str | os.PathLike) -> None:
+  """Raises UserError where a file has no folder; before it is computed."""
+  folder = pathlib.Path(path).parent
+  if not folder.absolute().is_dir():
+    raise UserError(f"{path} cannot be written: there is no folder {folder}.")
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
   """Turns an OSError inside into a UserError that names the file."""

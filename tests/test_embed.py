@@ -130,6 +130,17 @@ def test_texts_are_never_names_of_files(tmp_path, monkeypatch, capsys):
       embed.embed(None, texts, pairs)
 
 
+def test_output_is_checked_before_it_is_computed(tmp_path, capsys):
+  nowhere = str(tmp_path / "absent" / "x.npz")
+  for command in (["embed", "nowhere", "a", "--output", nowhere],
+                  ["tokenizer", "train", "base", "--output", nowhere]):
+    assert main.main(command) == 1
+    assert "there is no folder" in capsys.readouterr().err
+  assert main.main(["embed", "nowhere", "a\0", "--output",
+                    str(tmp_path / "x.npz")]) == 1
+  assert "cannot hold a text that ends in NUL" in capsys.readouterr().err
+
+
 def test_programs_read_arguments_as_utf8_in_any_locale(monkeypatch):
   called = []
   monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "bert_jax", "show"])

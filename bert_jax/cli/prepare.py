@@ -48,6 +48,7 @@ def _text(options: argparse.Namespace) -> TextData:
 
 
 def _tokenizer(options: argparse.Namespace) -> None:
+  files.check_folder(options.output)
   tokenizer = _text(options).train_tokenizer()
   files.write_bytes(options.output, tokenizer.file())
   print(f"{tokenizer.vocabulary.size} pieces in {options.output}")

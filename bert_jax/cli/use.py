@@ -90,6 +90,11 @@ def _embed(options: argparse.Namespace) -> None:
       _lines(sys.stdin.buffer.read()) if text == "-" else [text])]
   if not texts:
     raise UserError("Give texts, or - to read one a line.")
+  if options.output:
+    files.check_folder(options.output)
+    if np.array(texts).tolist() != texts:
+      raise UserError(f"{options.output} cannot hold a text that ends in NUL; "
+                      "without --output, the vectors are printed.")
   vectors = embed.embed(read_checkpoint(options.workdir), texts,
                         layer=options.layer, pooling=options.pooling,
                         length=options.length, normalize=options.normalize)

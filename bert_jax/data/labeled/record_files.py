@@ -64,6 +64,4 @@ def check_output(path: str, endings: Sequence[str] = WRITTEN) -> None:
   if file.suffix not in endings:
     raise UserError(f"{path}: predictions are written to a file that ends in "
                     f"{', '.join(endings)}, not {file.suffix!r}.")
-  if not file.absolute().parent.is_dir():
-    raise UserError(f"{path} cannot be written: there is no folder "
-                    f"{file.parent}.")
+  files.check_folder(path)
