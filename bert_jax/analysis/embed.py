@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax import config
-from bert_jax.checkpoints.reading import Checkpoint, warn_of_environment
+from bert_jax.checkpoints import environment
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError, nearest
 from bert_jax.data.batches import loader
 from bert_jax.data.labeled.texts import ClassificationSet
@@ -72,7 +73,7 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
       fewer positions, or what should be texts is something else.
   """
   _check_texts(texts, pairs)
-  warn_of_environment(saved.manifest)
+  environment.warn(saved.manifest.progress.environment)
   experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
   if length is not None:
     experiment = config.override(experiment, [f"data.length={length}"])

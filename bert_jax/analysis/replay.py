@@ -17,7 +17,7 @@ import numpy as np
 from rich.text import Text
 
 from bert_jax import config
-from bert_jax.checkpoints import reading as checkpoints
+from bert_jax.checkpoints import environment, reading as checkpoints
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
@@ -92,7 +92,7 @@ def replay(workdir: str | pathlib.Path, step: int, nearest: bool = False,
     raise UserError(f"{workdir} holds no finished checkpoint that is intact, "
                     "which would say what the run is.")
   manifest = manifests[max(manifests)]
-  checkpoints.warn_of_environment(manifest)
+  environment.warn(manifest.progress.environment)
   experiment = _laid_out(manifest.experiment, overrides)
   if not 1 <= step <= experiment.steps:
     raise UserError(f"--step {step}: the run in {workdir} has the steps 1 to "

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -47,12 +48,20 @@ def _settings(names: Sequence[str]) -> dict[str, str]:
 
 
 def differences(old: Mapping[str, str]) -> str:
-  """How this environment differs from an older one, in one line; "" if it
+  """How this environment differs from that of results, in a sentence; "" if it
   does not."""
   now = rounding()
-  return ", ".join(
+  differing = ", ".join(
       f"{name} {now[name] or 'not set'} (was {value or 'not set'})"
       for name, value in old.items() if now.get(name, value) != value)
+  return differing and ("Not as when it was saved, so that the last digits may "
+                        f"differ: {differing}.")
+
+
+def warn(old: Mapping[str, str]) -> None:
+  """Warns of `differences`."""
+  if sentence := differences(old):
+    warnings.warn(sentence, stacklevel=3)
 
 
 @functools.cache

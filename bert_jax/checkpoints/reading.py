@@ -10,7 +10,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from bert_jax import config
-from bert_jax.checkpoints import environment, files
+from bert_jax.checkpoints import files
 from bert_jax.checkpoints.damage import Damaged, Removed
 from bert_jax.checkpoints.manifest import Manifest, order
 from bert_jax.config import UserError
@@ -104,19 +104,6 @@ def _warn_of_damage(directory: str | pathlib.Path, step: int,
                     error: Damaged) -> None:
   warnings.warn(f"{directory}: the checkpoint of step {step} is damaged and "
                 f"was passed over ({error})", stacklevel=3)
-
-
-def environment_changes(manifest: Manifest) -> str:
-  """What is not as when it was saved, in a sentence; "" if all is."""
-  changes = environment.differences(manifest.progress.environment)
-  return changes and ("Not as when the checkpoint was saved, so that the last "
-                      f"digits may differ: {changes}.")
-
-
-def warn_of_environment(manifest: Manifest) -> None:
-  """Warns where the last digits may not be those that its run would give."""
-  if changes := environment_changes(manifest):
-    warnings.warn(changes, stacklevel=3)
 
 
 def resolve_experiment(experiment: Experiment, overrides: Sequence[str] = (),

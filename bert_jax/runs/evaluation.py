@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax.checkpoints.reading import Checkpoint, warn_of_environment
+from bert_jax.checkpoints import environment
+from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader, spec
 from bert_jax.data.batches.rows import Rows
@@ -145,7 +146,7 @@ def load(checkpoint: Checkpoint, batch_size: int,
   Raises:
     UserError: the parameters lack a part that the objective needs.
   """
-  warn_of_environment(checkpoint.manifest)
+  environment.warn(checkpoint.manifest.progress.environment)
   mesh, params = make_mesh(), checkpoint.params
   plain = recipe(dataclasses.replace(checkpoint.manifest.experiment,
                                      adapter=NoAdapter()),

@@ -10,8 +10,7 @@ from bert_jax.checkpoints import environment
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest, Progress
 from bert_jax.checkpoints.owner import Owner
-from bert_jax.checkpoints.reading import (
-    Checkpoint, environment_changes, read_checkpoint)
+from bert_jax.checkpoints.reading import Checkpoint, read_checkpoint
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.parallel.layouts import Runner
@@ -135,8 +134,8 @@ class _Attempt:
     restored = self.checkpoints.restore(
         self.run.shape(), self.runner.shardings, self.manifest, notes.append)
     progress = restored.manifest.progress if restored else Progress()
-    if restored and (changes := environment_changes(restored.manifest)):
-      notes.append(changes)
+    if differences := environment.differences(progress.environment):
+      notes.append(differences)
     self.clock.load_state(progress.seconds)
     detector.load_state(progress.detector)
     stopping.load_state(progress.stopping)

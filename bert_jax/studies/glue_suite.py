@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bert_jax import files
+from bert_jax.checkpoints import environment
 from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import Page, UserError
 from bert_jax.data.labeled import glue
@@ -145,6 +146,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
     if {key: result[key] for key in provenance} != provenance:
       raise UserError(f"{path} is of another protocol, other options or other "
                       "members; give another workdir.")
+    environment.warn(result["environment"])
     return result
   task_sweep = Sweep(experiment, members, suite.at_once)
   _say(name, task_sweep)
@@ -154,7 +156,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   _submit(suite, name, task_sweep.run, read_checkpoint(folder / "best").params)
   labeled = task_sweep.run.prepared.evaluation_set
   result = provenance | {
-      "metrics": task.metrics,
+      "metrics": task.metrics, "environment": environment.rounding(),
       "results": [
           {"seed": r.member.seed, "learning_rate": r.member.learning_rate,
            "scores": r.scores, "degenerate": _degenerate(labeled, r.scores),

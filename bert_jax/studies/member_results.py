@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bert_jax.checkpoints import environment
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest, Progress
 from bert_jax.config import Page, UserError
@@ -90,9 +91,11 @@ def write(path: pathlib.Path, results: Sequence[MemberResult],
   Args:
     provenance: what they come from; `read` checks it.
   """
-  write_text(path, to_json(dict(provenance) | {"results": [
-      {"member": dataclasses.asdict(r.member), "step": r.step,
-       "scores": dict(r.scores), "seconds": r.seconds} for r in results]}))
+  write_text(path, to_json(dict(provenance) | {
+      "environment": environment.rounding(),
+      "results": [
+          {"member": dataclasses.asdict(r.member), "step": r.step,
+           "scores": dict(r.scores), "seconds": r.seconds} for r in results]}))
 
 
 def read(path: pathlib.Path,
@@ -106,6 +109,7 @@ def read(path: pathlib.Path,
   for name, value in provenance.items():
     if saved[name] != value:
       raise UserError(f"{path} is of other {name}; give another workdir.")
+  environment.warn(saved["environment"])
   number = lambda x: math.nan if x is None else x
   return [MemberResult(Member(**r["member"]), r["step"],
                        {name: number(x) for name, x in r["scores"].items()},
