@@ -266,6 +266,16 @@ print([path for path, _, files in os.walk(sys.argv[1])
   message, left = output.splitlines()
   assert f"{disk}/cache/corpora cannot be written: {reason}" in message
   assert "BERT_JAX_CACHE=" in message and left == "[]"
+  assert ("are free" in message) == (not read_only)
+
+
+def test_cache_that_cannot_be_made_is_not_called_full(text, tmp_path):
+  (tmp_path / "file").touch()
+  for root, words in ((pathlib.Path("/proc/nothing/x"), "No such file"),
+                      (tmp_path / "file" / "x", "Not a directory")):
+    with pytest.raises(UserError, match=f"cannot be written: {words}") as error:
+      corpus_builder.prepare(str(text), TOKENIZER, root, PERCENT)
+    assert "free" not in str(error.value)
 
 
 def test_failed_build_leaves_nothing(text, tmp_path):

@@ -8,6 +8,7 @@ fingerprint of the data. Orbax writes in the background and never overwrites.
 import contextlib
 import dataclasses
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -189,15 +190,20 @@ class CheckpointManager:
     except jax.errors.JaxRuntimeError:
       raise  # Of a device, not of the disk.
     except (OSError, ValueError, RuntimeError) as error:
-      there = next(f for f in (self._folder, *self._folder.parents)
-                   if f.exists())
-      free = shutil.disk_usage(there).free
       steps = (f"The checkpoints of the steps {', '.join(map(str, saved))} are "
                "intact; the same command resumes from the last."
                if saved else "")
       raise UserError(
-          f"{self._folder} could not be written ({free / 1e6:,.0f} MB are "
-          f"free): {_reason(error)} {steps}") from error
+          f"{self._folder} could not be written: {_reason(error)}"
+          f"{self._free(error)} {steps}") from error
+
+  def _free(self, error: Exception) -> str:
+    """How much room is left, where that is the reason."""
+    if not re.search("No space left|quota exceeded|ENOSPC|EDQUOT", str(error)):
+      return ""
+    there = next(f for f in (self._folder, *self._folder.parents)
+                 if f.exists())
+    return f" {shutil.disk_usage(there).free / 1e6:,.0f} MB are free."
 
   def __enter__(self) -> "CheckpointManager":
     return self

@@ -112,7 +112,10 @@ def _describe(error: OSError, folder: pathlib.Path) -> str:
   name = pathlib.Path(error.filename or folder).absolute()
   if not (name.is_relative_to(folder) or folder.is_relative_to(name)):
     return f"{name}: {reason}."  # Of what was read.
+  elsewhere = "Have another folder used: BERT_JAX_CACHE=FOLDER."
+  if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    return f"{folder} cannot be written: {reason}. {elsewhere}"
   disk = next(path for path in (folder, *folder.parents) if path.exists())
   return (f"{folder} cannot be written: {reason}; "
-          f"{shutil.disk_usage(disk).free / 1e9:.2f} GB are free there. Make "
-          "room, or have another folder used: BERT_JAX_CACHE=FOLDER.")
+          f"{shutil.disk_usage(disk).free / 1e9:.2f} GB are free there. "
+          f"{elsewhere}")
