@@ -91,6 +91,40 @@ def test_scores_do_not_depend_on_the_batch_size(pretrained):
     assert second[name] == pytest.approx(value, rel=1e-5), name
 
 
+def test_overrides_of_an_evaluation_are_used(pretrained):
+  """What differs in what is evaluated is said."""
+
+  def scores(*overrides: str) -> dict[str, float]:
+    said = []
+    values = predict.of_workdir(str(pretrained), overrides, said.append)
+    assert said == [f"differs from the run: {o}" for o in overrides]
+    return values
+
+  plain, masked = scores(), scores("objective.masking.rate=0.5")
+  assert masked["masked_fraction"] > 2 * plain["masked_fraction"]
+  rounded = scores("model.dtype=bfloat16", "layout.count=2")
+  assert rounded["loss"] != plain["loss"] == pytest.approx(
+      rounded["loss"], rel=0.02)
+  alone = scores("objective=mlm")
+  assert "nsp_loss" not in alone and alone["mlm_loss"] == pytest.approx(
+      plain["mlm_loss"])
+
+
+@pytest.mark.parametrize("override, words", [
+    ("optimizer=sgd", "the run is trained"), ("steps=7", "the run is trained"),
+    ("seed=3", "the run is trained"),
+    ("model.hidden_dropout_prob=0.5", "the run is trained"),
+    ("model.remat=true", "the run is trained"),
+    ("data.tokenizer.vocab_size=70", "the run is trained"),
+    ("model.hidden_size=32", r"(60, 16) there, (60, 32) here"),
+    ("model.positions=none", "(32, 16) there, nothing here"),
+    ("objective=causal", "no such objective")])
+def test_override_that_cannot_apply_is_refused(pretrained, override, words):
+  with pytest.raises(UserError) as caught:
+    predict.of_workdir(str(pretrained), [override])
+  assert words in str(caught.value)
+
+
 @pytest.mark.parametrize("objective, label, score, least, options, new", [
     (Classification(), "label", "accuracy", 0.9, [], "classifier"),
     (Regression(), "score", "pearson", 0.8,

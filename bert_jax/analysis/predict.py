@@ -1,7 +1,7 @@
 """Scores of a run's network on other data, and predictions for a file."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bert_jax import config, distributed
 from bert_jax.checkpoints import environment, reading as checkpoints
@@ -10,16 +10,25 @@ from bert_jax.config import UserError
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.sources import Data, SquadData, TableData
 from bert_jax.experiment import Experiment
-from bert_jax.runs.evaluation import load
+from bert_jax.runs.evaluation import check_overrides, load
 from bert_jax.runs.heads import rename_head
 
 
-def of_workdir(workdir: str, overrides: Sequence[str] = ()
+def of_workdir(workdir: str, overrides: Sequence[str] = (),
+               say: Callable[[str], None] = lambda text: None
                ) -> dict[str, float]:
   """Scores of a run's network on its held-out data, or on what `overrides`
-  name, as in data.evaluation=test.tsv."""
+  name, as in data.evaluation=test.tsv.
+
+  Args:
+    say: gets each option that differs from the run's.
+
+  Raises:
+    UserError: an override cannot apply to a finished run.
+  """
   saved = checkpoints.read_checkpoint(workdir)
   experiment = saved.manifest.overridden(overrides)
+  _say_differences(saved.manifest.experiment, experiment, say)
   objective = experiment.objective
   saved = rename_head(saved, objective)
   prepared = _only_evaluated(experiment.data).prepare(
@@ -30,8 +39,7 @@ def of_workdir(workdir: str, overrides: Sequence[str] = ()
         "No text is held out to evaluate on; data.evaluation_text=FILE names "
         "one, and data.text=FILE data.held_out_percent=100 takes all of it.")
   _agree(saved, experiment, prepared.evaluation)
-  evaluator, params = load(saved, experiment.batch_size,
-                           prepared.evaluation)
+  evaluator, params = load(saved, experiment, prepared.evaluation)
   return evaluator.evaluate(params, prepared.evaluation,
                             prepared.evaluation_set,
                             experiment.evaluation_batches)
@@ -48,14 +56,23 @@ def _only_evaluated(data: Data) -> Data:
 
 
 def predict_file(workdir: str, source: str, output: str,
-                 overrides: Sequence[str] = ()) -> int:
+                 overrides: Sequence[str] = (),
+                 say: Callable[[str], None] = lambda text: None) -> int:
   """Writes a file's rows with labels and probabilities beside them.
+
+  Args:
+    say: gets each option that differs from the run's.
 
   Returns:
     The number of examples.
+
+  Raises:
+    UserError: an override cannot apply to a finished run.
   """
   saved = checkpoints.read_checkpoint(workdir)
-  experiment = configure(saved.manifest.experiment, overrides)
+  trained = saved.manifest.experiment
+  experiment = configure(trained, overrides)
+  _say_differences(configure(trained, ()), experiment, say)
   saved = rename_head(saved, experiment.objective)
   labeled = experiment.data.unlabeled(
       source, experiment.objective.label_kind, experiment.objective.labels)
@@ -65,7 +82,7 @@ def predict_file(workdir: str, source: str, output: str,
       saved.manifest.tokenizer, experiment.data.length,
       experiment.data.examples_per_row, seed=0, shuffle=False)
   _agree(saved, experiment, rows)
-  evaluator, params = load(saved, experiment.batch_size, rows)
+  evaluator, params = load(saved, experiment, rows)
   predictions = evaluator.predict(params, rows, labeled)
   if distributed.first():
     labeled.write(output, predictions)
@@ -81,6 +98,12 @@ def configure(trained: Experiment, overrides: Sequence[str]) -> Experiment:
   return config.override(trained, [
       *(f"{option}=error" for option in config.options(trained)
         if option.endswith(".bad_records")), *overrides])
+
+
+def _say_differences(trained: Experiment, experiment: Experiment,
+                     say: Callable[[str], None]) -> None:
+  for change in check_overrides(trained, experiment):
+    say(f"differs from the run: {change}")
 
 
 def _agree(saved: Checkpoint, experiment: Experiment, rows: Rows) -> None:

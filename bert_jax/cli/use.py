@@ -75,13 +75,14 @@ def _add_replay(commands: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-  scores = predict.of_workdir(options.workdir, options.overrides)
+  scores = predict.of_workdir(options.workdir, options.overrides,
+                              flags.say)
   flags.say(markdown.table(["held out", "value"], list(scores.items())))
 
 
 def _predict(options: argparse.Namespace) -> None:
   count = predict.predict_file(options.workdir, options.input, options.output,
-                               options.overrides)
+                               options.overrides, flags.say)
   flags.say(f"{count} predictions in {options.output}")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
+from bert_jax import config
 from bert_jax.checkpoints import environment
 from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader, spec
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled.base import LabeledSet
-from bert_jax.experiment import Run, recipe
+from bert_jax.experiment import Experiment, Run, recipe
 from bert_jax.metrics import weighted
 from bert_jax.metrics.selection import rank
 from bert_jax.metrics.weighted import Mean
@@ -29,6 +31,9 @@ from bert_jax.training import numerics
 from bert_jax.training.adapters import NoAdapter
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import Recipe, evaluation_step
+
+
+_OF_NETWORK = re.compile("/(embeddings|layers)/")
 
 
 class Outputs(NamedTuple):
@@ -139,32 +144,83 @@ def check_best(run: Run) -> None:
   rank(experiment.best, dict.fromkeys(names, 0.0))
 
 
-def load(checkpoint: Checkpoint, batch_size: int,
-         rows: Rows) -> tuple[Evaluator, Any]:
-  """An evaluator of `rows` on all devices, and the parameters there.
+# What evaluation and prediction have no use for: how a run was trained.
+_OF_TRAINING = re.compile(
+    r"(?!(model|objective|data|layout|batch_size|evaluation_batches)\b)"
+    r"|model\.(\w*dropout_prob|initializer_range|remat)$"
+    r"|objective\.balanced$|objective\.masking\.(initial_rate|rate_steps)$"
+    r"|data\.(tokenizer|augmentation|shots|shots_seed)\b")
+
+
+def check_overrides(trained: Experiment, experiment: Experiment) -> list[str]:
+  """What differs from the run, all of which `load` heeds.
 
   Raises:
-    UserError: the parameters lack a part that the objective needs.
+    UserError: an option that cannot apply to a finished run.
+  """
+  differing = config.changes(trained, experiment)
+  for change in differing:
+    if _OF_TRAINING.match(change.partition("=")[0]):
+      raise UserError(
+          f"{change}: the run is trained, and this would change nothing of its "
+          "scores or predictions. Options of data, objective, model, layout, "
+          "batch_size and evaluation_batches may differ.")
+  return differing
+
+
+def load(checkpoint: Checkpoint, experiment: Experiment,
+         rows: Rows) -> tuple[Evaluator, Any]:
+  """An evaluator of `rows`, and the parameters on its devices.
+
+  Args:
+    experiment: that of the checkpoint, or another one of `check_overrides`;
+      its layout counts only where it is not that of the checkpoint, as these
+      devices may be others.
+
+  Raises:
+    UserError: the parameters lack a part that the objective needs, or are not
+      those of such a network.
   """
   environment.warn(checkpoint.manifest.progress.environment)
-  mesh, params = make_mesh(), checkpoint.params
-  plain = recipe(dataclasses.replace(checkpoint.manifest.experiment,
-                                     adapter=NoAdapter()),
+  trained, params = checkpoint.manifest.experiment, checkpoint.params
+  plain = recipe(dataclasses.replace(experiment, adapter=NoAdapter(),
+                                     microbatches=1),
                  checkpoint.manifest.tokenizer.vocabulary)
-  _check_complete(plain, params, rows)
-  devices = row_devices(mesh)
-  return (Evaluator(plain, -(-batch_size // devices) * devices, mesh),
+  row = {key: value[None] for key, value in rows.empty().items()} | {
+      "row": np.zeros(1, np.int32)}
+  state = numerics.eval_shape(plain.init, np.int32(0), row)
+  _check_params(plain, params, state.params,
+                config.changes(trained, experiment))
+  mesh, batch_size = make_mesh(), experiment.batch_size
+  if experiment.layout != trained.layout:
+    batch_size = _rounded(batch_size, jax.device_count())
+    mesh = experiment.layout.build(plain, state, batch_size, row).mesh
+  return (Evaluator(plain, _rounded(batch_size, row_devices(mesh)), mesh),
           place(params, rules.shardings(params, mesh, rules.table_of(plain))))
 
 
-def _check_complete(recipe: Recipe, params: Any, rows: Rows) -> None:
-  row = {key: value[None] for key, value in rows.empty().items()}
-  state = numerics.eval_shape(recipe.init, np.int32(0),
-                         row | {"row": np.zeros(1, np.int32)})
-  given = leaves(params)
-  missing = [path for path in leaves(state.params) if path not in given]
+def _rounded(count: int, factor: int) -> int:
+  """Up to a multiple of `factor`."""
+  return -(-count // factor) * factor
+
+
+def _check_params(recipe: Recipe, params: Any, shape: Any,
+                  differing: Sequence[str]) -> None:
+  given, needed = leaves(params), leaves(shape)
+  missing = [path for path in needed if path not in given]
   if missing:
     raise UserError(
         f"The network has no {missing[0].rpartition('/')[0]}, which objective="
         f"{recipe.objective.choice_name} needs; train one, starting with "
         "init_from=WORKDIR.")
+  other_network = any(change.startswith("model.") for change in differing)
+  unlike = [f"{path}: {given[path].shape} there, "
+            f"{needed[path].shape if path in needed else 'nothing'} here"
+            for path in given
+            if (path in needed and needed[path].shape != given[path].shape)
+            or (other_network and path not in needed
+                and _OF_NETWORK.search(path))]
+  if unlike:
+    raise UserError(
+        "The run's parameters are those of another network than with "
+        f"{' '.join(differing)}:\n  " + "\n  ".join(unlike[:20]))
