@@ -62,7 +62,8 @@ class Progress:
                 f"{datetime.timedelta(seconds=round(seconds))} left")
 
   def close(self) -> None:
-    self._bar.stop()
+    if not self._bar.disable:  # Else rich before 15 prints an empty line.
+      self._bar.stop()
 
 
 def _by_source(scalars: Mapping[str, float]) -> dict[str, dict[str, float]]:
