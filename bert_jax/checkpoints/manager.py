@@ -56,7 +56,8 @@ class CheckpointManager:
       context.enter_context(files.quiet_orbax())
       context.enter_context(self._writing())
       self._manager = ocp.CheckpointManager(
-          self._folder, options=ocp.CheckpointManagerOptions(
+          self._folder, item_handlers=files.writers(),
+          options=ocp.CheckpointManagerOptions(
               preservation_policy=policies.AnyPreservationPolicy(kept),
               # Without it ranks are not written, and after a restart the best
               # checkpoint would be taken for one of the others.
