@@ -159,6 +159,17 @@ def test_other_files_are_refused(tmp_path, name, text, words):
     read_questions(str(tmp_path / name))
 
 
+def test_half_a_surrogate_pair_is_replaced_and_counted(tmp_path, caplog):
+  path = tmp_path / "a.json"
+  question = {"id": "1", "question": "Which \udc00?",
+              "answers": [{"text": "b", "answer_start": 2}]}
+  path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [
+      {"context": "\ud83d b", "qas": [question]}]}]}))
+  read, = read_questions(str(path))
+  assert (read.question, read.context) == ("Which \ufffd?", "\ufffd b")
+  assert "questions: 1, the first:" in caplog.text
+
+
 def test_splits_go_by_article():
   spans = SpanSet.of(made(120), SpanOptions())
   train, held_out = sets.split(spans, 30)

@@ -3,6 +3,8 @@
 import io
 import json
 import pathlib
+import random
+import time
 
 import numpy as np
 import pytest
@@ -297,6 +299,17 @@ def test_sample_is_even_and_bounded(monkeypatch):
   assert len(gaps) == 1 and 500 <= sum(map(len, kept)) <= 1000
 
 
+def test_training_is_linear_in_the_length_of_a_word(caplog):
+  word = "".join(random.Random(0).choices("abcdefgh", k=200_000))
+  start = time.perf_counter()
+  trained = WordPieceTokenizer(vocab_size=200).build([word, "short words"])
+  assert trained.vocabulary.size == 200 and time.perf_counter() - start < 10
+  assert "more than 256 characters are cut in 1 sentences" in caplog.text
+  sample, = choices._sample([word])
+  assert sample.replace(" ", "") == word
+  assert max(map(len, sample.split())) == 256
+
+
 def test_bad_tokenizer_options_are_refused(tmp_path):
   short = tmp_path / "short.txt"
   short.write_text("[PAD]\n[UNK]\nthe\n")
@@ -304,6 +317,7 @@ def test_bad_tokenizer_options_are_refused(tmp_path):
   for choice, message in [
       (SentencePieceTokenizer(vocab_size=9000), "9000 is more.*at most"),
       (SentencePieceTokenizer(vocab_size=9), "vocab_size=9"),
+      (SentencePieceTokenizer(vocab_size=1), "^(?!.*INTERNAL).*vocab_size=1"),
       (SentencePieceTokenizer(path=str(short)), "no SentencePiece model"),
       (SentencePieceTokenizer(path="no.model"), "no.model.*No such file"),
       (WordPieceTokenizer(path=str(short)), "lacks .CLS., .SEP., .MASK.")]:
@@ -312,3 +326,5 @@ def test_bad_tokenizer_options_are_refused(tmp_path):
   for choice in (SentencePieceTokenizer(), WordPieceTokenizer()):
     with pytest.raises(UserError, match="No text"):
       choice.build([])
+  with pytest.raises(UserError, match="^No text to train a tokenizer on.$"):
+    SentencePieceTokenizer().build(["▁▁"])

@@ -2,15 +2,13 @@
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from bert_jax.config import UserError
 from bert_jax.data.records.bad_records import Fault, Faults
+from bert_jax.data.records.surrogates import well_formed
 
-# How JSON spells half of a surrogate pair, or both halves.
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LOG = logging.getLogger(__name__)
 
 
@@ -31,8 +29,8 @@ def parse_objects(text: str, faults: Faults,
     except Fault as fault:
       faults.add(f"{faults.source}:{number}", fault)
       continue
-    if _SURROGATE.search(one) and (good := _repaired(value)) != value:
-      value = good
+    value, halves = well_formed(value)
+    if halves:
       repaired.append(number)
     objects.append((number, value))
   if repaired:
@@ -89,9 +87,3 @@ def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     raise Fault("with a key twice", lambda: "a key is there twice: "
                 + ", ".join(key for key, _ in pairs))
   return value
-
-
-def _repaired(value: Any) -> Any:
-  text = json.dumps(value, ensure_ascii=False)
-  return json.loads(text.encode("utf-16", "surrogatepass").decode(
-      "utf-16", "replace"))

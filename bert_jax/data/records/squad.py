@@ -19,6 +19,7 @@ from typing import Any
 from bert_jax.config import UserError
 from bert_jax.data.records import tables
 from bert_jax.data.records.bad_records import Fault, Faults, OnBadRecord
+from bert_jax.data.records.surrogates import well_formed
 from bert_jax.data.records.tfds import tfds_name, tfds_records
 
 _LOG = logging.getLogger(__name__)
@@ -68,8 +69,11 @@ def parse(spec: str, ending: str, text: str,
     UserError: bad questions, another format, or nothing in it.
   """
   faults = Faults(spec, "data.bad_records")
-  questions, repaired, ids = [], 0, set()
+  questions, repaired, ids, with_halves = [], 0, set(), []
   for place, record in _records(spec, ending, text, faults):
+    record, halves = well_formed(record)
+    if halves:
+      with_halves.append(place)
     try:
       question, changed = _question(place, record, labeled)
       if question.id in ids:
@@ -80,6 +84,10 @@ def parse(spec: str, ending: str, text: str,
     ids.add(question.id)
     repaired += changed
     questions.append(question)
+  if with_halves:
+    _LOG.warning("%s: half of a surrogate pair is no character and is read as "
+                 "U+FFFD; questions: %d, the first: %s.", spec,
+                 len(with_halves), with_halves[0])
   if repaired:
     _LOG.warning("%s: %d of %d questions have answers that differ in white "
                  "space from the context; they are taken as they stand there.",

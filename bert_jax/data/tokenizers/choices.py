@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import io
+import logging
 import pathlib
 import re
 import unicodedata
@@ -26,6 +27,9 @@ __all__ = ["SPECIAL", "LoadedTokenizer", "SentencePieceTokenizer", "Tokenizer",
 # Training reads an even sample of at most this many characters: more text moves
 # the most frequent pieces very little and costs time and memory.
 _SAMPLE_CHARACTERS = 1 << 24
+_log = logging.getLogger(__name__)
+_LONGEST_WORD = 256  # characters, of what stands between spaces
+_TOO_LONG = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
 _LETTERS = 1000  # as many characters as the library itself takes
 
 
@@ -80,7 +84,7 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
           # Control pieces: special ids that no text is ever tokenized into.
           pad_id=0, pad_piece=PAD, unk_id=1, unk_piece=UNK, bos_id=2,
           bos_piece=CLS, eos_id=3, eos_piece=SEP, control_symbols=[MASK],
-          unk_surface=UNK, max_sentence_length=1 << 20,
+          unk_surface=UNK, max_sentence_length=1 << 27,
           # More threads make the unigram model differ from run to run.
           num_threads=1, minloglevel=2)
     except (RuntimeError, ValueError, StopIteration) as error:
@@ -159,16 +163,25 @@ def _joins(letter: str, chinese_characters: bool) -> bool:
 
 
 def _sample(sentences: Iterable[str]) -> list[str]:
-  """An even sample of bounded size: every k-th sentence, k a power of two."""
-  kept, size, stride = [], 0, 1
+  """An even sample of bounded size: every k-th sentence, k a power of two.
+
+  Longer words than any are cut, as training takes the square of their length.
+  """
+  kept, size, stride, cut = [], 0, 1, 0
   for i, sentence in enumerate(sentences):
     if i % stride:
       continue
+    if len(sentence) > _LONGEST_WORD:
+      sentence, cuts = _TOO_LONG.subn(r"\g<0> ", sentence)
+      cut += cuts > 0
     kept.append(sentence)
     size += len(sentence)
     while size > _SAMPLE_CHARACTERS and len(kept) > 1:
       kept, stride = kept[::2], stride * 2
       size = sum(map(len, kept))
+  if cut:
+    _log.warning("To train the tokenizer, words of more than %d characters "
+                 "are cut in %d sentences.", _LONGEST_WORD, cut)
   if not any(map(str.strip, kept)):
     raise UserError("No text to train a tokenizer on.")
   return kept
@@ -184,7 +197,13 @@ def _training_problem(error: Exception, vocab_size: int) -> str:
   if least:
     return (f"vocab_size={vocab_size} is too small for the characters of this "
             f"text; at least {least[1]}.")
-  return f"SentencePiece cannot train with vocab_size={vocab_size}: {text}"
+  if "all_chars_count" in text or "sentences_.empty" in text:
+    return "No text to train a tokenizer on."
+  # Of "INTERNAL: file.cc(78) [condition] explanation" what is for others.
+  reason = re.sub(r"^\w+: \S+\(\d+\) \[.*?\]\s*", "", text)
+  return (f"SentencePiece cannot train with vocab_size={vocab_size}"
+          + (f": {reason}" if reason else "; allowed: more than the "
+             f"{len(SPECIAL)} special pieces."))
 
 
 def _read_bytes(path: str) -> bytes:
