@@ -54,6 +54,7 @@ def start(method: Method = "auto", coordinator: str | None = None,
                     f"{', '.join(cluster)}, and only that takes them.")
   if method == "none" or jax.distributed.is_initialized():
     return
+  on_sigterm = signal.getsignal(signal.SIGTERM)
   try:
     if method == "coordinator":
       jax.distributed.initialize(*cluster.values(),
@@ -65,9 +66,10 @@ def start(method: Method = "auto", coordinator: str | None = None,
   except (RuntimeError, ValueError, OSError) as error:
     raise UserError("The processes of this run cannot connect: "
                     f"{error}") from error
-  if threading.current_thread() is threading.main_thread():
-    # jax's preemption service has caught it, and nothing here asks that.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  finally:
+    if threading.current_thread() is threading.main_thread():
+      # jax's preemption service has taken it, and nothing here asks that.
+      signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
   # Counting the devices is a collective with a timeout: here, where all
   # processes are, and not where one may be minutes behind.
   if reason := no_devices():

@@ -226,18 +226,21 @@ def test_start_auto_asks_jax(monkeypatch, error, joined, variables):
 
   def initialize():
     calls.append(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a service of jax does
     if error:
       raise error
 
   for name, value in variables.items():
     monkeypatch.setenv(name, value)
   monkeypatch.setattr(jax.distributed, "initialize", initialize)
+  before = signal.getsignal(signal.SIGTERM)
   if joined is None:
     with pytest.raises(UserError, match="server does not answer"):
       distributed.start()
   else:
     distributed.start()
     assert len(calls) == joined + bool(error)
+  assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_start_refuses_one_of_several_unconnected_processes(monkeypatch):
