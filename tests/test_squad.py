@@ -166,7 +166,7 @@ def test_half_a_surrogate_pair_is_replaced_and_counted(tmp_path, caplog):
   path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [
       {"context": "\ud83d b", "qas": [question]}]}]}))
   read, = read_questions(str(path))
-  assert (read.question, read.context) == ("Which \ufffd?", "\ufffd b")
+  assert (read.text, read.context) == ("Which \ufffd?", "\ufffd b")
   assert "questions: 1, the first:" in caplog.text
 
 
