@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import gc
 import os
 import pathlib
 import re
@@ -21,7 +22,7 @@ from bert_jax.analysis import predict
 from bert_jax.checkpoints import owner as owner_lib
 from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import read_checkpoint
-from bert_jax.cli.main import main
+from bert_jax.cli import main as cli
 from bert_jax.config import UserError
 from bert_jax.interop import importer
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
@@ -236,6 +237,19 @@ def test_interrupt_is_a_request_to_stop(monkeypatch):
         time.sleep(1)
 
 
+def test_interrupt_in_a_callback_is_not_lost(monkeypatch):
+  monkeypatch.setattr(sys, "unraisablehook", cli.interrupt_again)
+
+  def callback(*_):
+    gc.callbacks.remove(callback)
+    signal.raise_signal(signal.SIGINT)
+
+  gc.callbacks.append(callback)
+  with pytest.raises(KeyboardInterrupt):
+    gc.collect()
+    time.sleep(1)
+
+
 @pytest.mark.parametrize("command, raised, code, words", [
     (["pretrain", "tiny"], loop.Stopped("saved at step 3", signal.SIGINT), 130,
      "saved at step 3"),
@@ -257,7 +271,7 @@ def test_interrupted_command_says_what_is_left(
       (tmp_path / "checkpoints" / str(step)).mkdir(parents=True)
   place = ["--workdir"] if command != ["evaluate"] else []
   arguments = [*filter("+".__ne__, command), *place, str(tmp_path)]
-  assert main(arguments) == code
+  assert cli.main(arguments) == code
   assert words in capsys.readouterr().err
 
 

@@ -1,12 +1,15 @@
 """The commands: `python -m bert_jax COMMAND --help`."""
 
+import _thread
 import argparse
 import logging
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -27,7 +30,18 @@ def program() -> None:
   # When a save fails, asyncio reports each of Orbax's other writes, as late as
   # at the exit, with a traceback; the error itself is raised and explained.
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  sys.unraisablehook = interrupt_again
   sys.exit(main())
+
+
+def interrupt_again(unraisable: Any) -> None:
+  """An interrupt that was raised in a callback, as jax has one for garbage
+  collection, and would end nothing."""
+  if isinstance(unraisable.exc_value, KeyboardInterrupt):
+    # When the callback has ended.
+    threading.Timer(0.1, _thread.interrupt_main).start()
+  else:
+    sys.__unraisablehook__(unraisable)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
