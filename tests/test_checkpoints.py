@@ -166,6 +166,25 @@ def test_unreadable_checkpoint_is_not_called_damaged(
   assert files(begun) == before
 
 
+def test_folder_that_may_not_be_searched_is_not_called_damaged(
+    cut_off, restore, monkeypatch):
+  """To Orbax, what is in it is not there."""
+  _, begun, _ = cut_off
+  folder, listed = begun / "checkpoints" / "4" / "params", os.scandir
+
+  def scandir(path):
+    if pathlib.Path(path) == folder:
+      raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    return listed(path)
+
+  failing(monkeypatch, FileNotFoundError(f"File {folder}/_METADATA not found"))
+  monkeypatch.setattr(os, "scandir", scandir)
+  for read in (reading.read_checkpoint, restore):
+    with pytest.raises(UserError, match="params cannot be read: Permission"):
+      read(begun)
+  assert not (begun / "damaged").exists()
+
+
 def test_removed_checkpoint_is_passed_over(cut_off, tmp_path, monkeypatch):
   """As when the run that it belongs to has just removed it."""
   shutil.copytree(cut_off[1], tmp_path / "run")

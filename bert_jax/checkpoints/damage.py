@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import re
 import time
@@ -58,16 +59,14 @@ def explained(folder: pathlib.Path) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:
-    causes = list(_causes(error))
+    causes, refused = list(_causes(error)), _refused(folder)
     proofs = [_line(cause) for cause in causes if _proves_damage(cause)] + [
-        f"{name} is missing" for name in _NEEDED
-        if not (folder / name).exists()]
-    if proofs and folder.is_dir():
+        f"{name} is missing" for name in _NEEDED if _is_missing(folder / name)]
+    if proofs and not refused and not _is_missing(folder.parent):
+      if _is_missing(folder):
+        raise Removed(f"{folder} is not there any more.") from None
       raise Damaged(proofs[0]) from None
-    if proofs and folder.parent.is_dir():
-      raise Removed(f"{folder} is not there any more.") from None
-    reason = (_refused(folder)
-              or f"{folder} cannot be read: {_line(causes[-1])}.")
+    reason = refused or f"{folder} cannot be read: {_line(causes[-1])}."
     raise Unreadable(
         f"{reason} Nothing was moved. Try again; if this lasts, move the "
         "folder elsewhere, and the checkpoint before it is used.") from error
@@ -90,12 +89,31 @@ def _line(error: BaseException) -> str:
   return f"{type(error).__name__}: {text[:200]}"
 
 
-def _refused(folder: pathlib.Path) -> str:
-  """Which file the system does not open, and its own word for it."""
+def _is_missing(path: pathlib.Path) -> bool:
+  """Not so where the system does not say; `Path.exists` guesses."""
   try:
-    for path in folder.rglob("*"):
-      if path.is_file():
-        path.open("rb").close()
+    path.stat()
+  except FileNotFoundError:
+    return True
+  except OSError:
+    pass
+  return False
+
+
+def _refused(folder: pathlib.Path) -> str:
+  """Which file or folder the system does not open, and its own word for it.
+
+  To Orbax, what is in a folder that may not be searched is not there.
+  """
+  def fail(error: OSError) -> None:
+    raise error
+
+  try:
+    for place, _, names in os.walk(folder, onerror=fail):
+      for name in names:
+        open(os.path.join(place, name), "rb").close()
+  except FileNotFoundError:
+    pass
   except OSError as error:
     return f"{error.filename or folder} cannot be read: {error.strerror}."
   return ""
