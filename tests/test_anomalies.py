@@ -107,8 +107,8 @@ def test_steps_without_weight_stop_a_run():
 
 def test_evaluation_without_weight_is_refused():
   sums = {"classifier_loss": Mean(0.0, 0.0), "batch_accuracy": Mean(0.0, 0.0)}
-  with pytest.raises(UserError, match="classifier_loss of the evaluation has no "
-                     "weight.*label missing"):
+  with pytest.raises(UserError, match="classifier_loss of the evaluation has "
+                     "no weight.*label missing"):
     evaluation.scores([evaluation.Outputs(sums)] * 2, None)
 
 

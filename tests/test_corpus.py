@@ -403,13 +403,14 @@ def test_pipe_is_read_once_and_its_corpus_reused(text, tmp_path, monkeypatch):
   assert not list((tmp_path / "root" ).glob(".pipes*"))
 
 
-def test_sentences_without_a_token_are_counted(tmp_path):
+def test_sentences_without_a_token_and_unknown_ones_are_counted(tmp_path):
   vocabulary = tmp_path / "vocab.txt"
   vocabulary.write_text("\n".join((*SPECIAL, "a")))
-  (tmp_path / "a.txt").write_text("a a\n\u200b\n\n\u200b\n\na\n")
+  (tmp_path / "a.txt").write_text("a b\n\u200b\n\n\u200b\n\na\n")
   splits = corpus_builder.build(
       str(tmp_path / "a.txt"), WordPieceTokenizer(path=str(vocabulary)),
       tmp_path / "c", 0)
   assert splits.description == (
       "3 documents, 4 sentences, 5 words; 1 file read as sentences; 0 "
-      "documents held out, 2 to train on; 2 sentences of no token left out")
+      "documents held out, 2 to train on; 2 sentences of no token left out; "
+      "33.33% of 3 tokens are unknown and never predicted")

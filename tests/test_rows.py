@@ -3,6 +3,7 @@ import importlib.util
 import pathlib
 import pickle
 import random
+import re
 import sys
 
 import numpy as np
@@ -105,6 +106,20 @@ def test_single_document_is_its_own_random_next():
   corpus = memory_corpus([[3] * 40])
   examples = epoch_segments(make_rows(corpus))
   assert any(is_random for _, _, is_random in examples)
+
+
+@pytest.mark.parametrize("documents, random, overlap, odd", [
+    ([[5] * 30] * 9, r"[45].%", "0%", False), ([[5]] * 99, "100%", "0%", True),
+    ([[5] * 99], r"[45].%", r"\d+%", False), ([[9]], "100%", "100%", True)])
+def test_pairs_that_are_no_task_are_said(documents, random, overlap, odd):
+  description = make_rows(memory_corpus(documents)).describe_pairs()
+  assert re.search(f"^{random} of .* random second part, {overlap} one that "
+                   "overlaps the first", description), description
+  assert ("little to learn" in description) == odd
+  if len(documents) == 1 and not odd:
+    assert ", 0% one" not in description
+  full = make_rows(memory_corpus(documents), FullSentencesFormat())
+  assert full.describe_pairs() == ""
 
 
 def sequential_examples(documents, maximum, rng, short_seq_prob=0.1):

@@ -17,6 +17,7 @@ from bert_jax.data.tokenizers import choices, hf_directory
 from bert_jax.data.tokenizers.byte_bpe import ByteLevel
 from bert_jax.data.tokenizers.choices import (
     DirectoryTokenizer, SentencePieceTokenizer, WordPieceTokenizer)
+from bert_jax.data.tokenizers.vocabulary import SPECIAL
 from bert_jax.data.tokenizers.wordpiece import WordPiece
 from tests import memory_corpus
 
@@ -174,6 +175,35 @@ def test_added_tokens_are_parsed_but_special_ones_are_not():
   assert ids.count(first + 1) == 1 and ids.count(first + 2) == 1
   assert made.vocabulary.size == first + 3
   assert first not in made.vocabulary.ordinary_ids
+
+
+def test_repeated_lines_keep_the_ids_of_all_others(tmp_path, caplog):
+  """The last line of a piece counts, as in the tokenizers library."""
+  import tokenizers as library
+  pieces = [*SPECIAL, "the", "cat", "the", "", "", "##s"]
+  text = "".join(f"{piece}\n" for piece in pieces).encode()
+  # Windows marks the beginning of a file.
+  write(tmp_path, {"vocab.txt": b"\xef\xbb\xbf" + text,
+                   "added_tokens.json": {"[E1]": len(pieces)}})
+  read = hf_directory.from_directory(tmp_path)
+  assert caplog.text.count("2 lines are there again further down, as line 6, "
+                           "'the'") == 1
+  assert read.encode(["the cats"]) == [[7, 6, 10]]
+  assert read.pieces.index("[E1]") == read.vocabulary.size - 1 == len(pieces)
+  (tmp_path / "again").mkdir()
+  back = hf_directory.from_directory(write(tmp_path / "again",
+                                           read.directory()))
+  assert back.fingerprint == read.fingerprint
+  (tmp_path / "plain.txt").write_bytes(text)
+  theirs = library.models.WordPiece.from_file(str(tmp_path / "plain.txt"))
+  assert theirs.token_to_id("the") == 7
+  alone = WordPieceTokenizer(path=str(tmp_path / "vocab.txt")).build([])
+  assert alone.file() == read.file() and alone.encode(["the"]) == [[7]]
+  (tmp_path / "latin.txt").write_bytes("[PAD]\nGr\xfc\xdfe\n".encode("latin1"))
+  with pytest.raises(UserError, match="latin.txt is no UTF-8"):
+    WordPieceTokenizer(path=str(tmp_path / "latin.txt")).build([])
+  with pytest.raises(UserError, match="1 pieces more than once, as 'cat'"):
+    WordPiece([*SPECIAL, "cat", "cat"], PLAIN)
 
 
 def test_pieces_may_be_added_tokens_too(tmp_path):

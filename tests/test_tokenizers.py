@@ -144,8 +144,8 @@ TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), max_size=30),
     st.lists(st.sampled_from((
         *NAMES, " ", "  ", "\u3000", "\t", "\x1c", "\u200b", "\x07", "\u0301",
-        "´", "e\u0301", "ﬁ", "中", "の", "the", "the ", "an", "İ", "ß", ".", "'s")),
-             max_size=12).map("".join))
+        "´", "e\u0301", "ﬁ", "中", "の", "the", "the ", "an", "İ", "ß", ".",
+        "'s")), max_size=12).map("".join))
 
 
 @given(TEXTS)
@@ -284,6 +284,21 @@ def test_accents_and_chinese_characters_are_options(tmp_path):
     assert ("##中" in trained.build(["中中 abc ab"]).pieces) != apart
 
 
+def test_characters_are_bounded_by_the_vocabulary():
+  """Those that cover the text are in it, and rare ones leave room for words."""
+  chinese = ["".join(chr(0x4E00 + (7 * i + j) % 3000) for j in range(40))
+             for i in range(500)]
+  loaded = WordPieceTokenizer(vocab_size=4000).build(chinese)
+  ids = np.array(loaded.encode(chinese))
+  assert (ids == loaded.vocabulary.unk_id).mean() <= 0.001
+  with pytest.raises(UserError, match="too small for the characters.*at least"):
+    WordPieceTokenizer(vocab_size=2000).build(chinese)
+  rare = "".join(chr(0x1400 + i) for i in range(200))
+  loaded = WordPieceTokenizer(vocab_size=150).build(
+      ["the quick brown fox jumps over a lazy dog " * 100] * 100 + [rare])
+  assert "quick" in loaded.pieces and rare[-1] not in loaded.pieces
+
+
 def test_published_vocabulary_gives_published_ids(shared):
   path = shared / "data/vocab/bert-base-uncased-vocab.txt"
   loaded = WordPieceTokenizer(path=str(path)).build([])
@@ -318,6 +333,10 @@ def test_bad_tokenizer_options_are_refused(tmp_path):
       (SentencePieceTokenizer(vocab_size=9000), "9000 is more.*at most"),
       (SentencePieceTokenizer(vocab_size=9), "vocab_size=9"),
       (SentencePieceTokenizer(vocab_size=1), "^(?!.*INTERNAL).*vocab_size=1"),
+      (SentencePieceTokenizer(vocab_size=-5), "vocab_size=-5: more than 5"),
+      (WordPieceTokenizer(vocab_size=-5), "vocab_size=-5: more than 5"),
+      (WordPieceTokenizer(vocab_size=0), "vocab_size=0: more than 5"),
+      (WordPieceTokenizer(vocab_size=20), "vocab_size=20 is too small .* 29"),
       (SentencePieceTokenizer(path=str(short)), "no SentencePiece model"),
       (SentencePieceTokenizer(path="no.model"), "no.model.*No such file"),
       (WordPieceTokenizer(path=str(short)), "lacks .CLS., .SEP., .MASK.")]:

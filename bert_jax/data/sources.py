@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-from typing import Any
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data.batches.rows import Rows
@@ -104,13 +103,13 @@ class TextData(Data):
         self.text, tokenizer or self.tokenizer, cache_directory() / "corpora",
         self.held_out_percent, self.evaluation_text)
 
-    def rows(split: Any, shuffle: bool) -> PretrainingRows:
-      return PretrainingRows(
-          split, splits.tokenizer.vocabulary, self.format, self.length,
-          self.examples_per_row, seed if shuffle else 0, shuffle)
-
-    return Datasets(rows(splits.train, True), rows(splits.held_out, False),
-                    splits.tokenizer, corpus=splits)
+    train, held_out = (PretrainingRows(
+        split, splits.tokenizer.vocabulary, self.format, self.length,
+        self.examples_per_row, seed if shuffle else 0, shuffle)
+                       for split, shuffle in ((splits.train, True),
+                                              (splits.held_out, False)))
+    train.report_pairs(self.text)
+    return Datasets(train, held_out, splits.tokenizer, corpus=splits)
 
   def train_tokenizer(self) -> LoadedTokenizer:
     """The tokenizer of all sentences, held-out ones included."""

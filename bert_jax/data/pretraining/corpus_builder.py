@@ -29,7 +29,7 @@ from bert_jax.data.text.documents import Document, TextCounts
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import Tokenizer
 
-_VERSION = 2
+_VERSION = 3
 _BATCH_CHARACTERS = 1 << 21
 
 
@@ -120,7 +120,8 @@ def _write(text: CorpusText, tokenizer: Tokenizer | LoadedTokenizer,
   tokenizer_seconds = time.perf_counter() - start
   dtype = np.dtype("uint16" if loaded.vocabulary.size <= 1 << 16 else "uint32")
   with contextlib.ExitStack() as stack:
-    writers = [stack.enter_context(_Writer(directory / name, dtype))
+    writers = [stack.enter_context(_Writer(directory / name, dtype,
+                                           loaded.vocabulary.unk_id))
                for name in SPLITS]
     bar = stack.enter_context(tqdm.tqdm(
         desc="Corpus", unit=" tokens", unit_scale=True, disable=None))
@@ -142,8 +143,12 @@ def _write(text: CorpusText, tokenizer: Tokenizer | LoadedTokenizer,
 def _describe(text: CorpusText, writers: list["_Writer"]) -> str:
   train, held = (f"{writer.documents:,}" for writer in writers)
   empty = text.sentences() - sum(writer.sentences for writer in writers)
+  unknown, tokens = (sum(getattr(writer, name) for writer in writers)
+                     for name in ("unknown", "tokens"))
   return (f"{text.describe()}; {held} documents held out, {train} to train on"
-          + (f"; {empty:,} sentences of no token left out" if empty else ""))
+          + (f"; {empty:,} sentences of no token left out" if empty else "")
+          + (f"; {unknown / tokens:.2%} of {tokens:,} tokens are unknown and "
+             "never predicted" if unknown else ""))
 
 
 def _trained(tokenizer: Tokenizer, text: CorpusText) -> LoadedTokenizer:
@@ -196,8 +201,8 @@ def _add(batch: list[tuple[Document, bool]], tokenizer: LoadedTokenizer,
 class _Writer:
   """Appends documents to the files of one split."""
 
-  def __init__(self, directory: pathlib.Path, dtype: np.dtype):
-    self._dtype = dtype
+  def __init__(self, directory: pathlib.Path, dtype: np.dtype, unk_id: int):
+    self._dtype, self._unk_id, self.unknown = dtype, unk_id, 0
     directory.mkdir(parents=True)
     self._files = [
         open(directory / f"{name}.bin", "wb")
@@ -224,6 +229,7 @@ class _Writer:
     self._append(0, tokens_T.astype(self._dtype))
     self._append(1, self.tokens + np.cumsum(lengths_S, dtype=np.int64))
     self._append(2, self.sentences + np.cumsum(sizes_U, dtype=np.int64))
+    self.unknown += np.count_nonzero(tokens_T == self._unk_id)
     self.tokens += len(tokens_T)
     self.sentences += len(lengths_S)
     self.documents += len(sizes_U)

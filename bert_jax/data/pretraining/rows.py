@@ -1,15 +1,20 @@
 """Rows of an epoch of running text."""
 
 import dataclasses
+import sys
 from typing import Any
 
 import numpy as np
+import tqdm
 
 from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples
 from bert_jax.data.batches.rows import Rows, assemble, generator
 from bert_jax.data.batches.spec import PRETRAINING_KEYS
 from bert_jax.data.pretraining.formats import Format
+
+_DESCRIBED_SENTENCES = 1 << 16
+_MOSTLY = 0.8
 
 
 class PretrainingRows(Rows):
@@ -40,6 +45,31 @@ class PretrainingRows(Rows):
                             generator("examples", *self.draws, epoch))
     return dataclasses.replace(
         plan, separators=self.vocabulary.pair_separators)
+
+  def report_pairs(self, text: str) -> None:
+    """Says on stderr what `describe_pairs` says of a text."""
+    if description := self.describe_pairs():
+      tqdm.tqdm.write(f"{text}: {description}.", file=sys.stderr)
+
+  def describe_pairs(self) -> str:
+    """How good a task next sentences are, of the first documents; "" for a
+    format without pairs."""
+    if not self.format.pairs or not len(self.corpus.tokens_T):
+      return ""
+    last = np.searchsorted(self.corpus.document_starts_U1,
+                           _DESCRIBED_SENTENCES, side="right") - 1
+    pairs = self.format.examples(
+        self.corpus, 0, max(1, int(last)), self.format.maximum(self._room),
+        generator("examples", *self.draws, 0))
+    a_end_X, b_end_X = (pairs.a_start_X + pairs.a_length_X,
+                        pairs.b_start_X + pairs.b_length_X)
+    overlap_X = pairs.is_random_X & (pairs.a_start_X < b_end_X) & (
+        pairs.b_start_X < a_end_X)
+    random = pairs.is_random_X.mean()
+    return (f"{random:.0%} of the sentence pairs have a random second part, "
+            f"{overlap_X.mean():.0%} one that overlaps the first"
+            + ("; documents of one sentence leave next-sentence prediction "
+               "little to learn" if random > _MOSTLY else ""))
 
   def _row(self, examples: Examples,
            example_E: np.ndarray) -> dict[str, np.ndarray]:

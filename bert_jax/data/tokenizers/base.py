@@ -8,6 +8,7 @@ Ids are those that the library gives for the complete text.
 """
 
 import abc
+import collections
 import functools
 import itertools
 import os
@@ -32,6 +33,12 @@ class LoadedTokenizer(abc.ABC):
 
   def __init__(self, pieces: Sequence[str]):
     self.pieces = tuple(pieces)
+    twice = [piece for piece, count in collections.Counter(pieces).items()
+             if count > 1]
+    if twice:
+      raise UserError(f"The vocabulary has {len(twice)} pieces more than once, "
+                      f"as {', '.join(map(repr, twice[:5]))}; each piece has "
+                      "one id.")
     self.fingerprint = fingerprint(self.serialize())
     self._forget()
 

@@ -10,10 +10,13 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, Literal
 
+import numpy as np
+
 from bert_jax.config import Choice, UserError, nearest
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.byte_bpe import ByteLevel
-from bert_jax.data.tokenizers.hf_directory import from_directory, lines
+from bert_jax.data.tokenizers.hf_directory import (
+    from_directory, vocabulary_lines)
 from bert_jax.data.tokenizers.sentencepiece import SentencePiece
 from bert_jax.data.tokenizers.vocabulary import (
     CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, fingerprint)
@@ -30,7 +33,8 @@ _SAMPLE_CHARACTERS = 1 << 24
 _log = logging.getLogger(__name__)
 _LONGEST_WORD = 256  # characters, of what stands between spaces
 _TOO_LONG = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
-_LETTERS = 1000  # as many characters as the library itself takes
+_LETTERS = 1000  # as many characters as the tokenizers library takes
+_COVERAGE = 0.9995  # of the characters of a text, as SentencePiece has it
 
 
 def deserialize(state: dict[str, Any]) -> LoadedTokenizer:
@@ -72,6 +76,7 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
       return SentencePiece.of(_read_bytes(self.path))
+    _check_size(self.vocab_size)
     import sentencepiece
     model, sample = io.BytesIO(), _sample(sentences)
     try:
@@ -104,14 +109,15 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
 
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
-      return WordPiece(lines(_read_bytes(self.path).decode(errors="replace")),
+      return WordPiece(vocabulary_lines(pathlib.Path(self.path).expanduser()),
                        self._text())
     import tokenizers
+    _check_size(self.vocab_size)
     sample = _sample(sentences)
     raw = bert_text(tokenizers.models.WordPiece(unk_token=UNK), **self._text())
     # Ids decide ties between merges, and the library numbers characters in an
     # order that changes from run to run unless they are given.
-    letters = _letters(raw.normalizer, sample)
+    letters = self._letters(raw.normalizer, sample)
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=self.vocab_size, initial_alphabet=letters,
         limit_alphabet=len(letters), special_tokens=[
@@ -124,6 +130,30 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
       raise UserError("No text to train a tokenizer on.")
     return WordPiece(sorted(vocabulary, key=vocabulary.__getitem__),
                      self._text())
+
+  def _letters(self, normalizer: Any, sample: Iterable[str]) -> list[str]:
+    """The most frequent characters of normalized text, sorted.
+
+    Those that cover the text, and others if half the vocabulary holds them.
+
+    Raises:
+      UserError: the vocabulary does not hold those that cover the text.
+    """
+    counts = collections.Counter()
+    for sentence in sample:
+      counts.update(normalizer.normalize_str(sentence))
+    del counts[" "]
+    frequent = sorted(counts, key=lambda c: (-counts[c], c))
+    sizes = np.cumsum([len(SPECIAL)] + [
+        1 + _joins(c, self.chinese_characters) for c in frequent])
+    covered = np.cumsum([0] + [counts[c] for c in frequent])
+    needed = int(np.searchsorted(covered, _COVERAGE * covered[-1]))
+    if sizes[needed] > self.vocab_size:
+      raise UserError(
+          f"vocab_size={self.vocab_size} is too small for the characters of "
+          f"this text; at least {sizes[needed]}.")
+    room = int(np.searchsorted(sizes, self.vocab_size / 2, side="right")) - 1
+    return sorted(frequent[:max(needed, min(room, _LETTERS))])
 
   def _text(self) -> dict[str, Any]:
     return dict(lowercase=self.lowercase, strip_accents=self.strip_accents,
@@ -143,14 +173,10 @@ class DirectoryTokenizer(Tokenizer, name="directory"):
     return from_directory(self.path)
 
 
-def _letters(normalizer: Any, sample: Iterable[str]) -> list[str]:
-  """The most frequent characters of normalized text, sorted."""
-  counts = collections.Counter()
-  for sentence in sample:
-    counts.update(normalizer.normalize_str(sentence))
-  del counts[" "]
-  frequent = sorted(counts, key=lambda c: (-counts[c], c))
-  return sorted(frequent[:_LETTERS])
+def _check_size(vocab_size: int) -> None:
+  if vocab_size <= len(SPECIAL):
+    raise UserError(f"vocab_size={vocab_size}: more than {len(SPECIAL)}, the "
+                    f"special tokens {', '.join(SPECIAL)}.")
 
 
 def _joins(letter: str, chinese_characters: bool) -> bool:

@@ -43,7 +43,7 @@ def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
     return _from_file(folder, _json(folder / _FILE), config)
   if (folder / "vocab.txt").exists():
     _check_class(folder, config)
-    pieces = lines(_text(folder / "vocab.txt"))
+    pieces = vocabulary_lines(folder / "vocab.txt")
     if "do_lower_case" not in config and has_capitals(pieces):
       _LOG.warning(
           "%s: the vocabulary has capitals, but nothing says that text keeps "
@@ -54,7 +54,7 @@ def from_directory(path: str | os.PathLike) -> LoadedTokenizer:
         folder, pieces, _outside(folder, config)))
   if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
     pieces = _numbered(folder, _json(folder / "vocab.json"))
-    merges = [line for line in lines(_text(folder / "merges.txt"))
+    merges = [line for line in _lines(_text(folder / "merges.txt"))
               if line and not line.startswith("#version")]
     return _byte_level(folder, pieces, merges, {}, config, _added(
         folder, pieces, _outside(folder, config)))
@@ -73,7 +73,26 @@ def _check_class(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
                     f"BERT's rules for words ({', '.join(_WORDPIECE)}).")
 
 
-def lines(text: str) -> list[str]:
+def vocabulary_lines(path: pathlib.Path) -> list[str]:
+  """The pieces of a vocab.txt, the number of a line its id.
+
+  Where a piece is there again, the last line counts, as for Google and the
+  tokenizers library; no text has what the earlier ones are called instead.
+  """
+  pieces = _lines(_text(path))
+  last = {piece: i for i, piece in enumerate(pieces)}
+  again = [i for i, piece in enumerate(pieces) if last[piece] != i]
+  if again:
+    _LOG.warning(
+        "%s: %d lines are there again further down, as line %d, %r; the last "
+        "of them counts, and the ids of the others stay unused.", path,
+        len(again), again[0] + 1, pieces[again[0]])
+  for i in again:
+    pieces[i] = f"[unused duplicate {i}]"
+  return pieces
+
+
+def _lines(text: str) -> list[str]:
   """Of a vocabulary: what other programs call the end of a line may be one."""
   return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
 
@@ -225,7 +244,7 @@ def _type(part: Mapping[str, Any] | None) -> str | None:
 
 def _text(path: pathlib.Path) -> str:
   try:
-    return path.read_bytes().decode()
+    return path.read_bytes().decode("utf-8-sig")
   except OSError as error:
     raise UserError(f"{path}: {error.strerror}.") from None
   except UnicodeDecodeError:
