@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 
-from bert_jax.config import UserError
+from bert_jax.config import UserError, check_ranges
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.sources import Data, Datasets, TextData
 from bert_jax.data.tokenizers.base import LoadedTokenizer
@@ -88,6 +87,7 @@ class Experiment:
   from_scratch: bool = False
 
   def __post_init__(self):
+    check_ranges(self)
     for name in ("steps", "batch_size", "examples_per_batch", "microbatches",
                  "evaluate_every", "evaluation_batches", "save_every",
                  "log_every", "keep_checkpoints", "max_nonfinite_steps"):

@@ -1,6 +1,7 @@
 """Choices, overrides and changes: how an experiment is written down."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from bert_jax import config
 from bert_jax.config import Choice, UserError
+from bert_jax.experiment import Experiment
 
 
 class Fruit(Choice):
@@ -122,3 +124,28 @@ def test_wrong_page_is_explained(tmp_path):
   (tmp_path / "empty.py").write_text("")
   with pytest.raises(UserError, match="does not bind `experiment`"):
     config.load_page(str(tmp_path / "empty.py"))
+
+
+@pytest.mark.parametrize("key, valid, wrong", [
+    ("objective.masking.mask_fraction", "0.5", ["-0.5", "nan", "1.5"]),
+    ("data.held_out_percent", "100", ["-1", "100.5", "nan"]),
+    ("data.length", "16", ["0", "-1"]), ("save_minutes", "3", ["-1", "nan"]),
+    ("optimizer.b1", "0", ["-0.1", "1", "nan"]),
+    ("optimizer.clip_norm", "0.1", ["-1", "inf", "nan"]),
+    ("schedule.learning_rate", "1e-3", ["-1e-3", "nan", "inf"]),
+    ("layout.fsdp", "1", ["0", "-2"]), ("spike_deviations", "5", ["-1"]),
+    ("model.initializer_range", "0", ["-0.02", "nan"])])
+def test_numbers_out_of_range_are_refused(key, valid, wrong):
+  assert config.override(Experiment(), [f"{key}={valid}"])
+  for text in wrong:
+    with pytest.raises(UserError, match=f"{key.split('.')[-1]}="):
+      config.override(Experiment(), [f"{key}={text}"])
+
+
+def test_no_option_of_any_choice_may_be_nan():
+  for family in Choice.__subclasses__():
+    for member in family.members().values():
+      for field in dataclasses.fields(member):
+        if isinstance(field.default, float):
+          with pytest.raises(UserError):
+            config.check_ranges(member(**{field.name: math.nan}))

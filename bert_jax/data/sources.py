@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from bert_jax.config import Choice, UserError
+from bert_jax.config import Choice, Count, Percent, UserError
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled import base as labeled, glue
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
@@ -50,8 +50,8 @@ class Datasets:
 class Data(Choice):
   """Rows of `length` tokens that hold up to `examples_per_row` examples."""
 
-  length: int = 512
-  examples_per_row: int = 1
+  length: Count = 512
+  examples_per_row: Count = 1
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
               kind: type[LabeledSet] | None,
@@ -94,7 +94,7 @@ class TextData(Data):
   evaluation_text: str = ""
   tokenizer: Tokenizer = SentencePieceTokenizer()
   format: Format = PairsFormat()
-  held_out_percent: float = 2.0
+  held_out_percent: Percent = 2.0
 
   def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
               kind: type[LabeledSet] | None,
@@ -131,10 +131,10 @@ class LabeledData(Data):
     augmentation: how training texts are changed in every epoch.
   """
 
-  length: int = 128
-  examples_per_row: int = 16
+  length: Count = 128
+  examples_per_row: Count = 16
   tokenizer: Tokenizer = SentencePieceTokenizer()
-  held_out_percent: float = 10.0
+  held_out_percent: Percent = 10.0
   shots: int | None = None
   shots_seed: int = 0
   augmentation: Augmentation = NoAugmentation()
@@ -242,8 +242,8 @@ class SquadData(SpanOptions, LabeledData):
       where it is said to be, are an error, or skipped and counted.
   """
 
-  length: int = 384
-  examples_per_row: int = 4
+  length: Count = 384
+  examples_per_row: Count = 4
   train: str = ""
   evaluation: str = ""
   bad_records: OnBadRecord = "error"
@@ -281,7 +281,7 @@ class CodeWordsData(LabeledData):
   `held_out_percent` keeps for evaluation are in neither training set.
   """
 
-  held_out_percent: float = 15.0
+  held_out_percent: Percent = 15.0
 
   def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:

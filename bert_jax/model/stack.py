@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax import config
-from bert_jax.config import Choice, UserError, nearest
+from bert_jax.config import Choice, Count, UserError, nearest
 from bert_jax.model.block import Layer
 from bert_jax.model.feed_forward import AUXILIARY
 
@@ -92,7 +92,7 @@ class SharedStack(Stack):
     groups: of consecutive layers, each with parameters of its own.
   """
 
-  groups: int = 1
+  groups: Count = 1
 
   def build(self, options):
     return Shared(options)

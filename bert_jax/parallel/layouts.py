@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax.config import Choice
+from bert_jax.config import Choice, Count
 from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel import cost, mesh as mesh_lib, rules
 from bert_jax.parallel.cost import Workload
@@ -65,9 +65,9 @@ class MeshLayout(Layout):
   What is None is chosen, for the least traffic that fits in memory.
   """
 
-  data: int | None = None
-  fsdp: int | None = None
-  tensor: int | None = None
+  data: Count | None = None
+  fsdp: Count | None = None
+  tensor: Count | None = None
 
   def shapes(self, work: Workload, devices: int,
              slices: int = 1) -> list[tuple[int, int, int]]:

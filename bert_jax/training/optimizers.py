@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bert_jax.config import Choice
+from bert_jax.config import Choice, Decay
 from bert_jax.training.param_paths import (
     Rules, kernel_axes, map_table, path_of)
 
@@ -49,8 +49,8 @@ class Optimizer(Choice):
 class AdamW(Optimizer, name="adamw"):
   """Adam with decoupled decay (Loshchilov and Hutter 2019)."""
 
-  b1: float = 0.9
-  b2: float = 0.999
+  b1: Decay = 0.9
+  b2: Decay = 0.999
   eps: float = 1e-6
   weight_decay: float = 0.01
 
@@ -79,8 +79,8 @@ class BertAdam(AdamW):
 class Lamb(Optimizer):
   """LAMB (You et al. 2020) for large batches."""
 
-  b1: float = 0.9
-  b2: float = 0.999
+  b1: Decay = 0.9
+  b2: Decay = 0.999
   eps: float = 1e-6
   weight_decay: float = 0.01
 
@@ -93,7 +93,7 @@ class Lamb(Optimizer):
 class Sgd(Optimizer):
   """Plain stochastic gradient descent."""
 
-  momentum: float = 0.0
+  momentum: Decay = 0.0
 
   def rule(self) -> optax.GradientTransformation:
     return (optax.trace(self.momentum) if self.momentum
@@ -104,8 +104,8 @@ class Sgd(Optimizer):
 class Lion(Optimizer):
   """The sign of a momentum (Chen et al. 2023); rates a tenth of Adam's."""
 
-  b1: float = 0.9
-  b2: float = 0.99
+  b1: Decay = 0.9
+  b2: Decay = 0.99
   weight_decay: float = 0.1
 
   def rule(self) -> optax.GradientTransformation:
@@ -123,11 +123,11 @@ class Muon(Optimizer):
       both (Liu et al. 2025).
   """
 
-  beta: float = 0.95
+  beta: Decay = 0.95
   steps: int = 5  # of Newton and Schulz
   rms: float = 0.2
-  b1: float = 0.9
-  b2: float = 0.999
+  b1: Decay = 0.9
+  b2: Decay = 0.999
   weight_decay: float = 0.1
 
   def rule(self) -> optax.GradientTransformation:

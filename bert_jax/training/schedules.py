@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
-from bert_jax.config import Choice, UserError
+from bert_jax.config import Choice, Fraction, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LinearSchedule(Schedule):
 class CosineSchedule(Schedule):
   """Down to `final` of the peak along half a cosine."""
 
-  final: float = 0.0
+  final: Fraction = 0.0
 
   def decay(self, steps: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(self.learning_rate, steps, self.final)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.config import UserError
+from bert_jax.config import Signed, UserError
 from bert_jax.data.batches.examples import Examples
 from bert_jax.data.labeled.encoded import Encoded
 from bert_jax.data.labeled.rows import TaskRows
@@ -41,7 +41,7 @@ class SpanOptions:
   max_query_length: int = 64
   max_answer_length: int = 30
   n_best: int = 20
-  null_threshold: float | None = None
+  null_threshold: Signed | None = None
 
   def __post_init__(self):
     for name in ("doc_stride", "max_query_length", "max_answer_length",
