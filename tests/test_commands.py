@@ -1,15 +1,17 @@
 """The command line, as a user calls it."""
 
+import io
 import json
 import pathlib
 import re
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from bert_jax.checkpoints import reading
-from bert_jax.cli.main import main
+from bert_jax.cli.main import main, program
 from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment, compose
@@ -154,3 +156,14 @@ def test_missing_devices_are_one_line(monkeypatch, capsys, error, message):
   printed = capsys.readouterr().err
   assert "JAX_PLATFORMS=cuda is not here" in printed and message in printed
   assert printed.count("\n") == 1
+
+
+def test_names_that_are_not_utf8_are_printed(monkeypatch):
+  out = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
+  monkeypatch.setattr(sys, "stdout", out)
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  monkeypatch.setattr("bert_jax.cli.main.main", lambda: print("caf\udce9"))
+  with pytest.raises(SystemExit):
+    program()
+  out.flush()
+  assert out.buffer.getvalue() == b"caf\\udce9\n"

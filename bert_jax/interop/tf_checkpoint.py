@@ -7,6 +7,7 @@ tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
 import dataclasses
+import glob
 import pathlib
 import re
 import struct
@@ -123,7 +124,8 @@ def _masked_crc32c(data: bytes | np.ndarray) -> int:
 
 
 def _shard(index: pathlib.Path, number: int) -> np.ndarray:
-  shards = sorted(index.parent.glob(f"{index.stem}.data-{number:05}-of-*"))
+  shards = sorted(index.parent.glob(
+      f"{glob.escape(index.stem)}.data-{number:05}-of-*"))
   if len(shards) != 1:
     raise UserError(f"{index.with_suffix('')}.data-{number:05}-of-... is "
                     "missing beside the index.")
