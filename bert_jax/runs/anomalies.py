@@ -76,14 +76,15 @@ class AnomalyDetector:
     if empty or not finite:
       self.skipped += not finite
       self.in_row += 1
-      if self.in_row >= self.max_nonfinite_steps or empty and not self.count:
+      too_many = self.in_row >= self.max_nonfinite_steps
+      if too_many or empty and not self.count:
         first, self.in_row = step - self.in_row + 1, 0
         what = (f"{', '.join(empty)} had no weight" if empty
                 else "Loss or gradients were not finite")
         raise NonFiniteError(
-            f"{what} in the steps {first} to {step} (max_nonfinite_steps="
-            f"{self.max_nonfinite_steps} in a row)."
-            + f" {NO_WEIGHT}" * bool(empty), first)
+            f"{what} in the steps {first} to {step}"
+            + f" (max_nonfinite_steps={self.max_nonfinite_steps} in a row)"
+            * too_many + "." + f" {NO_WEIGHT}" * bool(empty), first)
       return
     self.in_row = 0
     loss = weighted.summarize(sums)["loss"]
