@@ -136,7 +136,8 @@ def _scores(saved: Checkpoint) -> str:
   experiment = saved.manifest.experiment
   options = config.options(experiment)
   held = [f"{key}={options[key]}" for key in (
-      "data", "data.text", "data.train", "data.evaluation",
+      "data", "data.text", "data.evaluation_text", "data.train",
+      "data.evaluation",
       "data.held_out_percent") if key in options and options[key]]
   selected = (f"of the step with the best {experiment.best}, selected on the "
               "same set" if experiment.best else "of the last step, not "
