@@ -111,11 +111,12 @@ def test_page_defines_choices_and_is_read_once(tmp_path):
       "import dataclasses\n"
       "from bert_jax.model.attention import Attention\n"
       "@dataclasses.dataclass(frozen=True)\n"
-      "class OddAttention(Attention):\n  pass\n"
+      "class OddAttention(Attention):\n  shift: float = -1.0\n"
       "experiment = OddAttention()\n")
   loaded = config.load_page(str(page))
   assert type(loaded.experiment).members()["odd"] is type(loaded.experiment)
   assert config.load_page(str(page)).experiment == loaded.experiment
+  config.check_ranges(loaded.experiment)
 
 
 def test_wrong_page_is_explained(tmp_path):
@@ -142,10 +143,11 @@ def test_numbers_out_of_range_are_refused(key, valid, wrong):
       config.override(Experiment(), [f"{key}={text}"])
 
 
-def test_no_option_of_any_choice_may_be_nan():
+def test_no_option_of_a_built_in_choice_may_be_nan():
   for family in Choice.__subclasses__():
     for member in family.members().values():
       for field in dataclasses.fields(member):
-        if isinstance(field.default, float):
+        if isinstance(field.default, float) and member.__module__.startswith(
+            "bert_jax."):
           with pytest.raises(UserError):
             config.check_ranges(member(**{field.name: math.nan}))

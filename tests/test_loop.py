@@ -26,7 +26,7 @@ from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
 from bert_jax.training.step import TrainState
 from tests.small_run import (
-    WORDS, curve, pretraining, pull_the_plug, stored)
+    WORDS, FirstDevices, curve, pretraining, pull_the_plug, stored)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
                      train=str(folder / "train.tsv"),
                      evaluation=str(folder / "dev.tsv")),
       schedule=ConstantSchedule(3e-3, 0.1),
-      optimizer=AdamW(), epochs=2.0, batch_size=8,
+      optimizer=AdamW(), epochs=2.0, batch_size=8, layout=FirstDevices(),
       evaluate_every=1000, save_every=1000, log_every=1), **options)
 
 

@@ -59,7 +59,9 @@ def shape(objective, **options):
 
 def run(objective, layout, microbatches: int = 1):
   """Parameters and values after two steps."""
-  recipe, state = shape(objective, microbatches=microbatches)
+  recipe, state = shape(objective, microbatches=microbatches,
+                        hidden_dropout_prob=0.0,
+                        attention_probs_dropout_prob=0.0)
   recipe = dataclasses.replace(recipe, schedule=lambda step: 0.1)
   runner = layout.build(recipe, state, tiny.BATCH, tiny.batch())
   state = jax.jit(recipe.init, out_shardings=runner.shardings)(

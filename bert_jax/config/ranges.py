@@ -2,10 +2,12 @@
 
   rate: Fraction = 0.1
 
-Without a range of its own, an option is finite and not negative.
+Without a range, an option of this package is finite and not negative, and one
+of a page's own class is any number.
 """
 
 import dataclasses
+import inspect
 import math
 import typing
 from typing import Annotated, Any
@@ -48,12 +50,16 @@ def check_ranges(options: Any, prefix: str = "") -> None:
     key, value = prefix + field.name, getattr(options, field.name)
     if dataclasses.is_dataclass(value):
       check_ranges(value, key + ".")
-    elif isinstance(value, (int, float)) and (
-        value not in (allowed := _range_of(hints[field.name]))):
-      raise UserError(f"{key}={value}; allowed: {allowed}.")
+    elif isinstance(value, (int, float)):
+      allowed = _range_of(type(options), field.name, hints[field.name])
+      if allowed and value not in allowed:
+        raise UserError(f"{key}={value}; allowed: {allowed}.")
 
 
-def _range_of(hint: Any) -> Range:
+def _range_of(options: type, name: str, hint: Any) -> Range | None:
   ranges = [extra for part in (hint, *typing.get_args(hint))
             for extra in getattr(part, "__metadata__", ())]
-  return ranges[0] if ranges else Range()
+  if ranges:
+    return ranges[0]
+  owner = next(c for c in options.__mro__ if name in inspect.get_annotations(c))
+  return Range() if owner.__module__.startswith("bert_jax.") else None
