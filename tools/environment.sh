@@ -94,6 +94,9 @@ make_venv() {
       uv=$venv/bin/uv
     fi
   fi
+  # Else every process compiles what it imports where a container sets
+  # PYTHONDONTWRITEBYTECODE; pip compiles by itself.
+  export UV_COMPILE_BYTECODE=1
   install -e "$checkout[test$(accelerator)]"
   finish
   rm "$unfinished"
