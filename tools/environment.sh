@@ -73,7 +73,7 @@ install() {
 
 make_venv() {
   if [ -e "$stamp" ] || [ -e "$unfinished" ]; then
-    say "making $venv anew (unfinished, or the requirements changed)"
+    say "making $venv again (unfinished, or the requirements changed)"
     touch "$unfinished"
     rm -rf "$venv"
   elif [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then

@@ -23,6 +23,7 @@ from bert_jax.metrics import entities
 
 _LOG = logging.getLogger(__name__)
 
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class TaggingSet(LabeledSet):
   """A tag for every word; outputs: X times probabilities (words, C).

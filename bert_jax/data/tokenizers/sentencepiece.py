@@ -14,8 +14,6 @@ from bert_jax.data.tokenizers.vocabulary import SPECIAL, vocabulary_of
 
 # The library has no pieces that text is never made of: so unlikely are they.
 _NEVER = -1e4
-
-
 # Rules of the library's own that reach over no space and make a ▁ in a text a
 # space like any other.
 _OWN_RULES = ("nmt_nfkc", "nmt_nfkc_cf")
