@@ -216,6 +216,8 @@ def test_half_a_surrogate_pair_is_refused_and_not_cached(loaded):
   for encode in (loaded.encode, loaded.encode_offsets):
     with pytest.raises(UserError, match=r"ud83d.* half of a surrogate pair"):
       encode(["some", "new \ud83d words"])
+    with pytest.raises(UserError, match="list of texts, as .'some words'"):
+      encode("some words")
   assert loaded.encode(["some words"]) == expected
   assert loaded.encode(["new words"]) == choices.deserialize(
       loaded.serialize()).encode(["new words"])

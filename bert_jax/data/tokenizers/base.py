@@ -92,6 +92,7 @@ class LoadedTokenizer(abc.ABC):
   def encode_flat(
       self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(ids of all texts end to end, int32; number of ids of each text)."""
+    _check_several(texts)
     if not self._by_word:
       return self._flat(self._checked(self._encode, list(texts)))
     words, counts = [], []
@@ -122,6 +123,7 @@ class LoadedTokenizer(abc.ABC):
     word is not counted to it. Tokens that share a character (bytes of it, or
     what it was decomposed into) share its place. int32.
     """
+    _check_several(texts)
     lines = [self._split(text) if self._by_word else [text] for text in texts]
     words = list(dict.fromkeys(itertools.chain.from_iterable(lines)))
     spans = {word: (self._written_V[np.array(ids, np.int32)],
@@ -242,6 +244,13 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
   start = text.index(inner, start, end)
   return start, start + len(inner)
+
+
+def _check_several(texts: Sequence[str]) -> None:
+  """A text alone would be taken letter by letter."""
+  if isinstance(texts, str):
+    raise UserError(f"Expected a list of texts, as [{texts[:20]!r}], not a "
+                    "single one.")
 
 
 def _cut(ids: np.ndarray, lengths: np.ndarray) -> list[list[int]]:
