@@ -37,6 +37,14 @@ from tests.small_run import (
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def interrupts():
+  """Heard: a suite in the background of a shell ignores them."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def page(folder) -> pathlib.Path:
   path = folder / "page.py"

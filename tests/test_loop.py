@@ -19,7 +19,7 @@ from bert_jax.experiment import Experiment
 from bert_jax.metrics import selection
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
-from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
+from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import initialize, train
 from bert_jax.runs.evaluation import Evaluator
 from bert_jax.training.optimizers import AdamW
@@ -48,9 +48,8 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
       evaluate_every=1000, save_every=1000, log_every=1), **options)
 
 
-@pytest.mark.parametrize("layout", [
-    MeshLayout(), ShardMapLayout(), PmapLayout()],
-    ids=["mesh", "shard_map", "pmap"])
+@pytest.mark.parametrize("layout", [MeshLayout(), PmapLayout()],
+                         ids=["mesh", "pmap"])
 def test_run_resumes_bit_for_bit(folder, tmp_path, layout, pretrained):
   """Bit for bit: parameters, optimizer and curve."""
   four = pretraining(folder, layout=layout, schedule=LinearSchedule(1e-2))
