@@ -21,7 +21,7 @@ from bert_jax.checkpoints import environment
 from bert_jax.config import UserError
 from bert_jax.runs import loop, train
 from tests import host, small_run
-from tests.small_run import curve
+from tests.small_run import FirstDevices, curve
 
 ROOT = pathlib.Path(__file__).parents[1]
 PATIENCE = 400  # seconds, on a busy machine
@@ -82,7 +82,8 @@ def one(folder) -> dict:
   """The runs of a single process."""
   pretrained = train.train(host.plain(folder), folder / "one")
   return {"pretrain": host.outputs(pretrained), "finetune": host.outputs(
-      train.train(host.task(folder), folder / "one_task"))}
+      train.train(host.task(folder, layout=FirstDevices()),
+                  folder / "one_task"))}
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +130,10 @@ def test_processes_read_the_rows_of_their_devices(two):
   assert second == first | {"in turn": [2, 3, 6, 7]}
 
 
-def test_replicated_layouts_step_as_one_process(folder, two):
+def test_pmap_steps_as_one_process(folder, two):
   expected = host.steps(folder)
   for answers in two:
-    for layout, outputs in answers["steps"].items():
-      assert_same(outputs, expected[layout])
+    assert_same(answers["steps"], expected)
 
 
 def test_flag_of_any_process_reaches_all(two):
