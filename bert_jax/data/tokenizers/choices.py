@@ -208,7 +208,8 @@ def _sample(sentences: Iterable[str]) -> list[str]:
   if cut:
     _log.warning("To train the tokenizer, words of more than %d characters "
                  "are cut in %d sentences.", _LONGEST_WORD, cut)
-  if not any(map(str.strip, kept)):
+  # ▁ is a space to SentencePiece, some versions of which crash on nothing else.
+  if not any(sentence.replace("▁", " ").strip() for sentence in kept):
     raise UserError("No text to train a tokenizer on.")
   return kept
 
