@@ -149,17 +149,7 @@ class LabeledSet:
 
   def collect(self, predicted: Predicted) -> Any:
     """Predictions in the order of the examples, (X, ...)."""
-    shape = predicted[0][1].shape[2:]
-    outputs = np.zeros((len(self), *shape), np.float32)
-    count_X = np.zeros(len(self), np.int32)
-    for places, predictions in predicted:
-      real_BE = places["example_index"] >= 0
-      outputs[places["example_index"][real_BE]] = predictions[real_BE]
-      np.add.at(count_X, places["example_index"][real_BE], 1)
-    if (count_X != 1).any():
-      raise ValueError(f"{(count_X != 1).sum()} of {len(self)} examples do not "
-                       "have one prediction each.")
-    return outputs
+    return gathered(predicted, "example_index", len(self), "examples")
 
   def scores(self, outputs: Any) -> dict[str, float]:
     """The official metrics of what `collect` gave; {} without labels."""
@@ -197,6 +187,25 @@ class LabeledSet:
         path, [*columns, *self.predicted_columns()],
         [[*record, *predicted] for record, predicted in zip(
             records, self.predictions(outputs), strict=True)], self.separator)
+
+
+def gathered(predicted: Predicted, index: str, count: int,
+             units: str) -> np.ndarray:
+  """Predictions in the order of their `index`, (count, ...).
+
+  Raises:
+    ValueError: not every one of the units has one prediction.
+  """
+  outputs = np.zeros((count, *predicted[0][1].shape[2:]), np.float32)
+  count_N = np.zeros(count, np.int32)
+  for places, predictions in predicted:
+    real = places[index] >= 0
+    outputs[places[index][real]] = predictions[real]
+    np.add.at(count_N, places[index][real], 1)
+  if (count_N != 1).any():
+    raise ValueError(f"{(count_N != 1).sum()} of {count} {units} do not have "
+                     "one prediction each.")
+  return outputs
 
 
 def split(labeled: LabeledSet, percent: float) -> tuple[LabeledSet, LabeledSet]:

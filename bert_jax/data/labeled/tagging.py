@@ -13,7 +13,7 @@ from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples
 from bert_jax.data.batches.spec import Key
 from bert_jax.data.labeled import record_files, windows
-from bert_jax.data.labeled.base import LabeledSet, Predicted
+from bert_jax.data.labeled.base import LabeledSet, Predicted, gathered
 from bert_jax.data.labeled.encoded import Encoded, flatten, room
 from bert_jax.data.records import columns as fields, tables
 from bert_jax.data.records.bad_records import Fault
@@ -106,15 +106,7 @@ class TaggingSet(LabeledSet):
 
   def collect(self, predicted: Predicted) -> list[np.ndarray]:
     ends = self._ends()
-    outputs = np.zeros((ends[-1], len(self.label_names)), np.float32)
-    count_W = np.zeros(ends[-1], np.int32)
-    for places, probability_BLC in predicted:
-      here_BL = places["word_index"] >= 0
-      outputs[places["word_index"][here_BL]] = probability_BLC[here_BL]
-      np.add.at(count_W, places["word_index"][here_BL], 1)
-    if (count_W != 1).any():
-      raise ValueError(f"{(count_W != 1).sum()} of {ends[-1]} words do not "
-                       "have one prediction each.")
+    outputs = gathered(predicted, "word_index", ends[-1], "words")
     return np.split(outputs, ends[1:-1])
 
   @property
