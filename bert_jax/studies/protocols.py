@@ -1,0 +1,62 @@
+"""Protocols: named, versioned ways to get a score of a finished run."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from bert_jax import config
+from bert_jax.config import Choice, UserError
+from bert_jax.experiment import Experiment, Run
+from bert_jax.studies.scores import Score
+
+# From parameters to what the protocol says of them.
+Scorer = Callable[[Any], Score]
+
+
+class Protocol(Choice):
+  """One way to get a score; its options are part of its title.
+
+  A change of what a member does with the same options is another `version`.
+  """
+
+  version: ClassVar[int]
+
+  @property
+  def title(self) -> str:
+    """As "mlm@1 length=64", with the options that differ from the defaults."""
+    changes = config.changes(type(self)(), self)
+    return " ".join([f"{self.choice_name}@{self.version}", *changes])
+
+  @classmethod
+  def parse(cls, title: str) -> "Protocol":
+    """Of a title; the version may be left out.
+
+    Raises:
+      UserError: there is none of that name or version.
+    """
+    name, *assignments = title.split()
+    name, _, version = name.partition("@")
+    member = cls.member(name, "protocol", config.visible_modules())
+    if version not in ("", str(member.version)):
+      raise UserError(f"{title}: {name} is of version {member.version} here.")
+    return config.override(member(), assignments)
+
+  def fit(self, experiments: Sequence[Experiment]) -> "Protocol":
+    """With what the compared experiments decide, as the length of rows."""
+    return self
+
+  def scorer(self, run: Run) -> Scorer | None:
+    """Scores parameters of the run while it trains; None: it has to end."""
+    return None
+
+  def score(self, run: Run, params: Any, workdir: pathlib.Path) -> Score:
+    """The score of a finished run.
+
+    Args:
+      params: of its checkpoint, on the host or the devices.
+      workdir: of the run; what is trained for the score goes below it.
+    """
+    scorer = self.scorer(run)
+    if scorer is None:
+      raise NotImplementedError
+    return scorer(params)
