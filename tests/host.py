@@ -28,6 +28,7 @@ from bert_jax.objectives.classification import Classification
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.parallel.mesh import AXES, collect, local_rows, share
 from bert_jax.runs import loop, train
+from bert_jax.runs.observers import Observers
 from bert_jax.training.optimizers import Sgd
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.schedules import ConstantSchedule
@@ -83,7 +84,7 @@ def resume(folder: pathlib.Path) -> str:
 
   try:
     train.train(plain(folder, save_every=100, layout=MeshLayout(1, 4, 1)),
-                folder / "legs", on_step=on_step)
+                folder / "legs", observers=Observers(on_step))
   except loop.Stopped as stopped:
     return str(stopped)
   return "ran to the end"

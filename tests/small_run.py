@@ -20,6 +20,7 @@ from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.reporting import jsonl
 from bert_jax.runs import train
+from bert_jax.runs.observers import Observers
 from bert_jax.training.optimizers import BertAdam
 from bert_jax.training.schedules import ConstantSchedule
 from bert_jax.training.step import TrainState
@@ -98,7 +99,7 @@ def pull_the_plug(experiment: Experiment, workdir: pathlib.Path, at: int,
       raise Pulled
 
   with contextlib.suppress(Pulled):
-    train.train(experiment, workdir, page, on_step)
+    train.train(experiment, workdir, page, Observers(on_step))
     raise AssertionError(f"The run ended before step {at}.")
 
 

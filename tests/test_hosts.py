@@ -20,6 +20,7 @@ from bert_jax import distributed
 from bert_jax.checkpoints import environment
 from bert_jax.config import UserError
 from bert_jax.runs import loop, train
+from bert_jax.runs.observers import Observers
 from tests import host, small_run
 from tests.small_run import FirstDevices, curve
 
@@ -91,7 +92,7 @@ def two(folder, one) -> list[dict]:
   ask = lambda step: step == 1 and os.kill(os.getpid(), signal.SIGTERM)
   with pytest.raises(loop.Stopped):
     train.train(host.plain(folder, save_every=100), folder / "legs",
-                on_step=ask)
+                observers=Observers(ask))
   return group(folder, 2, "finetune", "resume", "rows", "steps", "flags",
                "disagree")
 

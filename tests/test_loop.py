@@ -21,6 +21,7 @@ from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import initialize, train
+from bert_jax.runs.observers import Observers
 from bert_jax.runs.evaluation import Evaluator
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
@@ -236,9 +237,10 @@ def test_patience_ends_a_run_even_after_a_kill(folder, tmp_path,
   run = pretraining(folder, steps=8, evaluate_every=1, save_every=3,
                     best="mlm_accuracy", patience=3)
   with pytest.raises(KeyboardInterrupt):
-    train.train(run, tmp_path, on_step=on_step)
+    train.train(run, tmp_path, observers=Observers(on_step))
   best = {"mlm_accuracy": 0.5}
-  assert train.train(run, tmp_path, on_step=on_step).scores == best
+  assert train.train(run, tmp_path,
+                     observers=Observers(on_step)).scores == best
   assert checkpoints.read_checkpoint(tmp_path).step == 2
   lines = curve(tmp_path)
   assert [line["step"] for line in lines

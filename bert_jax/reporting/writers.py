@@ -7,7 +7,7 @@ is a UserError that names the file.
 
 import contextlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bert_jax.reporting.jsonl import JsonLines, read_jsonl
 from bert_jax.reporting.tensorboard import TensorBoard
@@ -22,13 +22,15 @@ class Writers:
     steps: the number of steps at the end.
     start: the step that the run resumes from; lines of later steps, which a run
       wrote that was stopped before it saved them, are dropped.
+    terminal: makes what shows the progress, of `steps` and `start`.
   """
 
-  def __init__(self, workdir: pathlib.Path, steps: int, start: int = 0):
+  def __init__(self, workdir: pathlib.Path, steps: int, start: int = 0,
+               terminal: Callable[[int, int], Progress] = Progress):
     lines = JsonLines(workdir / "metrics.jsonl", start)
     board = TensorBoard(workdir / "tensorboard",
                         read_jsonl(workdir / "metrics.jsonl"))
-    self._progress = Progress(steps, start)
+    self._progress = terminal(steps, start)
     self._writers = (self._progress, lines, board)
 
   def advance(self, step: int) -> None:

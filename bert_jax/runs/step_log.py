@@ -12,6 +12,7 @@ import numpy as np
 from bert_jax import distributed
 from bert_jax.metrics import weighted
 from bert_jax.reporting import writers
+from bert_jax.reporting.terminal import Progress
 from bert_jax.runs.anomalies import AnomalyDetector
 
 
@@ -28,14 +29,16 @@ class StepLog:
     window: the sums since the last line, of an earlier process.
     members: behind the leading axis of metrics; 0: they have none.
     remark: a sentence on the first line of scores, "" for none.
+    terminal: makes what shows the progress, as `Writers` takes it.
   """
 
   def __init__(self, workdir: pathlib.Path, steps: int, every: int, rows: int,
                detector: AnomalyDetector, start: int = 0,
                window: Mapping[str, Any] = {}, members: int = 0,
-               remark: Callable[[Mapping[str, float]], str] = lambda _: ""):
+               remark: Callable[[Mapping[str, float]], str] = lambda _: "",
+               terminal: Callable[[int, int], Progress] = Progress):
     self._steps, self._every, self._rows = steps, every, rows
-    self._out = (writers.Writers(workdir, steps, start)
+    self._out = (writers.Writers(workdir, steps, start, terminal)
                  if distributed.first() else writers.Silent())
     self._detector, self._members = detector, members
     self._remark: Callable[[Mapping[str, float]], str] | None = remark

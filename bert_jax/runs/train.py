@@ -22,13 +22,11 @@ from bert_jax.runs.early_stopping import EarlyStopping
 from bert_jax.runs.evaluation import Evaluator, check_best
 from bert_jax.runs.initialize import batches, first_state, lay_out
 from bert_jax.runs.loop import Job, Scores, evaluate_step, train_loop
+from bert_jax.runs.observers import Observers
 from bert_jax.runs.step_log import StepLog
 from bert_jax.runs.time_budget import within_budget
 from bert_jax.training.budget import Budget
 from bert_jax.training.step import TrainState
-
-OnStep = Callable[[int], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -41,14 +39,14 @@ class Result:
 
 def train(experiment: Experiment, workdir: str | pathlib.Path,
           page: config.Page | None = None,
-          on_step: OnStep = lambda step: None) -> Result:
+          observers: Observers = Observers()) -> Result:
   """Runs an experiment in its work directory, from its latest checkpoint.
 
   Args:
     experiment: what to run.
     workdir: gets checkpoints, metrics and a picture of the curves.
     page: the config page, kept in the checkpoints.
-    on_step: called with the number of every step, once it was dispatched.
+    observers: what follows it.
 
   Raises:
     UserError: it cannot be run, another run was begun here, or another process
@@ -56,11 +54,11 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
     Stopped: after SIGTERM or SIGINT.
   """
   with Owner(pathlib.Path(workdir)) as owner:
-    return _train(experiment, pathlib.Path(workdir), owner, page, on_step)
+    return _train(experiment, pathlib.Path(workdir), owner, page, observers)
 
 
 def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
-           page: config.Page | None, on_step: OnStep) -> Result:
+           page: config.Page | None, observers: Observers) -> Result:
   clock = Clock(experiment.save_minutes)
   run, source = _compose(experiment, workdir, owner)
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
@@ -70,11 +68,12 @@ def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
   with CheckpointManager(workdir, experiment.keep_checkpoints,
                          experiment.best) as checkpoints:
     attempt = _Attempt(workdir, owner, run, Manifest.of_run(run, page), source,
-                       checkpoints, clock, runner, evaluator)
+                       checkpoints, clock, runner, evaluator, observers,
+                       observers.further_scores(run))
     result, notes = None, []
     while result is None:
       try:
-        result = attempt.train(notes, on_step)
+        result = attempt.train(notes)
       except Spike as spike:
         _roll_back(workdir, checkpoints, spike, experiment.max_nonfinite_steps)
         notes = [f"Rolled back: {spike}. That batch is skipped."]
@@ -124,8 +123,10 @@ class _Attempt:
   clock: Clock
   runner: Runner
   evaluator: Evaluator
+  observers: Observers
+  further_scores: Callable[[Any], Scores]
 
-  def train(self, notes: Sequence[str], on_step: OnStep) -> Result:
+  def train(self, notes: Sequence[str]) -> Result:
     """Trains from the latest checkpoint, or else from the beginning."""
     experiment, notes = self.run.experiment, list(notes)
     detector = AnomalyDetector(experiment.max_nonfinite_steps,
@@ -145,7 +146,8 @@ class _Attempt:
     with StepLog(self.workdir, experiment.steps, experiment.log_every,
                  experiment.batch_size, detector, start,
                  progress.window,
-                 remark=experiment.objective.remark) as log:
+                 remark=experiment.objective.remark,
+                 terminal=self.observers.terminal) as log:
       for note in notes:
         log.note(note)
 
@@ -165,7 +167,8 @@ class _Attempt:
         scores, better = evaluate_step(job, start, state, log)
         if any(better):
           save(start, state, scores, better, again=True)
-      state, last_scores = train_loop(job, state, start, log, on_step)
+      state, last_scores = train_loop(job, state, start, log,
+                                      self.observers.on_step)
     scores, = last_scores or scores or job.evaluate(state)
     return Result(scores, state.params, self.run)
 
@@ -174,8 +177,9 @@ class _Attempt:
     return Job(
         experiment, runner,
         batches=lambda start: batches(run, runner, start, experiment.steps),
-        evaluate=lambda state: [
-            self.evaluator.evaluate_run(state.params, run)],
+        evaluate=lambda state: [{
+            **self.evaluator.evaluate_run(state.params, run),
+            **self.further_scores(state.params)}],
         save=save, stopping=[stopping], clock=self.clock,
         skipped_steps=frozenset(distributed.broadcast(
             sorted(anomalies.skipped_steps(self.workdir)))))
