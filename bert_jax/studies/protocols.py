@@ -34,7 +34,7 @@ class Protocol(Choice):
     Raises:
       UserError: there is none of that name or version.
     """
-    name, *assignments = title.split()
+    name, *assignments = title.split() or [""]
     name, _, version = name.partition("@")
     member = cls.member(name, "protocol", config.visible_modules())
     if version not in ("", str(member.version)):
@@ -44,6 +44,11 @@ class Protocol(Choice):
   def fit(self, experiments: Sequence[Experiment]) -> "Protocol":
     """With what the compared experiments decide, as the length of rows."""
     return self
+
+  def data(self, run: Run) -> str | None:
+    """The fingerprint of what it scores a run on, as `Score.data`; None: that
+    is not known before."""
+    return None
 
   def scorer(self, run: Run) -> Scorer | None:
     """Scores parameters of the run while it trains; None: it has to end."""

@@ -30,6 +30,8 @@ class Score:
       columns for others.
     further: more numbers of the same run, as {"bits_per_byte": 1.2}.
     unscorable: why the protocol cannot score the run; "": it can.
+    checkpoint: what was scored, as `checkpoint_name` calls it; "": parameters
+      that were not read from a checkpoint.
   """
 
   protocol: str
@@ -44,6 +46,7 @@ class Score:
       default_factory=lambda: np.zeros((0, 0)))
   further: Mapping[str, float] = dataclasses.field(default_factory=dict)
   unscorable: str = ""
+  checkpoint: str = ""
 
   @property
   def value(self) -> float:

@@ -1,0 +1,86 @@
+"""Scoring runs by protocols, so that they can be compared."""
+
+import argparse
+import inspect
+
+from bert_jax.checkpoints.reading import read_manifests
+from bert_jax.cli import flags
+from bert_jax.config import UserError
+from bert_jax.experiment import Experiment
+from bert_jax.reporting import markdown
+from bert_jax.studies.protocols import Protocol
+from bert_jax.studies.scored_runs import score_run
+from bert_jax.studies.scores import Score
+
+# By run and protocol.
+Scores = dict[str, dict[str, Score]]
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+  scoring = flags.command(
+      commands, "score", _score, "Scores of runs by named protocols, alike "
+      "whatever the runs were trained with; kept in RUN/scores.")
+  scoring.add_argument("workdirs", nargs="*", metavar="RUN",
+                       help="work directories of runs; none: lists the "
+                       "protocols")
+  scoring.add_argument("--protocol", action="append", metavar="TITLE",
+                       help="as mlm@1 or \"mlm@1 length=64 percent=10\"; may "
+                       "be given several times; default mlm@1. Without a "
+                       "length, rows are as long as the shortest of the runs'")
+  flags.several_hosts(scoring)
+
+
+def _score(options: argparse.Namespace) -> None:
+  protocols = [Protocol.parse(title) for title in options.protocol or ["mlm@1"]]
+  if not options.workdirs:
+    flags.say(listing())
+    return
+  experiments = [_experiment(workdir) for workdir in options.workdirs]
+  protocols = [protocol.fit(experiments) for protocol in protocols]
+  scores = {workdir: score_run(workdir, protocols)
+            for workdir in options.workdirs}
+  flags.say("\n".join([table(scores), *remarks(scores)]))
+
+
+def _experiment(workdir: str) -> Experiment:
+  manifests = read_manifests(workdir)
+  if not manifests:
+    raise UserError(f"{workdir} holds no finished checkpoint that is intact.")
+  return manifests[max(manifests)].experiment
+
+
+def listing() -> str:
+  """The protocols there are."""
+  return "\n".join(
+      f"{member.choice_name}@{member.version}: "
+      f"{inspect.getdoc(member).partition(chr(10))[0]}"
+      for member in Protocol.members().values())
+
+
+def table(scores: Scores) -> str:
+  """Beside every figure its protocol and what was scored."""
+  rows = []
+  for workdir, by_protocol in scores.items():
+    for title, score in by_protocol.items():
+      figure = "-" if score.unscorable else f"{score.value:.4f}"
+      rows.append([workdir, score.checkpoint.partition(",")[0], title,
+                   score.data[:8] or "-", figure, score.measure or "-",
+                   ", ".join(f"{name} {value:.4g}"
+                             for name, value in score.further.items()) or "-"])
+  return markdown.table(["run", "checkpoint", "protocol", "data", "score",
+                         "measure", "further"], rows)
+
+
+def remarks(scores: Scores) -> list[str]:
+  """What could not be scored, and what cannot be compared."""
+  lines = [f"{workdir} cannot be scored by {title}: {score.unscorable}."
+           for workdir, by_protocol in scores.items()
+           for title, score in by_protocol.items() if score.unscorable]
+  for title in next(iter(scores.values())):
+    data = {by_protocol[title].data for by_protocol in scores.values()
+            if not by_protocol[title].unscorable}
+    if len(data) > 1:
+      lines.append(f"Not all runs were scored by {title} on the same documents "
+                   "and tokens (see `data`): only those with equal data can be "
+                   "compared.")
+  return lines
