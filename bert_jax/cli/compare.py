@@ -1,0 +1,40 @@
+"""Comparing runs that are done: compare."""
+
+import argparse
+import pathlib
+
+from bert_jax.cli import flags
+from bert_jax.config import UserError
+from bert_jax.studies import comparison, definition, report
+from bert_jax.studies.comparison import Comparison
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+  comparing = flags.command(
+      commands, "compare", _compare,
+      "The differences of runs from the first one, or of a study's arms from "
+      "its base, with intervals.")
+  comparing.add_argument("runs", nargs="+", metavar="RUN|STUDY",
+                         help="work directories; runs whose options are equal "
+                         "but for the seed are one arm, the first one's arm is "
+                         "the base. Or the folder of one study")
+  comparing.add_argument("--output", help="a folder for study.md, study.html "
+                         "and their pictures")
+
+
+def _compare(options: argparse.Namespace) -> None:
+  result = _read([pathlib.Path(run) for run in options.runs])
+  if options.output:
+    folder = pathlib.Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    report.write(folder, result)
+  flags.say(report.markdown_of(result))
+
+
+def _read(folders: list[pathlib.Path]) -> Comparison:
+  studies = [folder for folder in folders if definition.read(folder)]
+  if not studies:
+    return comparison.read_runs(folders)
+  if len(folders) > 1:
+    raise UserError(f"{studies[0]} is a study: give it alone, or runs only.")
+  return comparison.read_study(studies[0])

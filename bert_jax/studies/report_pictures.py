@@ -1,0 +1,72 @@
+"""Pictures of a report: a forest plot of each protocol, and the curves."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bert_jax.reporting import study_plots
+from bert_jax.reporting.study_plots import ForestRow
+from bert_jax.studies import curves
+from bert_jax.studies.comparison import Comparison
+from bert_jax.studies.score_tables import ScoreTable
+
+CURVES = "curves"
+_AXES = "steps", "tokens", "flops", "seconds"
+_OWN = """\
+Every arm is measured by its own objective here: where objectives differ, the
+curves are not comparable."""
+_LINES = """\
+Lines are means over seeds, bands one standard deviation. Tokens, FLOPs and
+seconds are steps times the mean cost of the arm's step."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+  """Attributes:
+    overview: what stands beside study.md.
+    views: by name the figures between which study.html switches.
+    note: below it.
+  """
+
+  title: str
+  file: str
+  overview: Any
+  views: Mapping[str, Any]
+  note: str = ""
+
+
+def draw(comparison: Comparison,
+         tables: Sequence[ScoreTable]) -> dict[str, Picture]:
+  """By the protocol that they belong to, and CURVES."""
+  pictures = {table.protocol: _forest(table, comparison) for table in tables
+              if any(row.difference for row in table.differences)}
+  key = curves.key_of(comparison)
+  arms = curves.of_arms(comparison, key)
+  if arms:
+    measure = "held-out loss" if key == curves.OWN else (
+        f"{tables[0].protocol}: {tables[0].measure}")
+    figures = {axis: study_plots.curves(arms, [axis], measure)
+               for axis in _AXES}
+    if further := curves.minus_base(comparison, key):
+      figures["steps, minus the base"] = study_plots.curves(
+          further, ["steps"], f"{measure}, minus the base")
+    pictures[CURVES] = Picture(
+        f"Curves: {measure}", "study_curves.png",
+        study_plots.curves(arms, _AXES, measure), figures,
+        f"{_OWN} {_LINES}" if key == curves.OWN else _LINES)
+  return pictures
+
+
+def _forest(table: ScoreTable, comparison: Comparison) -> Picture:
+  numbers = {arm.name: i for i, arm in enumerate(comparison.arms)}
+  rows = [ForestRow(
+      row.arm, numbers[row.arm], row.difference.mean,
+      dataclasses.astuple(row.difference.over_seeds),
+      dataclasses.astuple(row.over_items))
+      for row in table.differences if row.difference]
+  figure = study_plots.forest(
+      rows, table.protocol, table.measure,
+      "lower" if table.lower_is_better else "higher")
+  return Picture(f"Differences from the base: {table.protocol}",
+                 f"study_{table.protocol.replace(' ', '_')}.png", figure,
+                 {table.protocol: figure})
