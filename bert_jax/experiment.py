@@ -1,6 +1,7 @@
 """The composition root: what a config page builds."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -217,6 +218,26 @@ def workload(experiment: Experiment) -> Workload:
                                         objective=objective), vocabulary)
   shape = numerics.eval_shape(complete.init, np.int32(0), row)
   return Workload(complete, shape, row, experiment.batch_size)
+
+
+def step_flops(experiment: Experiment) -> int:
+  """Multiplications and additions of a step, as counted from its program."""
+  data = experiment.data
+  sketch = Experiment(
+      **{name: getattr(experiment, name) for name in (
+          "model", "objective", "optimizer", "adapter", "finetuning",
+          "batch_size", "microbatches")}, steps=1,
+      data=TextData(data.length, data.examples_per_row,
+                    tokenizer=data.tokenizer))
+  try:
+    return _sketched_flops(sketch)
+  except TypeError:  # A page's choice that has no hash.
+    return workload(sketch).flops
+
+
+@functools.lru_cache(64)
+def _sketched_flops(sketch: Experiment) -> int:
+  return workload(sketch).flops
 
 
 def _with_vocabulary(model: BertConfig, vocabulary: Vocabulary) -> BertConfig:

@@ -28,6 +28,7 @@ class Progress:
 
   Attributes:
     seconds: used until then.
+    tokens: real ones of all steps until then.
     evaluated: the state was, if it was due.
     devices: that it ran on.
     environment: that it ran in.
@@ -36,6 +37,7 @@ class Progress:
   """
 
   seconds: float = 0.0
+  tokens: float = 0.0
   evaluated: bool = True
   devices: str = ""
   environment: dict[str, str] = dataclasses.field(default_factory=dict)

@@ -1,11 +1,26 @@
 """What a run is and how far it is: run.json in its work directory."""
 
 import dataclasses
+import datetime
+import functools
 import json
 import pathlib
+import shlex
+import subprocess
+import sys
 from typing import Any
 
-from bert_jax import files
+import jax
+
+from bert_jax import config, distributed, files
+from bert_jax.checkpoints import environment
+from bert_jax.config import Page, UserError
+from bert_jax.experiment import Experiment, Run, step_flops
+from bert_jax.runs.loop import Stopped
+from bert_jax.training.param_paths import leaves
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
+_GIT_SECONDS = 5.0  # at most; a slow disk is no reason to wait
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +37,7 @@ class Record:
     options: what differs from the defaults.
     commit: of the program's checkout, "" outside of one; `dirty` if its files
       were changed since.
-    versions: of Python, jax and the other libraries.
+    versions: of the program, Python, jax and the other libraries.
     devices: as "8 x TPU v5 lite"; `hosts` of them.
     data: the fingerprint of what it reads.
     parameters: their number.
@@ -55,19 +70,117 @@ class Record:
   seconds: float = 0.0
 
 
-def path_of(workdir: pathlib.Path) -> pathlib.Path:
-  return workdir / "run.json"
-
-
 def write(workdir: pathlib.Path, record: Record) -> None:
-  files.write_text(path_of(workdir), json.dumps(
+  files.write_text(workdir / "run.json", json.dumps(
       dataclasses.asdict(record), indent=1) + "\n")
 
 
 def read(workdir: pathlib.Path) -> Record | None:
-  """None where no run was begun."""
-  path = path_of(workdir)
-  if not path.exists():
+  """None where no run was begun.
+
+  Raises:
+    UserError: run.json is damaged, or of another version of this program.
+  """
+  path = workdir / "run.json"
+  try:
+    values: dict[str, Any] = json.loads(path.read_text())
+    return Record(**values)
+  except FileNotFoundError:
     return None
-  values: dict[str, Any] = json.loads(path.read_text())
-  return Record(**values)
+  except (ValueError, TypeError) as error:
+    raise UserError(f"{path} cannot be read: {error}.") from None
+
+
+def now() -> str:
+  return datetime.datetime.now(datetime.timezone.utc).strftime(
+      "%Y-%m-%dT%H:%M:%S")
+
+
+class Recorder:
+  """Keeps run.json up to date, on process 0.
+
+  As a context it writes how the run ended, once it has begun.
+  """
+
+  def __init__(self, workdir: pathlib.Path):
+    self._workdir, self._record, self._step_flops = workdir, None, 0
+
+  def begin(self, experiment: Experiment, page: Page | None) -> None:
+    """The work directory is this process's from now on."""
+    before = read_tolerantly(self._workdir)
+    commit, dirty = _commit()
+    self._write(Record(
+        started=before.started if before else now(), command=_command(),
+        page=page.source if page else "",
+        overrides=config.changes(page.experiment, experiment) if page else [],
+        options=config.changes(Experiment(), experiment),
+        seed=experiment.seed, commit=commit, dirty=dirty,
+        versions=environment.code_versions(), devices=distributed.devices(),
+        hosts=jax.process_count()))
+
+  def composed(self, run: Run) -> None:
+    """What is known once data and network are."""
+    self._step_flops = step_flops(run.experiment)
+    self._update(
+        data=run.prepared.fingerprint, steps=run.experiment.steps,
+        parameters=sum(x.size for x in leaves(run.shape().params).values()))
+
+  def reached(self, step: int, tokens: float, seconds: float) -> None:
+    """A step was saved, or is the last.
+
+    Args:
+      tokens, seconds: of all steps until then.
+    """
+    self._update(step=step, tokens=tokens, seconds=round(seconds, 3),
+                 flops=float(step * self._step_flops))
+
+  def __enter__(self) -> "Recorder":
+    return self
+
+  def __exit__(self, kind: type | None, error: BaseException | None,
+               _: Any) -> None:
+    if self._record is None:
+      return
+    state = ("finished" if error is None else "stopped" if isinstance(
+        error, (Stopped, KeyboardInterrupt)) else "failed")
+    message = "" if error is None else str(error) or kind.__name__
+    self._update(state=state, message=message, ended=now())
+
+  def _update(self, **values: Any) -> None:
+    self._write(dataclasses.replace(self._record, **values))
+
+  def _write(self, record: Record) -> None:
+    self._record = record
+    if distributed.first():
+      write(self._workdir, record)
+
+
+def read_tolerantly(workdir: pathlib.Path) -> Record | None:
+  """None, too, where it cannot be read."""
+  try:
+    return read(workdir)
+  except UserError:
+    return None
+
+
+def _command() -> str:
+  """As it was typed; "" where the program is another one."""
+  if pathlib.Path(sys.argv[0]).name not in ("bert-jax", "__main__.py"):
+    return ""
+  return shlex.join(["bert-jax", *sys.argv[1:]])
+
+
+@functools.cache
+def _commit() -> tuple[str, bool]:
+  """Of the package's checkout, and whether files of it were changed since."""
+  def git(*words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(_PACKAGE), *words], capture_output=True, text=True,
+        check=True, timeout=_GIT_SECONDS).stdout.strip()
+
+  try:
+    # It may lie in the checkout of something else.
+    git("ls-files", "--error-unmatch", "__main__.py")
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "."))
+  except (OSError, subprocess.SubprocessError):
+    return "", False

@@ -26,6 +26,7 @@ class StepLog:
     rows: of the global batch, of all members.
     detector: gets the metrics of every step.
     start: the step that the run resumes from.
+    tokens: real ones of the steps until then.
     window: the sums since the last line, of an earlier process.
     members: behind the leading axis of metrics; 0: they have none.
     remark: a sentence on the first line of scores, "" for none.
@@ -34,7 +35,8 @@ class StepLog:
 
   def __init__(self, workdir: pathlib.Path, steps: int, every: int, rows: int,
                detector: AnomalyDetector, start: int = 0,
-               window: Mapping[str, Any] = {}, members: int = 0,
+               tokens: float = 0.0, window: Mapping[str, Any] = {},
+               members: int = 0,
                remark: Callable[[Mapping[str, float]], str] = lambda _: "",
                terminal: Callable[[int, int], Progress] = Progress):
     self._steps, self._every, self._rows = steps, every, rows
@@ -43,6 +45,7 @@ class StepLog:
     self._detector, self._members = detector, members
     self._remark: Callable[[Mapping[str, float]], str] | None = remark
     self._held, self._window, self._tokens = None, dict(window), 0.0
+    self._all_tokens = tokens
     self._since = time.monotonic()
 
   def __enter__(self) -> "StepLog":
@@ -57,6 +60,10 @@ class StepLog:
   def window(self) -> dict[str, Any]:
     """The sums since the last line, as JSON."""
     return self._window
+
+  def tokens(self) -> float:
+    """The real tokens of all steps until now."""
+    return self._all_tokens
 
   def hold(self, step: int, batch: Mapping[str, np.ndarray],
            sums: Any) -> None:
@@ -82,6 +89,7 @@ class StepLog:
       self._detector.update(step, sums)
       self._window = weighted.merge([self._window, sums])
     self._tokens += tokens
+    self._all_tokens += tokens
     self._out.advance(step)
     if step % self._every == 0 or step == self._steps:
       self._write(step)

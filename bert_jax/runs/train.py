@@ -23,6 +23,7 @@ from bert_jax.runs.evaluation import Evaluator, check_best
 from bert_jax.runs.initialize import batches, first_state, lay_out
 from bert_jax.runs.loop import Job, Scores, evaluate_step, train_loop
 from bert_jax.runs.observers import Observers
+from bert_jax.runs.record import Recorder
 from bert_jax.runs.step_log import StepLog
 from bert_jax.runs.time_budget import within_budget
 from bert_jax.training.budget import Budget
@@ -53,22 +54,25 @@ def train(experiment: Experiment, workdir: str | pathlib.Path,
       is at work here.
     Stopped: after SIGTERM or SIGINT.
   """
-  with Owner(pathlib.Path(workdir)) as owner:
-    return _train(experiment, pathlib.Path(workdir), owner, page, observers)
+  workdir = pathlib.Path(workdir)
+  with Owner(workdir) as owner, Recorder(workdir) as recorder:
+    return _train(experiment, workdir, owner, recorder, page, observers)
 
 
 def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
-           page: config.Page | None, observers: Observers) -> Result:
+           recorder: Recorder, page: config.Page | None,
+           observers: Observers) -> Result:
   clock = Clock(experiment.save_minutes)
-  run, source = _compose(experiment, workdir, owner)
+  run, source = _compose(experiment, workdir, owner, recorder, page)
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
     run = within_budget(run, workdir, clock)
+  recorder.composed(run)
   runner = lay_out(run)
   evaluator = Evaluator(runner.recipe, run.experiment.batch_size, runner.mesh)
   with CheckpointManager(workdir, experiment.keep_checkpoints,
                          experiment.best) as checkpoints:
-    attempt = _Attempt(workdir, owner, run, Manifest.of_run(run, page), source,
-                       checkpoints, clock, runner, evaluator, observers,
+    attempt = _Attempt(workdir, owner, recorder, run, Manifest.of_run(run, page),
+                       source, checkpoints, clock, runner, evaluator, observers,
                        observers.further_scores(run))
     result, notes = None, []
     while result is None:
@@ -92,10 +96,12 @@ def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
 
 
 def _compose(experiment: Experiment, workdir: pathlib.Path,
-             owner: Owner) -> tuple[Run, Checkpoint | None]:
+             owner: Owner, recorder: Recorder, page: config.Page | None
+             ) -> tuple[Run, Checkpoint | None]:
   """The run, the same on all processes, and what it starts from."""
   try:
     owner.take()
+    recorder.begin(experiment, page)
     source = (read_checkpoint(experiment.init_from)
               if experiment.init_from else None)
     run = compose(experiment, source and source.manifest.tokenizer)
@@ -116,6 +122,7 @@ class _Attempt:
 
   workdir: pathlib.Path
   owner: Owner
+  recorder: Recorder
   run: Run
   manifest: Manifest
   source: Checkpoint | None
@@ -143,8 +150,9 @@ class _Attempt:
     state = restored.state if restored else first_state(
         self.run, self.runner.shardings, self.source, notes.append)
     start = int(state.step)
+    self.recorder.reached(start, progress.tokens, progress.seconds)
     with StepLog(self.workdir, experiment.steps, experiment.log_every,
-                 experiment.batch_size, detector, start,
+                 experiment.batch_size, detector, start, progress.tokens,
                  progress.window,
                  remark=experiment.objective.remark,
                  terminal=self.observers.terminal) as log:
@@ -156,9 +164,10 @@ class _Attempt:
         self.owner.check()
         self.checkpoints.save(
             state, self.manifest, scores[0] if scores else {}, Progress(
-                self.clock.used(), evaluated=bool(scores),
+                self.clock.used(), log.tokens(), evaluated=bool(scores),
                 devices=distributed.devices(), detector=detector.state(),
                 stopping=stopping.state(), window=log.window()), again)
+        self.recorder.reached(step, log.tokens(), self.clock.used())
         self.clock.saved()
 
       job = self._job(stopping, save)

@@ -1,0 +1,71 @@
+"""run.json: what a run is, and how far."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from bert_jax import config
+from bert_jax.config import UserError
+from bert_jax.data.batches import loader
+from bert_jax.experiment import compose, workload
+from bert_jax.runs import record, train
+from bert_jax.runs.loop import Stopped
+from bert_jax.runs.observers import Observers
+from tests import small_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("record")
+  small_run.write(folder)
+  return folder
+
+
+def test_record_counts_what_the_run_used_in_all_its_processes(
+    folder, tmp_path):
+  experiment = small_run.pretraining(folder, steps=4)
+  small_run.pull_the_plug(experiment, tmp_path, at=3)
+  assert record.read(tmp_path).state == "failed"
+  record.write(tmp_path, dataclasses.replace(
+      record.read(tmp_path), state="running", started="2026-01-31T12:00:00"))
+  result = train.train(experiment, tmp_path)
+  saved, rows = record.read(tmp_path), result.run.prepared.train
+  tokens = sum(np.count_nonzero(loader.batch(rows, 8, step)["example_ids"])
+               for step in range(4))
+  assert (saved.state, saved.step, saved.steps) == ("finished", 4, 4)
+  assert saved.started == "2026-01-31T12:00:00" and saved.ended > saved.started
+  assert saved.tokens == tokens and saved.seconds > 0
+  assert saved.flops == 4 * workload(result.run.experiment).flops
+  assert saved.parameters == sum(
+      x.size for x in record.leaves(result.params).values())
+  assert saved.data == rows.fingerprint
+  assert config.override(type(experiment)(), saved.options).steps == 4
+  assert len((tmp_path / "run.json").read_text()) < 5000
+
+
+def test_record_says_how_a_run_ended(folder, tmp_path):
+  experiment = small_run.pretraining(folder)
+
+  def end(step):
+    raise Stopped("Asked to end.")
+
+  with pytest.raises(Stopped):
+    train.train(experiment, tmp_path / "stopped", observers=Observers(end))
+  stopped = record.read(tmp_path / "stopped")
+  assert (stopped.state, stopped.message) == ("stopped", "Asked to end.")
+  with pytest.raises(UserError):
+    train.train(dataclasses.replace(experiment, best="nonsense"),
+                tmp_path / "failed")
+  failed = record.read(tmp_path / "failed")
+  assert failed.state == "failed" and "nonsense" in failed.message
+
+
+def test_damaged_record_is_an_error_that_names_it(tmp_path):
+  assert record.read(tmp_path) is None
+  for text in ("{", json.dumps({"no": "field"})):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match="run.json cannot be read"):
+      record.read(tmp_path)
+    assert record.read_tolerantly(tmp_path) is None
