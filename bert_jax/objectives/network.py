@@ -11,6 +11,7 @@ from bert_jax.model.constrain import Constraint, constrained
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.feed_forward import AUXILIARY
 from bert_jax.objectives.base import Batch, Objective
+from bert_jax.objectives.initialization import initialize
 
 Outputs = Mapping[str, Any]
 
@@ -36,7 +37,7 @@ def network(model: BertConfig, objective: Objective) -> Network:
   module = _Module(model, objective)
 
   def init(key: jax.Array, batch: Batch) -> Any:
-    return module.init(key, batch)["params"]
+    return initialize(module, key, batch)
 
   def apply(params: Any, batch: Batch, keys_B: jax.Array | None = None
             ) -> Outputs:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
 from bert_jax.objectives.base import Batch
+from bert_jax.objectives.initialization import path_key
 from bert_jax.objectives.network import Network, Outputs
 from bert_jax.training.param_paths import (
     Rules, check_pattern, kernel_axes, leaves, nested)
@@ -71,8 +72,7 @@ class Lora(Adapter):
   def adapt(self, network: Network) -> Network:
 
     def init(key: jax.Array, batch: Batch) -> Any:
-      # Another stream than that of the network's own parameters.
-      return self.grow(network.init(key, batch), jax.random.fold_in(key, 1))
+      return self.grow(network.init(key, batch), key)
 
     def apply(params: Any, batch: Batch, keys_B: jax.Array | None = None
               ) -> Outputs:
@@ -99,12 +99,12 @@ class Lora(Adapter):
     if not chosen:
       raise UserError(f"adapter.targets={self.targets}: matches no kernel of "
                       "the layers:\n  " + "\n  ".join(kernels))
-    for number, path in enumerate(chosen):
+    for path in chosen:
       stack, inputs, outputs = _matrix(path, kernels[path])
       stem, dtype = path.removesuffix("kernel"), kernels[path].dtype
       # As the authors' code: uniform, of deviation (3 inputs)^-1/2.
       grown[f"{stem}lora_a"] = inputs**-0.5 * jax.random.uniform(
-          jax.random.fold_in(key, number), (*stack, inputs, self.rank), dtype,
+          path_key(key, f"{stem}lora_a"), (*stack, inputs, self.rank), dtype,
           -1.0)
       grown[f"{stem}lora_b"] = jnp.zeros((*stack, self.rank, outputs), dtype)
     return nested(grown)
