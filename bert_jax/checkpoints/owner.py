@@ -52,11 +52,25 @@ class Owner:
       raise UserError(f"The work directory {self._workdir} cannot be written "
                       f"to: {error.strerror}.") from error
 
+  def try_take(self) -> bool:
+    """Whether this process is the owner now; it does not wait for another's
+    death, but replaces one that is known to be dead."""
+    self._workdir.mkdir(parents=True, exist_ok=True)
+    try:
+      self._lease.acquire(timeout=_AT_ONCE)
+    except filelock.Timeout:
+      return False
+    self._sign()
+    return True
+
   def _acquire(self) -> None:
     try:
       self._lease.acquire(timeout=_AT_ONCE)
     except filelock.Timeout:
       self._wait_for_death()
+    self._sign()
+
+  def _sign(self) -> None:
     # For people; the record may hold more than the library reads.
     with self._path.open("a") as file:
       file.write(time.strftime("since=%Y-%m-%d %H:%M:%S %Z\n"))

@@ -15,7 +15,8 @@ import jax
 
 from bert_jax import distributed, files
 from bert_jax.checkpoints import reading
-from bert_jax.cli import compare, prepare, score, train, use, weights
+from bert_jax.cli import (
+    compare, prepare, score, study, train, use, weights)
 from bert_jax.config import UserError
 from bert_jax.data.sources import cache_directory
 from bert_jax.runs import loop
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupted(options: argparse.Namespace) -> str:
   """What is left of a command that was interrupted."""
-  if options.command in ("sweep", "glue", "quickstart"):
+  if options.command in ("sweep", "glue", "quickstart", "ablate"):
     return (f"Interrupted. What was finished in {options.workdir} is not done "
             "again by the same command.")
   if options.command not in ("pretrain", "finetune"):
@@ -116,7 +117,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
       prog="bert-jax", description="BERT in JAX, from raw text to a solved "
       "task. Experiments are config pages; key=value overrides any option.")
   commands = parser.add_subparsers(dest="command", required=True)
-  for group in (prepare, train, use, score, compare, weights):
+  for group in (prepare, train, study, compare, score, use, weights):
     group.add(commands)
   options, rest = parser.parse_known_args(arguments)
   # Overrides may also follow flags.

@@ -35,7 +35,7 @@ def within_budget(run: Run, workdir: pathlib.Path, clock: Clock) -> Run:
   plan = distributed.broadcast(
       json.loads(path.read_text()) if path.exists() else {"budget": ""})
   if plan["budget"] != run.experiment.budget:
-    costs = _measure(run, workdir / "measured")
+    costs = measure(run, workdir / "measured")
     # Every process measures; all use the figures of process 0.
     step, before, end = distributed.broadcast([
         costs.step, clock.used() + costs.start + costs.end, costs.end])
@@ -48,7 +48,7 @@ def within_budget(run: Run, workdir: pathlib.Path, clock: Clock) -> Run:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Costs:
+class Costs:
   """In seconds."""
 
   start: float  # until the step is compiled
@@ -56,7 +56,7 @@ class _Costs:
   end: float  # the last evaluation and save
 
 
-def _measure(run: Run, folder: pathlib.Path) -> _Costs:
+def measure(run: Run, folder: pathlib.Path) -> Costs:
   """Some steps, an evaluation and a save, all thrown away."""
   experiment, runner = run.experiment, lay_out(run)
   evaluator = Evaluator(runner.recipe, experiment.batch_size, runner.mesh)
@@ -79,7 +79,7 @@ def _measure(run: Run, folder: pathlib.Path) -> _Costs:
   if distributed.first():
     shutil.rmtree(folder)
   step = float(np.median(times[1:] or times))
-  return _Costs(times[0] + first, step + again / experiment.evaluate_every,
+  return Costs(times[0] + first, step + again / experiment.evaluate_every,
                 again + saving)
 
 

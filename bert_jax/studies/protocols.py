@@ -50,6 +50,12 @@ class Protocol(Choice):
     is not known before."""
     return None
 
+  def check(self) -> None:
+    """
+    Raises:
+      UserError: what it needs, as files of a task, is not there.
+    """
+
   def scorer(self, run: Run) -> Scorer | None:
     """Scores parameters of the run while it trains; None: it has to end."""
     return None

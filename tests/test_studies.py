@@ -1,0 +1,186 @@
+"""Arms from words, and the work of a study shared in a folder."""
+
+import dataclasses
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import rich.console
+
+from bert_jax import config
+from bert_jax.checkpoints.owner import Owner
+from bert_jax.config import UserError
+from bert_jax.experiment import Experiment
+from bert_jax.reporting.study_progress import StudyProgress
+from bert_jax.runs import record, train
+from bert_jax.runs.loop import Stopped
+from bert_jax.studies import arms, scored_runs, scores, tuning, work
+from bert_jax.studies.protocols import Protocol
+from bert_jax.studies.scores import Score
+from bert_jax.studies.work import Unit
+
+
+def test_words_are_options_of_all_arms_or_arms():
+  overrides, named = arms.sort_words([
+      "steps=20", "pre=model.norm_placement=pre", "model.norm=rms",
+      "mine=my_page.py objective.masking.rate=.3"])
+  assert overrides == ["steps=20", "model.norm=rms"]
+  assert named == {"pre": "model.norm_placement=pre",
+                   "mine": "my_page.py objective.masking.rate=.3"}
+  with pytest.raises(UserError, match="Two arms are called pre"):
+    arms.sort_words(["pre=a=1", "pre=a=2"])
+
+
+def test_arms_differ_from_the_base_as_their_words_say():
+  page = config.load_page("quickstart")
+  base, pre, electra = arms.make_arms(
+      page, ["steps=20"], {"pre": "model.norm_placement=pre batch_size=8",
+                           "electra": "ablations/electra seed=0"})
+  assert base.experiment.steps == pre.experiment.steps == 20
+  assert electra.changes(base) == ["objective=electra"]
+  assert set(pre.changes(base)) == {"model.norm_placement=pre", "batch_size=8"}
+  assert electra.page is not page and pre.page is page
+
+
+def test_all_faults_of_all_arms_are_named_before_anything_runs():
+  with pytest.raises(UserError) as error:
+    arms.make_arms(config.load_page("quickstart"), [], {
+        "stps": "20", "typo": "objective.masking.rat=.3", "steps": "seed=1",
+        "empty": "", "nothing": "model.norm_placement=post",
+        "a/b": "batch_size=8", "seeded": "seed=7", "one": "batch_size=8",
+        "two": "batch_size=8"})
+  faults = str(error.value).splitlines()[1:]
+  assert [fault.split(":")[0].strip() for fault in faults] == [
+      "stps", "typo", "steps", "empty", "a/b", "nothing", "seeded", "two"]
+  assert "the option steps=20?" in faults[0]
+  assert "did you mean 'rate'?" in faults[1]
+  assert "an option" in faults[2] and "the same as one" in faults[-1]
+  with pytest.raises(UserError, match="if it was to be an arm"):
+    arms.make_arms(config.load_page("quickstart"),
+                   ["optimizer=model.norm=rms"], {})
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedProtocol(Protocol):
+  """Gives the seed of a run as its score."""
+
+  part: str = "score"
+  version = 1
+
+  def score(self, run, params, workdir):
+    return Score(self.title, values_R=np.array([float(run)]))
+
+
+def units(folder: pathlib.Path, count: int) -> list[Unit]:
+  return [Unit("base", f"seed {i}", folder / str(i), Experiment(seed=i), None,
+               [SeedProtocol()]) for i in range(count)]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+  """The seeds that a stand-in for `train` was called with; seed 2 fails once,
+  and seed 3 is asked to end once."""
+  calls = []
+
+  def stand_in(experiment, workdir, page, observers):
+    seed = experiment.seed
+    calls.append(seed)
+    workdir.mkdir(exist_ok=True)
+    if seed == 2 and calls.count(2) == 1:
+      raise UserError("It failed.")
+    if seed == 3 and calls.count(3) == 1:
+      raise Stopped("Asked to end.")
+    record.write(workdir, record.Record(state="finished", step=4))
+    return train.Result({}, None, seed)
+
+  monkeypatch.setattr(train, "train", stand_in)
+  monkeypatch.setattr(
+      scored_runs, "score_run", lambda workdir, protocols, run: [
+          scores.write(workdir, protocol.score(run, None, workdir))
+          for protocol in protocols])
+  return calls
+
+
+def board(all_units) -> StudyProgress:
+  return StudyProgress([(u.arm, u.name, 4) for u in all_units],
+                       console=rich.console.Console(file=io.StringIO()))
+
+
+def run(folder, count, first=0) -> list[str]:
+  """Works; the states of all units after it."""
+  all_units = units(folder, count)
+  work.work([[unit] for unit in all_units], folder / "claims",
+            board(all_units), first)
+  return [unit.state() for unit in all_units]
+
+
+def test_missing_runs_are_run_and_a_failure_ends_nothing_else(
+    tmp_path, trained):
+  run(tmp_path, 3)
+  assert trained == [0, 1, 2]
+  failed = record.read(tmp_path / "2")
+  assert (failed.state, failed.message) == ("failed", "It failed.")
+  assert "UserError" in (tmp_path / "2" / "error.txt").read_text()
+  with pytest.raises(Stopped):
+    run(tmp_path, 4)
+  assert run(tmp_path, 4) == ["finished"] * 4
+  assert trained == [0, 1, 2, 2, 3, 3]
+  assert [scores.read(tmp_path / str(i))["seed@1"].value
+          for i in range(4)] == [0, 1, 2, 3]
+
+
+def test_claimed_runs_are_left_to_their_owner(tmp_path, trained, monkeypatch):
+  with Owner(tmp_path / "claims" / "base_seed_1") as other:
+    assert other.try_take()
+    monkeypatch.setattr("bert_jax.checkpoints.owner._AT_ONCE", 0.01)
+
+    def finish_elsewhere(seconds):
+      one = units(tmp_path, 2)[1]
+      record.write(one.folder, record.Record(state="finished"))
+      scores.write(one.folder, Score("seed@1"))
+
+    (tmp_path / "1").mkdir()
+    monkeypatch.setattr(work.time, "sleep", finish_elsewhere)
+    assert run(tmp_path, 2, first=1) == ["finished"] * 2
+  assert trained == [0]
+
+
+def test_every_arm_has_the_same_trials_and_keeps_the_best(tmp_path):
+  base, pre = arms.make_arms(config.load_page("quickstart"), [],
+                             {"pre": "model.norm_placement=pre"})
+  made = tuning.trials([base, pre], ["schedule.learning_rate=1e-3,1e-2",
+                                     "batch_size=8,16"])
+  assert [t.words for t in made[:4]] == [t.words for t in made[4:]]
+  assert made[5].arm.experiment.schedule.learning_rate == 1e-3
+  assert made[5].arm.experiment.batch_size == 16
+  all_units = [tuning.unit(tmp_path, t, SeedProtocol(part="tune"))
+               for t in made]
+  assert len({u.folder for u in all_units}) == 8
+  for value, unit in zip((3, 2, np.nan, 4, 5, 6, 1, 7), all_units):
+    unit.folder.mkdir(parents=True)
+    scores.write(unit.folder, Score(unit.protocols[0].title,
+                                    values_R=np.array([float(value)])))
+  best = tuning.choose(list(zip(made, all_units)))
+  assert best["base"].words == made[1].words
+  assert best["pre"].words == made[6].words
+  assert not tuning.choose(list(zip(made[2:3], all_units[2:3])))
+  with pytest.raises(UserError, match="base: .*no option 'rat'"):
+    tuning.trials([base], ["schedule.rat=1,2"])
+
+
+def test_progress_without_a_terminal_is_a_line_at_times():
+  out = io.StringIO()
+  progress = StudyProgress(
+      [("base", "seed 0", 10), ("rotary", "seed 0", 20)],
+      console=rich.console.Console(file=out, width=200), every=0)
+  line = progress.terminal("base", "seed 0")(10, 0)
+  line.write(1, {"train/loss": 6.25})
+  for step in range(1, 5):
+    line.advance(step)
+  assert "0 of 2 runs done, base seed 0 4/10 loss 6.250, 0:00:00 left" in (
+      out.getvalue().splitlines()[-1])
+  line.note("Resumed.")
+  assert out.getvalue().splitlines()[-1] == "base seed 0: Resumed."
+  progress.set("base", "seed 0", "finished", 10)
+  assert progress.line().startswith("1 of 2 runs done")
