@@ -18,6 +18,7 @@ from bert_jax.experiment import compose, recipe
 from bert_jax.objectives.masking import (
     SpanMasking, TokenMasking, WholeWordMasking)
 from bert_jax.objectives.mlm import Mlm
+from bert_jax.objectives.network import Network
 from bert_jax.parallel.mesh import make_mesh, place
 from bert_jax.studies import scores
 from bert_jax.studies.item_scores import ItemScorer
@@ -126,9 +127,9 @@ def run(folder):
 
 @pytest.fixture(scope="module")
 def params(run):
-  params = numerics.jit(run.recipe.init)(run.seed(), run.row()).params
-  # Larger, so that no two predictions are alike.
-  return jax.tree.map(lambda x: x * np.float32(8), jax.device_get(params))
+  rng = np.random.default_rng(0)
+  return jax.tree.map(lambda x: rng.normal(0, 0.7, x.shape).astype(np.float32),
+                      run.shape().params)
 
 
 def reference(run, params, protocol):
@@ -200,18 +201,25 @@ def test_masks_are_those_of_no_training(run, params):
   assert 0 < MlmProtocol(32, percent=50).rows(run).items < 20
 
 
-def test_nsp_is_half_right_where_all_answers_are_the_same(run, params):
-  scorer = NspProtocol().scorer(run)
-  score = scorer(params)
-  assert set(score.weights_RI.ravel()) == {2.0} and score.totals_RI.size > 15
-  assert set(score.totals_RI.ravel()) > {1.0}
-  for bias in ([1, 0], [0, 1]):
-    nsp = {"kernel": 0 * params["nsp"]["kernel"],
-           "bias": np.array(bias, np.float32)}
-    same = scorer({**params, "nsp": nsp})
-    assert set(same.totals_RI.ravel()) == {1.0} and same.value == 0.5
-    assert same.further["nats_a_pair"] == pytest.approx(
-        np.logaddexp(0, 1) - 0.5)
+def test_nsp_is_half_right_where_all_answers_are_the_same(run):
+
+  def apply(params, batch, keys_B=None):
+    """Knows the labels, as far as its kernel says so."""
+    head = params["nsp"]
+    known_BEC = jax.nn.one_hot(batch["next_sentence_labels"], 2)
+    return {"nsp": head["kernel"][0, 0] * known_BEC + head["bias"][None, None]}
+
+  scorer = NspProtocol().scorer(dataclasses.replace(
+      run, recipe=dataclasses.replace(run.recipe, network=Network(
+          run.recipe.network.init, apply))))
+  for knows, bias, right in ((0, 1, 1), (0, -1, 1), (3, 1, 2), (-3, 1, 0)):
+    score = scorer({"nsp": {"kernel": np.full((1, 1), knows, np.float32),
+                            "bias": np.array([bias, 0], np.float32)}})
+    assert set(score.weights_RI.ravel()) == {2.0}
+    assert set(score.totals_RI.ravel()) == {right} and score.value == right / 2
+    assert score.totals_RI.size > 15 and score.measure == "accuracy"
+    assert score.further["nats_a_pair"] == pytest.approx(np.mean(
+        np.logaddexp(0, [-bias - knows, bias - knows])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +236,15 @@ class _Spans(Mlm):
     return {"mlm": batch["spans"]}
 
 
+@dataclasses.dataclass(frozen=True)
+class _OfRows(Mlm):
+
+  def logits(self, encoder, sequence_output_BLD, batch, keys_B):
+    return {"mlm": sequence_output_BLD[:, 0]}
+
+
 @pytest.mark.parametrize("protocol, options, words", [
+    (MlmProtocol(), dict(objective=_OfRows()), "a head 'mlm' of another kind"),
     (MlmProtocol(), dict(objective=_Causal()), "an order of its own"),
     (MlmProtocol(), dict(objective=_Spans()), "reads 'spans' of a batch"),
     (NspProtocol(), dict(objective=Mlm()), "no head 'nsp'"),

@@ -124,8 +124,10 @@ def obstacle(run: Run, rows: ItemRows, question: Question) -> str:
     outputs = numerics.eval_shape(recipe.network.apply, run.shape().params, row)
   except KeyError as error:
     return f"{objective} reads {error} of a batch, which only its own data has"
-  head = outputs.get(question.head)
-  if head is None or head.shape[:-1] != row[question.labels].shape:
-    return (f"{objective} has no head {question.head!r} with logits for each "
-            f"of {question.labels}")
+  if question.head not in outputs:
+    return f"{objective} has no head {question.head!r}"
+  shape, expected = outputs[question.head].shape, row[question.labels].shape
+  if shape[:-1] != expected:
+    return (f"{objective} has a head {question.head!r} of another kind: it "
+            f"gives {shape} for labels {expected}")
   return ""
