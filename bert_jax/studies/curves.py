@@ -4,6 +4,7 @@ Dimensions: S seeds.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -21,9 +22,13 @@ Values = Mapping[int, float]
 def key_of(comparison: Comparison) -> str:
   """What is drawn: the first protocol where all runs were measured by it on
   their way, else the loss of each arm's own objective."""
-  key = f"held_out/{next(iter(comparison.protocols), '')}"
-  runs = [_lines(run) for arm in comparison.arms for run in _drawn(arm)]
-  return key if all(any(key in line for line in run) for run in runs) else OWN
+  title = next(iter(comparison.protocols), "")
+  runs = [{key for line in _lines(run) for key in line}
+          for arm in comparison.arms for run in _drawn(arm)]
+  # A run is measured on a part of the items on its way.
+  shared = [key for key in set.intersection(*runs) if re.match(
+      rf"held_out/{re.escape(title)}( percent=|$)", key)] if runs else []
+  return min(shared) if shared and title else OWN
 
 
 def of_arms(comparison: Comparison, key: str) -> list[Curve]:

@@ -56,6 +56,10 @@ class Protocol(Choice):
       UserError: what it needs, as files of a task, is not there.
     """
 
+  def for_curves(self) -> "Protocol":
+    """On a part of the items where all take long; its title begins alike."""
+    return self
+
   def scorer(self, run: Run) -> Scorer | None:
     """Scores parameters of the run while it trains; None: it has to end."""
     return None

@@ -17,6 +17,10 @@ from bert_jax.studies.protocols import Protocol, Scorer
 from bert_jax.studies.scores import Score
 
 
+# The share of the documents that scores a run on its way.
+_OF_CURVES = 0.1
+
+
 @dataclasses.dataclass(frozen=True)
 class _TextProtocol(Protocol):
   """Asks the network itself, on documents that were held out from training.
@@ -43,6 +47,9 @@ class _TextProtocol(Protocol):
   def fit(self, experiments: Sequence[Experiment]) -> "_TextProtocol":
     return self if self.length else dataclasses.replace(
         self, length=min(e.data.length for e in experiments))
+
+  def for_curves(self) -> "_TextProtocol":
+    return dataclasses.replace(self, percent=_OF_CURVES * self.percent)
 
   def rows(self, run: Run,
            examples_per_row: int = EXAMPLES_PER_ROW) -> ItemRows:

@@ -135,11 +135,11 @@ def _ruler(unit: Unit) -> Callable:
   """The score by the first protocol at every evaluation, for the curves."""
 
   def further_scores(run):
-    scorer = unit.protocols and unit.protocols[0].scorer(run)
+    ruler = unit.protocols[0].for_curves()
+    scorer = ruler.scorer(run)
     if not scorer:
       return lambda params: {}
-    title = unit.protocols[0].title
-    return lambda params: {title: scorer(params).value}
+    return lambda params: {ruler.title: scorer(params).value}
 
   return further_scores
 
