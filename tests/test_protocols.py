@@ -20,7 +20,7 @@ from bert_jax.objectives.masking import (
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.objectives.network import Network
 from bert_jax.parallel.mesh import make_mesh, place
-from bert_jax.studies import scores
+from bert_jax.studies import scored_runs, scores
 from bert_jax.studies.item_scores import ItemScorer
 from bert_jax.studies.member_results import Member, MemberResult, save
 from bert_jax.studies.protocols import Protocol
@@ -165,6 +165,8 @@ def test_score_is_that_of_each_piece_alone(run, params):
   protocol = MlmProtocol(length=96)
   totals_I, weights_I = reference(run, params, protocol)
   score = protocol.scorer(run)(params)
+  # Compiled once for a run and its end.
+  assert protocol.scorer(scored_runs.plain(run)) is protocol.scorer(run)
   np.testing.assert_array_equal(score.weights_RI[0], weights_I)
   np.testing.assert_allclose(score.totals_RI[0], totals_I, rtol=1e-5)
   assert score.value == pytest.approx(totals_I.sum() / weights_I.sum(), 1e-6)

@@ -66,6 +66,8 @@ def plain(run: Run) -> Run:
   """The run whose parameters are those that its checkpoints are read as."""
   experiment = dataclasses.replace(run.experiment, adapter=NoAdapter(),
                                    microbatches=1)
+  if experiment == run.experiment:
+    return run
   return Run(experiment, run.prepared, recipe(
       experiment, run.recipe.vocabulary))
 

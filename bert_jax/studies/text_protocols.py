@@ -1,6 +1,7 @@
 """mlm and nsp: what a pretrained network knows of held-out documents."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -66,6 +67,8 @@ class _TextProtocol(Protocol):
     rows = self.fit([run.experiment]).rows(run)
     return rows.data(self.version, run.prepared.tokenizer)
 
+  # A run is scored while it trains and again at its end.
+  @functools.lru_cache(maxsize=2)
   def scorer(self, run: Run) -> Scorer:
     fitted = self.fit([run.experiment])
     if reason := _without_corpus(run):
