@@ -53,7 +53,8 @@ def cases() -> list[tuple[str, ...]]:
              for member in default.members()]
   return [*((word, *SMALLER.get(word, ())) for word in members),
           ("norm_placement=pre",), ("norm_placement=sandwich",),
-          ("norm=layer", "norm.bias=false"), ("norm=rms", "norm.bias=true"),
+          ("norm=layer", "norm.bias=false", "use_bias=false"),
+          ("norm=rms", "norm.bias=true"),
           ("feed_forward=gated", "feed_forward.bias=true",
            "feed_forward.activation=silu"),
           ("positions=rotary", "positions.fraction=0.5"),

@@ -601,8 +601,9 @@ def run(folder, flat, objective, **options):
 def test_networks_unlike_bert_are_not_exported(tmp_path):
   _, flat = importer.network(directory(tmp_path / "hf", "bert/class"))
   workdir = run(tmp_path, flat, Classification(labels=("a", "b", "c")),
-                norm_placement="pre")
-  with pytest.raises(UserError, match="model.norm_placement=pre: Hugging"):
+                norm_placement="pre", use_bias=False)
+  with pytest.raises(UserError, match="model.use_bias=false, "
+                     "model.norm_placement=pre: Hugging"):
     exporter.export(workdir, tmp_path / "out")
   assert not (tmp_path / "out").exists()
   with pytest.raises(UserError, match="nothing like the parameters extra/x"):

@@ -16,6 +16,7 @@ from bert_jax.model.attention import Attention
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
+from bert_jax.model.norms import LayerNorm
 from bert_jax.model.positions import NoPositions, SinusoidalPositions
 from bert_jax.model.dropout import dropout
 
@@ -235,6 +236,15 @@ def test_parameter_paths_and_shapes_are_stable():
       "output": {"kernel": (2, 32, 16), "bias": (2, 16)},
       **{name: {"scale": (2, 16), "bias": (2, 16)}
          for name in ("attention_norm", "output_norm")}}
+
+
+def test_without_biases_outputs_alone_have_one():
+  options = dataclasses.replace(SMALL, use_bias=False, embedding_size=8,
+                                norm=LayerNorm(bias=False))
+  shapes = jax.eval_shape(Heads(options).init, jax.random.key(0),
+                          make_rows(np.random.default_rng(0)))["params"]
+  assert {path for path in flax.traverse_util.flatten_dict(shapes, sep="/")
+          if path.endswith("bias")} == {"mlm/bias", "classifier/bias"}
 
 
 @pytest.mark.parametrize("change", [

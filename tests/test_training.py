@@ -16,7 +16,8 @@ from bert_jax.parallel import mesh, rules
 from bert_jax.training import param_paths
 from bert_jax.training.optimizers import AdamW, BertAdam, DECAYED, Optimizer
 from bert_jax.training.schedules import (
-    ConstantSchedule, CosineSchedule, LinearSchedule, Schedule)
+    ConstantSchedule, CosineSchedule, LinearSchedule, Schedule,
+    TrapezoidSchedule)
 from tests import tiny
 
 
@@ -94,7 +95,8 @@ def test_clipping_is_by_the_norm_of_all_gradients():
 
 @pytest.mark.parametrize("schedule, last", [
     (LinearSchedule(1.0, 0.1), 1 / 90), (CosineSchedule(1.0, 0.1, 0.5), 0.5),
-    (ConstantSchedule(1.0, 0.1), 1.0)])
+    (ConstantSchedule(1.0, 0.1), 1.0),
+    (TrapezoidSchedule(1.0, 0.1, 0.2), 1 / 18)])
 def test_schedules_count_updates(schedule, last):
   rate = schedule.build(100)
   assert [float(rate(n)) for n in (0, 5, 10)] == pytest.approx([0, .5, 1])

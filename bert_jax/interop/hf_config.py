@@ -31,7 +31,7 @@ _ACTIVATIONS = {
 # Options that BERT's configuration has not: what another value than the
 # default makes is not BERT, but for those that change no function.
 _FREE = {"dtype", "scan_unroll", "remat"}
-_OURS = _FREE | {"embedding_size", "norm_placement"} | {
+_OURS = _FREE | {"embedding_size", "norm_placement", "use_bias"} | {
     field.name for field in dataclasses.fields(BertConfig)
     if isinstance(field.default, config.Choice)}
 

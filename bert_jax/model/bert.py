@@ -30,6 +30,9 @@ class BertConfig:
   type_vocab_size: int = 2
   initializer_range: float = 0.02
   layer_norm_eps: float = 1e-12
+  # Whether the linear layers of encoder and vocabulary head add vectors. Norms
+  # and gated layers have an option of their own, heads for labels always do.
+  use_bias: bool = True
   # Width of the embeddings, which are then projected (ALBERT); None: as
   # hidden_size.
   embedding_size: int | None = None

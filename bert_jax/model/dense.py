@@ -36,21 +36,23 @@ class Dense(nn.Module):
   Attributes:
     inputs: the trailing dimensions that are contracted.
     outputs: the dimensions that take their place.
-    options: the model's (`initializer_range`, `dtype`).
-    use_bias: whether a vector is added.
+    options: the model's (`initializer_range`, `dtype`, `use_bias`).
+    use_bias: whether a vector is added; None: as the options say.
   """
 
   inputs: tuple[int, ...]
   outputs: tuple[int, ...]
   options: "BertConfig"
-  use_bias: bool = True
+  use_bias: bool | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    use_bias = (self.options.use_bias if self.use_bias is None
+                else self.use_bias)
     kernel = self.param("kernel", initializer(self.options),
                         (*self.inputs, *self.outputs))
     bias = (self.param("bias", nn.initializers.zeros, self.outputs)
-            if self.use_bias else None)
+            if use_bias else None)
     x, kernel, bias = jax.tree.map(
         lambda a: a.astype(self.options.dtype), (x, kernel, bias))
     return ops.linear(x, kernel, bias, len(self.inputs))

@@ -53,7 +53,7 @@ class ClassificationHead(nn.Module):
 
   def setup(self):
     self.dense = Dense((self.options.hidden_size,), (self.classes,),
-                       self.options)
+                       self.options, use_bias=True)
     nn.share_scope(self, self.dense)  # classifier/kernel, without /dense.
 
   def __call__(

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _BLOCK_OPTIONS = (
     "num_attention_heads", "intermediate_size", "hidden_act",
     "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
-    "layer_norm_eps", "norm", "locality", "attention", "feed_forward")
+    "layer_norm_eps", "use_bias", "norm", "locality", "attention",
+    "feed_forward")
 
 
 class Stack(Choice):

@@ -59,6 +59,23 @@ class CosineSchedule(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
+class TrapezoidSchedule(Schedule):
+  """The peak, then down to zero in a straight line (Zhai et al. 2022).
+
+  Attributes:
+    decay_fraction: of the steps that follow the warm-up, those of the decay.
+  """
+
+  decay_fraction: Fraction = 0.2
+
+  def decay(self, steps: int) -> optax.Schedule:
+    last = max(round(self.decay_fraction * steps), 1)
+    return optax.join_schedules(
+        [optax.constant_schedule(self.learning_rate),
+         optax.linear_schedule(self.learning_rate, 0.0, last)], [steps - last])
+
+
+@dataclasses.dataclass(frozen=True)
 class ConstantSchedule(Schedule):
   """The peak throughout."""
 
