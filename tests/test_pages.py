@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -21,6 +22,8 @@ from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import initialize
+from bert_jax.studies.arms import Arm, make_arms
+from bert_jax.studies.study import Study
 from bert_jax.training.optimizers import Sgd
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.param_rates import Rates
@@ -201,3 +204,26 @@ def test_page_travels_with_the_pages_it_builds_on(
                                     "config.load_page('loop.py')")
   with pytest.raises(UserError, match="loop.py builds on itself"):
     config.load_page("loop.py")
+
+
+@pytest.mark.parametrize("name", sorted(
+    path.stem for path in (config.PAGES / "studies").glob("*.py")))
+def test_arms_of_every_study_page_differ(name):
+  page = config.load_page(f"studies/{name}")
+  study = getattr(sys.modules[page.module], "study", Study())
+  arms = make_arms(page, study.overrides, study.arms)
+  assert [arm.name for arm in arms[1:]] == list(study.arms)
+
+
+def test_switches_of_the_walk_come_one_at_a_time():
+  """And taken back one by one, all arms have all others."""
+  walk, last = (config.load_page(f"studies/{name}") for name in (
+      "from_2018_to_today", "leave_one_out"))
+  arms = make_arms(walk, [], sys.modules[walk.module].study.arms)
+  for arm, before in zip(arms[1:], arms):
+    expected = sys.modules[walk.module].SWITCHES[arm.name].split()
+    changes = arm.changes(before)
+    assert {change.partition("=")[0] for change in changes} - {
+        "schedule.learning_rate", "schedule.warmup_fraction",
+        "optimizer.b2"} <= {word.partition("=")[0] for word in expected}
+  assert not arms[-1].changes(Arm("", "", last.experiment))

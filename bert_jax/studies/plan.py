@@ -13,6 +13,7 @@ from bert_jax.runs import record
 from bert_jax.studies import budgets, definition
 from bert_jax.studies.arms import Arm
 from bert_jax.studies.definition import ArmDefinition, Definition, run_folder
+from bert_jax.studies.pairing import unshared
 from bert_jax.studies.protocols import Protocol
 from bert_jax.studies.work import Unit
 
@@ -93,8 +94,9 @@ def make_plan(arms: Sequence[Arm], seeds: int, unit: budgets.Unit,
       protocols=[p.title for p in fitted],
       arms=[ArmDefinition(
           arm.name, arm.words, arm.changes(arms[0]),
-          steps=arm.experiment.steps, chosen=chosen.get(arm.name, []))
-            for arm in arms]))
+          unshared(runs[0], run.with_steps(arm.experiment.steps), arm.name),
+          arm.experiment.steps, chosen.get(arm.name, []))
+            for arm, run in zip(arms, runs)]))
 
 
 def _measured(before: Definition | None, unit: budgets.Unit

@@ -1,0 +1,63 @@
+"""Which of the changes since BERT help? One at a time, each kept.
+
+From BERT as published (Devlin et al. 2019) to the recipe of today's encoders:
+no next sentences and packed full sentences (RoBERTa: Liu et al. 2019), 30%
+masking (Wettig et al. 2023), pre-norm (Xiong et al. 2020), no biases, gated
+feed-forward (Shazeer 2020), rotary positions (Su et al. 2021), RMSNorm (Zhang
+and Sennrich 2019), no dropout, a trapezoid of the learning rate (Zhai et al.
+2022), AdamW with b2 = .98, Muon (Jordan et al. 2024). ModernBERT (Warner et al.
+2024) is near it. Each arm has all changes up to its own.
+
+  python -m bert_jax ablate studies/from_2018_to_today --workdir runs/walk \
+      --then code_words
+
+12 arms of five seeds with the base's FLOPs, on two CPU cores. The feed-forward
+of a gated layer has half as many parameters again, which takes steps from that
+arm on. One learning rate serves all arms; `--tune` looks for that of each. On
+an accelerator, from_2018_to_today_base.py is the same at the size of BERT-base.
+
+Cost and score: not measured.
+"""
+
+from bert_jax import config
+from bert_jax.studies.study import Study
+
+SWITCHES = {
+    "no_nsp": "objective=mlm data.format=full_sentences "
+              "data.examples_per_row=2",
+    "mask30": "objective.masking.rate=0.3",
+    "pre_norm": "model.norm_placement=pre",
+    "no_biases": "model.use_bias=false model.norm.bias=false",
+    "gated": "model.feed_forward=gated",
+    "rotary": "model.positions=rotary",
+    "rms_norm": "model.norm=rms",
+    "no_dropout": "model.hidden_dropout_prob=0 "
+                  "model.attention_probs_dropout_prob=0",
+    "trapezoid": "schedule=trapezoid",
+    "adamw_betas": "optimizer=adamw optimizer.b2=0.98",
+    "muon": "optimizer=muon optimizer.weight_decay=0.01",
+}
+
+
+def words(switches, experiment):
+  """The overrides of these switches, in this order, for an arm."""
+  schedule = experiment.schedule
+  overrides = [word for switch in switches for word in SWITCHES[switch].split()]
+  if "trapezoid" in switches:
+    overrides += [f"schedule.learning_rate={schedule.learning_rate}",
+                  f"schedule.warmup_fraction={schedule.warmup_fraction}"]
+  # A choice begins with its defaults: choices first, then their options.
+  return " ".join(sorted(overrides, key=lambda word: word.partition("=")[
+      0].count(".")))
+
+
+def cumulative(experiment):
+  """The arms: each switch with all before it."""
+  names = list(SWITCHES)
+  return {name: words(names[:i + 1], experiment)
+          for i, name in enumerate(names)}
+
+
+experiment = config.load_page("studies/bert_2018").experiment
+study = Study(arms=cumulative(experiment), seeds=5, budget="flops",
+              protocols=["mlm"])

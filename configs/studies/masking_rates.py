@@ -1,0 +1,25 @@
+"""How much should be masked? Six rates, scored by one ruler.
+
+Wettig et al. 2023 ("Should you mask 15% in masked language modeling?") train
+BERT-large with an efficient recipe, and 40% is better than 15% by the tasks;
+smaller networks do best at lower rates. Losses at rates of their own cannot be
+compared, as more context is an easier task: all are scored by mlm@1, at 15%.
+
+  python -m bert_jax ablate studies/masking_rates --workdir runs/masking_rates
+
+Six arms of five seeds with equal steps, on two CPU cores. The base has 15%, and
+no next sentences.
+
+Cost and score: not measured.
+"""
+
+from bert_jax import config
+from bert_jax.studies.study import Study
+
+experiment = config.override(
+    config.load_page("studies/bert_2018").experiment,
+    ["objective=mlm", "data.format=full_sentences", "data.examples_per_row=2"])
+study = Study(
+    arms={f"mask{rate:.0%}".rstrip("%"): f"objective.masking.rate={rate}"
+          for rate in (0.1, 0.2, 0.3, 0.4, 0.5)},
+    seeds=5, protocols=["mlm"])
