@@ -30,5 +30,5 @@ class UnusedMlm(Mlm):
     return super().logits(encoder, sequence_output_BLD, batch, keys_B)
 
 
-experiment = config.override(config.load_page("aa").experiment,
+experiment = config.override(config.load_page("studies/aa").experiment,
                              ["objective=unused_mlm"])
