@@ -9,7 +9,7 @@ import pytest
 from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
-from bert_jax.experiment import compose, workload
+from bert_jax.experiment import workload
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
 from bert_jax.runs.observers import Observers

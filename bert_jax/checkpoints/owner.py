@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import pathlib
 import tempfile
 import time
@@ -110,6 +111,18 @@ class Owner:
                if owner else "another process")
     return (f"{self._workdir} is in use by {process}{since}. Wait until it has "
             "ended, or give another workdir.")
+
+  def is_alive(self) -> bool:
+    """Whether a process seems to be at work here; nothing is changed."""
+    owner, touched = self._lease.owner, self._touched()
+    if owner is None or touched is None:
+      return False
+    if self._is_here():
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(owner.pid, 0)
+        return True
+      return False
+    return time.time() - touched < _LEASE
 
   def check(self) -> None:
     """To be called before anything is saved.

@@ -20,6 +20,7 @@ from bert_jax.runs.loop import Stopped
 from bert_jax.training.param_paths import leaves
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
+TIME = "%Y-%m-%dT%H:%M:%S"  # UTC
 _GIT_SECONDS = 5.0  # at most; a slow disk is no reason to wait
 
 
@@ -92,8 +93,7 @@ def read(workdir: pathlib.Path) -> Record | None:
 
 
 def now() -> str:
-  return datetime.datetime.now(datetime.timezone.utc).strftime(
-      "%Y-%m-%dT%H:%M:%S")
+  return datetime.datetime.now(datetime.timezone.utc).strftime(TIME)
 
 
 class Recorder:

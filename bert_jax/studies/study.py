@@ -144,8 +144,9 @@ def _check(arms: Sequence[Arm], study: Study) -> None:
     experiment = arm.experiment
     if experiment.best:
       faults.append(
-          f"{arm.name}: best={experiment.best} chooses a checkpoint on held-out "
-          "documents that the score uses; set best= and patience=none.")
+          f"{arm.name}: best={experiment.best} chooses a checkpoint on "
+          "held-out documents that the score uses; set best= and "
+          "patience=none.")
     if experiment.objective.label_kind is not None:
       faults.append(
           f"{arm.name}: objective={experiment.objective.choice_name} has "

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -73,6 +74,7 @@ def train_tokenizer(spec: str, tokenizer: Tokenizer) -> LoadedTokenizer:
   return trained
 
 
+@functools.cache  # A study reads the same text for every run.
 def _say(spec: str, description: str) -> None:
   # Not print: a progress bar may be on this line.
   tqdm.tqdm.write(f"{spec}: {description}.", file=sys.stderr)

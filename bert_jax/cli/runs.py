@@ -1,0 +1,78 @@
+"""What runs there are: runs."""
+
+import argparse
+import datetime
+import pathlib
+import sys
+
+import rich.console
+import rich.table
+
+from bert_jax import files
+from bert_jax.cli import flags
+from bert_jax.config import UserError
+from bert_jax.studies import run_table
+from bert_jax.studies.run_table import ListedRun
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+  listing = flags.command(
+      commands, "runs", _runs, "The runs below a folder: date, state, steps, "
+      "tokens, scores, and what differs between them.")
+  listing.add_argument("folder")
+  listing.add_argument("--since", metavar="TIME", help="leaves out those that "
+                       "ended before, as 7d, 12h or 2026-01-31")
+  for name in ("csv", "json"):
+    listing.add_argument(f"--{name}", nargs="?", const="-", metavar="FILE",
+                         help=f"all that is known as {name.upper()}, to a file "
+                         "or, without one, to standard output")
+
+
+def _runs(options: argparse.Namespace) -> None:
+  since = run_table.since_time(options.since) if options.since else ""
+  runs, faults = run_table.read(pathlib.Path(options.folder), since)
+  for fault in faults:
+    print(fault, file=sys.stderr)
+  written = [(path, write(runs)) for path, write in (
+      (options.csv, run_table.as_csv), (options.json, run_table.as_json))
+             if path]
+  for path, text in written:
+    if path == "-":
+      print(text, end="")
+    else:
+      files.write_text(path, text)
+  if not written and not runs:
+    raise UserError(f"No run is below {options.folder}"
+                    + (f" since {options.since}." if since else "."))
+  if not written:
+    rich.console.Console().print(_table(runs))
+
+
+def _table(runs: list[ListedRun]) -> rich.table.Table:
+  table = rich.table.Table(box=None, pad_edge=False)
+  titles = list(dict.fromkeys(title for run in runs for title in run.scores))
+  for name in ("run", "started", "state"):
+    table.add_column(name, no_wrap=name == "started", overflow="fold")
+  for name in ("step", "tokens", "time", *titles):
+    # A figure stands below the protocol that gave it.
+    table.add_column(name.replace(" ", "\n"), justify="right")
+  table.add_column("differs", overflow="fold")
+  for run in runs:
+    about = run.record
+    steps = (str(about.step) if about.step == about.steps
+             else f"{about.step}/{about.steps}")
+    table.add_row(
+        run.name, about.started[5:16].replace("T", " "), run.state, steps,
+        _short(about.tokens),
+        str(datetime.timedelta(seconds=round(about.seconds))),
+        *(f"{run.scores[title]:.4g}" if title in run.scores else ""
+          for title in titles),
+        "\n".join([*run.differs, *([about.message] if about.message else [])]))
+  return table
+
+
+def _short(count: float) -> str:
+  for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+    if count >= size:
+      return f"{count / size:.3g}{letter}"
+  return f"{count:.0f}"
