@@ -133,11 +133,12 @@ def params(run):
 
 
 def reference(run, params, protocol):
-  """Nats and masked tokens of each document, piece by piece in float64."""
+  """Of each document, piece by piece in float64: nats, masked tokens, those
+  that are guessed right, and their bytes."""
   rows = protocol.rows(run)
   corpus, pieces = run.prepared.corpus.held_out, rows.pieces
   apply = numerics.jit(run.recipe.network.apply)
-  sums = np.zeros((2, rows.items))
+  sums = np.zeros((4, rows.items))
   for start, length, masked, item in zip(
       pieces.examples.a_start_X, pieces.examples.a_length_X, pieces.masked_X,
       pieces.item_X):
@@ -155,7 +156,9 @@ def reference(run, params, protocol):
     logits = np.float64(apply(params, batch)["mlm"][0, :len(masked)])
     log_z = np.log(np.exp(logits).sum(-1))
     nats = log_z - logits[np.arange(len(masked)), tokens[masked]]
-    sums[:, item] += nats.sum(), len(masked)
+    sums[:, item] += (
+        nats.sum(), len(masked), (logits.argmax(-1) == tokens[masked]).sum(),
+        run.recipe.vocabulary.byte_count_V[tokens[masked]].sum())
   return sums
 
 
@@ -163,13 +166,16 @@ def test_score_is_that_of_each_piece_alone(run, params):
   """Packed, over eight devices and in other batches: the same but rounding."""
   assert MlmProtocol().fit([run.experiment]).title == "mlm@1 length=32"
   protocol = MlmProtocol(length=96)
-  totals_I, weights_I = reference(run, params, protocol)
+  totals_I, weights_I, hits_I, bytes_I = reference(run, params, protocol)
   score = protocol.scorer(run)(params)
   # Compiled once for a run and its end.
   assert protocol.scorer(scored_runs.plain(run)) is protocol.scorer(run)
   np.testing.assert_array_equal(score.weights_RI[0], weights_I)
   np.testing.assert_allclose(score.totals_RI[0], totals_I, rtol=1e-5)
   assert score.value == pytest.approx(totals_I.sum() / weights_I.sum(), 1e-6)
+  assert score.further == pytest.approx({
+      "bits_per_byte": totals_I.sum() / np.log(2) / bytes_I.sum(),
+      "accuracy": hits_I.sum() / weights_I.sum()}, 1e-6)
   assert len(weights_I) > 15 and score.value > 4.5  # Of log(60) nats.
   one_device = place(params, NamedSharding(make_mesh(
       devices=jax.devices()[:1]), P()))

@@ -70,6 +70,7 @@ class MaskedRows(ItemRows):
     most = counts_X[self.plan(0)[1]].sum(1).max(initial=1)
     return super().sizes | {"P": int(most)}
 
+  @functools.cached_property
   def masked_bytes(self) -> int:
     """Of text, of all masked tokens."""
     starts_X = self.pieces.examples.a_start_X

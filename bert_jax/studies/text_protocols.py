@@ -123,7 +123,7 @@ class MlmProtocol(_TextProtocol):
         "", measure="nats a token", lower_is_better=True,
         values_R=value[None], totals_RI=totals.nats_I[None],
         weights_RI=totals.weights_I[None], further={
-            "bits_per_byte": value / math.log(2) * count / rows.masked_bytes(),
+            "bits_per_byte": value / math.log(2) * count / rows.masked_bytes,
             "accuracy": totals.hits_I.sum() / count})
 
 
