@@ -47,7 +47,8 @@ def _draws(base: Run, arm: Run, changes: Sequence[str]) -> Iterator[str]:
   if old.batch_size != new.batch_size:
     yield f"other batches (batch_size={new.batch_size})"
   if _corruption(old.objective) != _corruption(new.objective):
-    yield "other masks" + _because(changes, "objective")
+    yield "other masks" + (_because(changes, "objective.masking")
+                           or _because(changes, "objective"))
   if because := _because(changes, *_DROPOUT):
     yield f"other dropout draws{because}"
 
