@@ -79,14 +79,17 @@ def test_report_is_the_same_bytes_and_needs_no_network(study):
 def test_report_names_what_is_not_finished_and_not_paired(study):
   change(study, "same", 2, state="failed", step=40,
          message="The loss is nan | at *step* 40.")
-  write_run(definition.run_folder(study, "better", 3), 3, [])
+  write_run(definition.run_folder(study, "better", 3), 3, [score_of(0, 3)])
+  write_run(definition.run_folder(study, "same", 3), 3, [])
   plan = definition.read(study)
   definition.write(study, dataclasses.replace(plan, seeds=[0, 1, 2, 3]))
   text = report.markdown_of(comparison.read_study(study))
   for line in (
       r"same, seed 2: failed at step 40 of 100: The loss is nan \| at \*step\*"
       " 40.", "base, seed 3: not begun.",
-      "better, seed 3: not scored by mlm@1.",
+      "same, seed 3: not scored by mlm@1.",
+      "better: seed 3 left out of the difference, as only one of both arms has "
+      "a score of it.",
       "same: seed 2 left out of the difference, as only one of both arms has a "
       "score of it."):
     assert f"* {line}\n" in text
@@ -217,7 +220,7 @@ def arm_of(of_seeds: float, of_items: float, seeds: int
   generator = np.random.default_rng(1)
   by_seed = {}
   for seed in range(seeds):
-    totals = (of_seeds * generator.normal()
+    totals = (4 + of_seeds * generator.normal()
               + of_items * generator.normal(size=(1, 30)))
     by_seed[seed] = Score(RULER, values_R=totals.mean(1), totals_RI=totals,
                           weights_RI=np.ones((1, 30)))

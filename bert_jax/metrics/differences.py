@@ -97,12 +97,13 @@ def power(difference: float, deviation: float, seeds: float) -> float:
   """
   import scipy.stats
   limit = scipy.stats.t.isf((1 - LEVEL) / 2, seeds - 1)
-  # Beyond, the power is 1 and scipy's series may end in nan.
+  # Beyond, the power is 1 or, to scipy, nan.
   effect = min(difference / deviation * math.sqrt(seeds), 20 * limit)
   t = scipy.stats.nct(seeds - 1, effect)
-  # Of the other sign; scipy has nan where it is smaller than it computes.
-  other = float(t.cdf(-limit))
-  return float(t.sf(limit)) + (0.0 if math.isnan(other) else other)
+  with np.errstate(all="ignore"):  # scipy 1.13 warns of what underflows.
+    right, other = float(t.sf(limit)), float(t.cdf(-limit))
+  # Of the other sign; newer ones have nan where it is about 0.
+  return right + (0.0 if math.isnan(other) else other)
 
 
 def detectable(deviation: float, seeds: int) -> float:
