@@ -10,10 +10,12 @@ import pytest
 from bert_jax import files
 from bert_jax.cli.main import main
 from bert_jax.config import UserError
+from bert_jax.data.sources import TextData
+from bert_jax.experiment import Experiment
 from bert_jax.runs import record
 from bert_jax.studies import (
-    calibration, comparison, curves, definition, report, run_names,
-    score_tables, scores)
+    calibration, comparison, curves, definition, missing_scores, report,
+    run_names, score_tables, scores)
 from bert_jax.studies.scores import Score
 from tests.compared_runs import (
     RULER, STEPS, score_of, write_run, write_study)
@@ -111,6 +113,15 @@ def test_scores_that_cannot_be_compared_say_why(study, about, reason):
   assert f"* {reason}\n" in text
   assert row(text, "verdict", "same")["verdict"] == "no difference"
   assert row(text, "verdict", "better")["verdict"] == "better"
+
+
+def test_arm_that_changes_nothing_is_equal_in_every_seed(study):
+  for seed in range(3):
+    folders = [definition.run_folder(study, arm, seed)
+               for arm in ("base", "same")]
+    scores.write(folders[1], scores.read(folders[0])[RULER])
+  text = report.markdown_of(comparison.read_study(study))
+  assert row(text, "verdict", "same")["verdict"] == "equal in every seed"
 
 
 def test_budgets_that_differ_are_warned_of(study):
@@ -252,3 +263,25 @@ def test_study_of_a_base_alone_is_a_calibration(tmp_path, monkeypatch):
   write_study(tmp_path / "aa", {}, 12)
   text = report.markdown_of(comparison.read_study(tmp_path / "aa"))
   assert "allowed by the seeds" in text and "verdict" not in text
+
+
+def test_runs_are_scored_first_by_what_not_all_were_scored_by(
+    tmp_path, monkeypatch):
+  title, scored = "mlm@1 length=8", []
+  for seed, (name, checkpoint) in enumerate(
+      (("a", "step 100, f0"), ("old", "step 50, f0"), ("none", ""))):
+    score = dataclasses.replace(score_of(0, seed, title=title),
+                                checkpoint=checkpoint)
+    write_run(tmp_path / name, seed, [score] if checkpoint else [])
+  monkeypatch.setattr(missing_scores, "score_run",
+                      lambda folder, _: scored.append(folder.name))
+  experiment = Experiment(data=TextData(length=8))
+  monkeypatch.setattr(missing_scores, "_experiment", lambda _: experiment)
+  complete = lambda *names, titles=(): missing_scores.score_missing(
+      [tmp_path / name for name in names], titles)
+  assert complete("a") == [title] and not scored
+  assert complete("a", "old", "none") == [title]
+  assert scored == ["old", "none"]
+  assert complete("a", titles=["mlm"]) == [title]
+  assert complete("a", titles=["mlm length=4"]) == ["mlm@1 length=4"]
+  assert scored[2:] == ["a"]

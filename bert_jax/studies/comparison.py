@@ -95,7 +95,7 @@ def read_study(folder: pathlib.Path) -> Comparison:
     raise UserError(f"{folder} is no study: it has no study.json.")
   arms = [ComparedArm(
       arm.name, arm.changes,
-      [_read_run(definition.run_folder(folder, arm.name, seed), seed)
+      [read_run(definition.run_folder(folder, arm.name, seed), seed)
        for seed in plan.seeds], arm.unshared, arm.chosen)
       for arm in plan.arms]
   return Comparison(f"Study of {plan.base}", plan.command, arms,
@@ -103,11 +103,13 @@ def read_study(folder: pathlib.Path) -> Comparison:
                     study=True)
 
 
-def read_runs(folders: Sequence[pathlib.Path]) -> Comparison:
+def read_runs(folders: Sequence[pathlib.Path],
+              protocols: Sequence[str] = ()) -> Comparison:
   """Of any runs: those of the same options but for the seed are an arm.
 
   Args:
     folders: the first one's arm is the base.
+    protocols: titles; (): all that scored a run.
 
   Raises:
     UserError: a folder has no run.json, an arm has a seed twice, or there is
@@ -115,7 +117,7 @@ def read_runs(folders: Sequence[pathlib.Path]) -> Comparison:
   """
   groups: dict[tuple[str, ...], list[ComparedRun]] = {}
   for folder in dict.fromkeys(folders):
-    run = _read_run(folder)
+    run = read_run(folder)
     groups.setdefault(tuple(sorted(_options(run))), []).append(run)
   names = run_names.of_groups(
       [[run.folder for run in runs] for runs in groups.values()])
@@ -127,13 +129,17 @@ def read_runs(folders: Sequence[pathlib.Path]) -> Comparison:
   command = shlex.join(["bert-jax", "compare", *map(str, folders)])
   runs = [run.record.command for arm in arms for run in arm.runs]
   return Comparison(f"{names[0]} and other runs", "\n".join(
-      dict.fromkeys([*runs, command])), arms, _titles(arms))
+      dict.fromkeys([*runs, command])), arms,
+      protocols or _titles(arms))
 
 
-def _read_run(folder: pathlib.Path, seed: int | None = None) -> ComparedRun:
+def read_run(folder: pathlib.Path, seed: int | None = None) -> ComparedRun:
   """
   Args:
     seed: of a run that may not have begun; None: it has.
+
+  Raises:
+    UserError: it has not.
   """
   about = record.read(folder)
   if seed is None:

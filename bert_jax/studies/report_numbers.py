@@ -91,6 +91,8 @@ def verdict(row: ArmDifference, lower_is_better: bool) -> str:
   difference: Difference = row.difference
   if difference.seeds == 1:
     return "one seed cannot tell"
+  if difference.over_seeds == Interval(0.0, 0.0):
+    return "equal in every seed"
   if row.p > SIGNIFICANT:
     return f"{difference.seeds} seeds cannot tell{_needed(row)}"
   better = (difference.mean < 0) == lower_is_better
