@@ -44,7 +44,7 @@ def draw(comparison: Comparison,
   arms = curves.of_arms(comparison, key)
   if arms:
     measure = "held-out loss" if key == curves.OWN else (
-        f"{tables[0].protocol}: {tables[0].measure}")
+        f"{key.removeprefix('held_out/')}: {tables[0].measure}")
     figures = {axis: study_plots.curves(arms, [axis], measure)
                for axis in _AXES}
     if further := curves.minus_base(comparison, key):
