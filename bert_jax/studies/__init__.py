@@ -3,6 +3,6 @@
 All protocols are imported here, so that each can be given by name.
 """
 
-from bert_jax.studies import text_protocols
+from bert_jax.studies import downstream, task_protocols, text_protocols
 
-__all__ = ["text_protocols"]
+__all__ = ["downstream", "task_protocols", "text_protocols"]

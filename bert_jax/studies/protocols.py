@@ -20,26 +20,41 @@ class Protocol(Choice):
   """
 
   version: ClassVar[int]
+  # Options that say where something lies, which is no part of the title.
+  places: ClassVar[tuple[str, ...]] = ()
+
+  @property
+  def named(self) -> str:
+    """Name and version, as "mlm@1"."""
+    return f"{self.choice_name}@{self.version}"
 
   @property
   def title(self) -> str:
     """As "mlm@1 length=64", with the options that differ from the defaults."""
     changes = config.changes(type(self)(), self)
-    return " ".join([f"{self.choice_name}@{self.version}", *changes])
+    return " ".join([self.named, *(
+        change for change in changes
+        if change.partition("=")[0] not in self.places)])
 
   @classmethod
   def parse(cls, title: str) -> "Protocol":
-    """Of a title; the version may be left out.
+    """Of a title; the version may be left out, and options of `places` added.
+
+    The name of a page, as my_task.py, is the protocol `page` of that page.
 
     Raises:
       UserError: there is none of that name or version.
     """
     name, *assignments = title.split() or [""]
     name, _, version = name.partition("@")
+    if name.endswith(".py"):
+      name, assignments = "page", [f"page={name}", *assignments]
     member = cls.member(name, "protocol", config.visible_modules())
-    if version not in ("", str(member.version)):
-      raise UserError(f"{title}: {name} is of version {member.version} here.")
-    return config.override(member(), assignments)
+    protocol = config.override(member(), assignments)
+    name, _, here = protocol.named.rpartition("@")
+    if version not in ("", here):
+      raise UserError(f"{title}: {name} is of version {here} here.")
+    return protocol
 
   def fit(self, experiments: Sequence[Experiment]) -> "Protocol":
     """With what the compared experiments decide, as the length of rows."""

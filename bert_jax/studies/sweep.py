@@ -24,6 +24,7 @@ from bert_jax.parallel import cost
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.layouts import memory_limit
 from bert_jax.reporting import plots
+from bert_jax.reporting.terminal import Progress
 from bert_jax.runs.anomalies import AnomalyDetector
 from bert_jax.runs.clock import Clock
 from bert_jax.runs.early_stopping import EarlyStopping
@@ -89,23 +90,25 @@ class Sweep:
   """
 
   def __init__(self, experiment: Experiment, members: Sequence[Member],
-               at_once: int | None = None):
+               at_once: int | None = None,
+               terminal: Callable[[int, int], Any] = Progress):
     """
     Args:
       experiment: what the members share.
       members: at least one.
       at_once: how many run together; None: as the devices have memory for.
+      terminal: makes what shows the progress, as `StepLog` takes it.
 
     Raises:
       UserError: it cannot be run, or not as a sweep.
     """
-    _check(experiment, members)
+    check(experiment, members)
     self._source = (read_checkpoint(experiment.init_from)
                     if experiment.init_from else None)
     self.run = compose(members[0].configure(experiment),
                        self._source and self._source.manifest.tokenizer)
     check_best(self.run)
-    self.members = list(members)
+    self.members, self._terminal = list(members), terminal
     self.provenance = provenance(experiment, members)
     devices = jax.local_devices()
     self._group = at_once or min(len(members), self._room(devices))
@@ -133,7 +136,8 @@ class Sweep:
     return dataclasses.replace(run,
                                experiment=member.configure(run.experiment))
 
-  def train(self, workdir: pathlib.Path, value: Callable[[Scores], Any],
+  def train(self, workdir: pathlib.Path,
+            value: Callable[[Scores], Any] | None,
             page: Page | None = None,
             score_further: Callable[[MemberResult], Scores] = lambda result: {}
             ) -> list[MemberResult]:
@@ -145,7 +149,7 @@ class Sweep:
       workdir: gets a folder for each group, with the means over its members
         and, at its end, their results; and best/, the work directory of the
         best member.
-      value: of scores; the greatest is the best.
+      value: of scores; the greatest is the best. None: none is kept.
       page: the config page, kept in the checkpoint.
       score_further: more scores of a result.
 
@@ -162,7 +166,7 @@ class Sweep:
       return self._train_groups(workdir, value, page, score_further)
 
   def _train_groups(
-      self, workdir: pathlib.Path, value: Callable[[Scores], Any],
+      self, workdir: pathlib.Path, value: Callable[[Scores], Any] | None,
       page: Page | None, score_further: Callable[[MemberResult], Scores]
       ) -> list[MemberResult]:
     results: list[MemberResult] = []
@@ -178,8 +182,9 @@ class Sweep:
       trained = [
           dataclasses.replace(r, scores={**r.scores, **score_further(r)})
           for r in self.train_group(group, folder)]
-      best = max([*results, *trained], key=lambda r: value(r.scores))
-      if best.params is not None:
+      best = value and max([*results, *trained],
+                           key=lambda r: value(r.scores))
+      if best and best.params is not None:
         member_results.save(best, self.run_alone(best.member),
                             workdir / "best", page)
       # Last: what is written here is not trained again to become the best.
@@ -196,7 +201,7 @@ class Sweep:
     job, results = self._job(group)
     with StepLog(workdir, experiment.steps, experiment.log_every,
                  count * experiment.batch_size, detector,
-                 members=count) as log:
+                 members=count, terminal=self._terminal) as log:
       try:
         train_loop(job, self.first_states(group, log.note), 0, log)
       except Stopped as stopped:
@@ -246,7 +251,11 @@ class Sweep:
     return jax.device_get(self.run.experiment.adapter.merge(params))
 
 
-def _check(experiment: Experiment, members: Sequence[Member]) -> None:
+def check(experiment: Experiment, members: Sequence[Member]) -> None:
+  """
+  Raises:
+    UserError: it cannot be run as a sweep.
+  """
   twice = [m for i, m in enumerate(members) if m in members[:i]]
   if twice:
     raise UserError(f"The member {twice[0]} is given twice; it would count "

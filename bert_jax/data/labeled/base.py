@@ -155,6 +155,27 @@ class LabeledSet:
     """The official metrics of what `collect` gave; {} without labels."""
     raise NotImplementedError
 
+  @property
+  def deciding_score(self) -> str | None:
+    """The one that examples are compared by; None: not known before."""
+    return self.score_names[0] if self.score_names else None
+
+  def score_sums(self, name: str, outputs: Any
+                 ) -> tuple[np.ndarray, np.ndarray] | None:
+    """(totals_X, weights_X) of a score that is the ratio of their sums; None of
+    others, as correlations."""
+    return None
+
+  def fingerprint(self) -> str:
+    """Of texts and labels, wherever they were read and whatever tokenizer they
+    are for."""
+    content = hashlib.blake2b(digest_size=16)
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.name not in ("names", "table"):
+        content.update(repr((field.name, _plain(value))).encode())
+    return content.hexdigest()
+
   def predicted_columns(self) -> list[str]:
     """What `predict` writes beside what was read."""
     raise NotImplementedError
@@ -187,6 +208,13 @@ class LabeledSet:
         path, [*columns, *self.predicted_columns()],
         [[*record, *predicted] for record, predicted in zip(
             records, self.predictions(outputs), strict=True)], self.separator)
+
+
+def _plain(value: Any) -> Any:
+  """Arrays as lists, which `repr` spells out."""
+  if isinstance(value, np.ndarray):
+    return value.tolist()
+  return list(map(_plain, value)) if isinstance(value, list) else value
 
 
 def gathered(predicted: Predicted, index: str, count: int,

@@ -126,8 +126,28 @@ class TaggingSet(LabeledSet):
               self.labels, [np.argmax(p, -1) for p in outputs])),
           self.label_names)
     return entities.entity_scores(
-        [[self.label_names[t] for t in tags] for tags in self.labels],
-        [self.tag_names(probabilities) for probabilities in outputs], scheme)
+        self._gold(), list(map(self.tag_names, outputs)), scheme)
+
+  @property
+  def deciding_score(self) -> str:
+    return ("entity_f1" if entities.scheme_of(self.label_names)
+            else "tag_accuracy")
+
+  def score_sums(self, name: str, outputs: list[np.ndarray]
+                 ) -> tuple[np.ndarray, np.ndarray] | None:
+    if name == "tag_accuracy":
+      return (np.array([float(np.sum(tags == np.argmax(p, -1)))
+                        for tags, p in zip(self.labels, outputs)]),
+              np.array([float(len(tags)) for tags in self.labels]))
+    if name != "entity_f1":
+      return None
+    counts = entities.entity_counts(
+        self._gold(), list(map(self.tag_names, outputs)),
+        entities.scheme_of(self.label_names)).astype(float)
+    return 2 * counts[:, 0], counts[:, 1] + counts[:, 2]
+
+  def _gold(self) -> list[list[str]]:
+    return [[self.label_names[t] for t in tags] for tags in self.labels]
 
   def tag_names(self, probabilities: np.ndarray) -> list[str]:
     """The likeliest tag of each word."""

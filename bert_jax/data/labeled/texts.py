@@ -130,6 +130,16 @@ class ClassificationSet(TextSet):
   def decided(self, outputs: np.ndarray) -> np.ndarray:
     return np.argmax(outputs, axis=-1)
 
+  def score_sums(self, name: str, outputs: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray] | None:
+    answer_X = self.decided(outputs)
+    if name == "accuracy":
+      return (self.labels == answer_X).astype(float), np.ones(len(self))
+    if name == "f1" and len(self.label_names) == 2:
+      gold_X, given_X = (x.astype(float) for x in (self.labels, answer_X))
+      return 2 * gold_X * given_X, gold_X + given_X
+    return None
+
   def predicted_columns(self) -> list[str]:
     return ["predicted_label",
             *(f"probability_{name}" for name in self.label_names)]
