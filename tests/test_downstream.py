@@ -151,10 +151,13 @@ def test_diverged_finetuning_shows_in_the_score(page):
   assert math.isnan(score.value) and score.further == {"diverged": 1}
 
 
-def test_page_that_selects_on_what_is_scored_is_refused(page, tmp_path):
-  path = tmp_path / "selecting.py"
-  path.write_text(PAGE.format(".").replace("steps=3", "steps=3, best='loss'"))
-  with pytest.raises(UserError, match="best=loss chooses a checkpoint"):
+@pytest.mark.parametrize("option, message", [
+    ("best='loss'", "best=loss chooses a checkpoint"),
+    ("from_scratch=True", "give every network the same score")])
+def test_page_that_is_no_ruler_is_refused(tmp_path, option, message):
+  path = tmp_path / "unfair.py"
+  path.write_text(PAGE.format(".").replace("steps=3", f"steps=3, {option}"))
+  with pytest.raises(UserError, match=message):
     Protocol.parse(str(path)).check()
 
 

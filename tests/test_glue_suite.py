@@ -83,6 +83,7 @@ def test_suite_runs_once_and_records_its_protocol(suite, capsys, tmp_path):
   assert main(suite) == 0
   printed = capsys.readouterr().out
   assert "MNLI: 2 members" in printed and "| mean of 1" in printed
+  assert "Protocol glue_suite@1: trained on the whole of train" in printed
   workdir = tmp_path.parent.joinpath(suite[2])
   saved, = json.loads((workdir / "results.json").read_text()).values()
   assert saved["protocol"]["version"] == 1

@@ -284,6 +284,10 @@ def test_command_scores_what_is_new(run, params, tmp_path, capsys, monkeypatch):
   rows = table.splitlines()[2:]
   assert [row.split("|")[3].strip() for row in rows] == [
       "mlm@1 length=32", "nsp@1 length=24"] * 2
+  # What a protocol lacks is said before anything is scored.
+  assert main([*command, "--protocol", f"rte folder={tmp_path}"]) == 1
+  assert f"no train.tsv and dev.tsv in {tmp_path}/RTE" in (
+      capsys.readouterr().err)
   # A score of another checkpoint, or of other data, is made again.
   scores.write(first, dataclasses.replace(score, checkpoint="step 2"))
   second_score = scores.read(second)["mlm@1 length=32"]

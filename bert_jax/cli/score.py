@@ -37,6 +37,8 @@ def _score(options: argparse.Namespace) -> None:
     return
   experiments = [_experiment(workdir) for workdir in options.workdirs]
   protocols = [protocol.fit(experiments) for protocol in protocols]
+  for protocol in protocols:
+    protocol.check()
   scores = {workdir: score_run(workdir, protocols)
             for workdir in options.workdirs}
   flags.say("\n".join([table(scores), *remarks(scores)]))

@@ -216,4 +216,8 @@ class PageProtocol(FinetuningProtocol):
       raise UserError(
           f"{self.page}: best={experiment.best} chooses a checkpoint on the "
           "examples that the score uses; set best= and patience=none.")
+    if experiment.from_scratch:
+      raise UserError(
+          f"{self.page}: from_scratch=true would give every network the same "
+          "score; set from_scratch=false.")
     return dataclasses.replace(experiment, model=network.model)

@@ -30,13 +30,15 @@ _SCORED_BY = {"MNLI": "MNLI-mm"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class SuiteProtocol:
   """How a table came about; it stands beside every number.
 
-  A change of anything here is another version.
+  A change of anything here is another version. It is no member of `Protocol`,
+  as glue@1 is: options and rates are the user's, so its numbers compare with
+  those of equal options only.
   """
 
-  name: str = "bert_jax GLUE"
+  name: str = "glue_suite"
   version: int = 1
   training: str = "by `options`, the same for every task"
   splits: str = ("trained on the whole of train, scored on the whole of dev "
@@ -47,6 +49,15 @@ class Protocol:
                     "several rates the one of the best median on dev")
   degenerate: str = ("no more accurate than the most frequent class, or no "
                      "positive correlation")
+
+  @property
+  def title(self) -> str:
+    return f"{self.name}@{self.version}"
+
+  def caption(self) -> str:
+    """What stands below a table."""
+    return (f"Protocol {self.title}: {self.splits}; {self.selection}. The "
+            "options are in results.json.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +100,8 @@ def run(suite: Suite) -> str:
                     "init_from=WORKDIR, of a run or of `bert-jax import`.")
   _check_protocol(suite.experiment)
   results = {name: _task(suite, name) for name in _names(suite)}
-  markdown_table = glue_table.table(results)
+  markdown_table = (f"{glue_table.table(results)}\n\n"
+                    + SuiteProtocol().caption())
   files.write_text(suite.workdir / "table.md", markdown_table + "\n")
   files.write_text(suite.workdir / "results.json",
                    member_results.to_json(results))
@@ -138,7 +150,7 @@ def _task(suite: Suite, name: str) -> dict[str, Any]:
   task, folder = task_named(name), suite.workdir / name
   experiment = _of_task(suite.experiment, task)
   members = sweep.grid(experiment, suite.seeds, suite.rates)
-  provenance = {"protocol": dataclasses.asdict(Protocol()),
+  provenance = {"protocol": dataclasses.asdict(SuiteProtocol()),
                 **sweep.provenance(experiment, members)}
   path = folder / "result.json"
   if path.exists():
