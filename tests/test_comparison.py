@@ -126,8 +126,7 @@ def test_arm_that_changes_nothing_is_equal_in_every_seed(study):
 
 def test_budgets_that_differ_are_warned_of(study):
   for seed in range(3):
-    change(study, "better", seed, flops=3.6e12, tokens=2.01e5, data="other",
-           seconds=80.0)
+    change(study, "better", seed, flops=3.6e12, tokens=2.01e5, seconds=80.0)
     change(study, "same", seed, step=90)
   text = report.markdown_of(comparison.read_study(study))
   timeless, _, times = text.partition("## Budgets and times")
@@ -136,7 +135,6 @@ def test_budgets_that_differ_are_warned_of(study):
       "* better has 1.2 times the base's flops.",
       "* same has 0.9 times the base's steps, which were to be equal."]
   assert "better has 1.95 times the base's seconds." in times
-  assert "better reads other data than the base" in timeless
   assert row(text, "flops", "better")["flops"] == "3.6e+12"
 
 
@@ -184,6 +182,11 @@ def test_runs_of_equal_options_are_the_seeds_of_an_arm(tmp_path, capsys):
   assert "`model.norm_placement=pre` `model.norm as by default`" in text
   assert f"bert-jax compare {folders[0]}" in text
   assert "bert-jax pretrain tiny --workdir pre_2" in text
+  assert "other data" not in text
+  about = record.read(tmp_path / "pre_2")
+  record.write(tmp_path / "pre_2", dataclasses.replace(about, data="other"))
+  assert main(["compare", *folders]) == 0
+  assert "* pre reads other data than the base" in capsys.readouterr().out
 
 
 def test_runs_that_are_no_arms_are_refused(tmp_path, capsys):
@@ -218,8 +221,9 @@ def test_curves_are_of_the_own_losses_where_one_ruler_is_missing(study):
   np.testing.assert_allclose(better.x["tokens"][-1], 2.3e5)  # the mean
   assert np.ptp(better.mean) < 1e-9 and better.mean[0] < -.05
   folder = definition.run_folder(study, "same", 0)
-  files.write_text(folder / "metrics.jsonl",
-                   '{"step": 50, "held_out/loss": 3.0}\n')
+  files.write_text(
+      folder / "metrics.jsonl",
+      f'{{"step": 50, "held_out/loss": 3.0, "held_out/{RULER}": null}}\n')
   assert curves.key_of(result) == curves.OWN
   same = curves.of_arms(result, curves.OWN)[2]
   assert same.arm == "same" and list(same.x["steps"]) == [50]

@@ -53,12 +53,15 @@ def warnings(comparison: Comparison, seconds: bool) -> list[str]:
 
 
 def mixed_data(comparison: Comparison) -> list[str]:
-  """Arms that read other text than the base."""
-  of = lambda arm: sorted({record.data for record in arm.records})
-  return [f"{arm.name} reads other data than the base (fingerprints "
-          f"{', '.join(of(arm))} and {', '.join(of(comparison.base))})."
+  """Arms whose runs read other data than the base's of the same seed."""
+  of = lambda arm: {run.seed: run.record.data for run in arm.runs
+                    if run.finished}
+  base = of(comparison.base)
+  return [f"{arm.name} reads other data than the base, or prepares it in "
+          "another way: their fingerprints differ."
           for arm in comparison.arms[1:]
-          if of(arm) and of(comparison.base) and of(arm) != of(comparison.base)]
+          if any(base.get(seed, data) != data
+                 for seed, data in of(arm).items())]
 
 
 def mixed_machines(comparison: Comparison) -> list[str]:

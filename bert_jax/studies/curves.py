@@ -23,7 +23,8 @@ def key_of(comparison: Comparison) -> str:
   """What is drawn: the first protocol where all runs were measured by it on
   their way, else the loss of each arm's own objective."""
   title = next(iter(comparison.protocols), "")
-  runs = [{key for line in _lines(run) for key in line}
+  runs = [{key for line in _lines(run) for key, value in line.items()
+           if math.isfinite(value)}
           for arm in comparison.arms for run in _drawn(arm)]
   # A run is measured on a part of the items on its way.
   shared = [key for key in set.intersection(*runs) if re.match(

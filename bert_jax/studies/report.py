@@ -99,6 +99,8 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _results(table: ScoreTable, comparison: Comparison) -> list[str]:
+  if not any(arm.by_seed for arm in table.arms):
+    return [f"No run has a score by {table.protocol}."]
   better = "lower" if table.lower_is_better else "higher"
   parts = [f"{table.measure}, {better} is better." if table.measure else "",
            report_numbers.scores(table)]
@@ -118,7 +120,8 @@ def _results(table: ScoreTable, comparison: Comparison) -> list[str]:
 def _warnings(comparison: Comparison,
               tables: Sequence[ScoreTable]) -> list[str]:
   return [*budget_table.warnings(comparison, False),
-          *budget_table.mixed_data(comparison),
+          # A study says in detail what its arms do not share.
+          *([] if comparison.study else budget_table.mixed_data(comparison)),
           *budget_table.mixed_machines(comparison),
           *dict.fromkeys(note for table in tables for note in table.notes)]
 
