@@ -6,15 +6,18 @@ import json
 import numpy as np
 import pytest
 
+from bert_jax import config
 from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.data.sources import TableData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
-from bert_jax.experiment import compose, workload
+from bert_jax.experiment import compose, step_flops, workload
 from bert_jax.objectives.classification import Classification
-from bert_jax.runs import train
+from bert_jax.runs import time_budget, train
 from bert_jax.runs.clock import Clock
+from bert_jax.studies import budgets
+from bert_jax.training.param_paths import leaves
 from tests.small_run import curve, pretraining, pull_the_plug
 
 
@@ -34,6 +37,51 @@ def test_budget_of_tokens_or_flops_sets_the_steps(folder):
   run = dataclasses.replace(compose(run).experiment, budget="1e9flops")
   each = workload(run).flops
   assert compose(run).experiment.steps == int(1e9 / each) > 1
+
+
+def test_arms_get_the_same_of_the_unit_and_as_many_evaluations(
+    folder, monkeypatch):
+  experiment = config.override(
+      pretraining(folder, steps=96, evaluate_every=24, save_every=48),
+      ["model.intermediate_size=1024"])
+  variant = config.override(experiment, [
+      "objective=mlm", "data.format=full_sentences",
+      "model.feed_forward=gated"])
+  base, arm = compose(experiment), compose(variant)
+
+  def tokens(run, steps):  # More than one epoch of both.
+    return sum(
+        np.count_nonzero(loader.batch(run.prepared.train, 8, i)["example_ids"])
+        for i in range(steps))
+
+  assert tokens(arm, 96) < 0.8 * tokens(base, 96)
+  equal = {unit: budgets.equalize(variant, arm, base, unit)
+           for unit in ("tokens", "flops", "parameters")}
+  assert tokens(arm, equal["tokens"].steps) == pytest.approx(
+      tokens(base, 96), rel=0.01)
+  assert equal["flops"].steps * step_flops(arm.experiment) == pytest.approx(
+      96 * step_flops(base.experiment), rel=0.01)
+  sizes = [sum(x.size for x in leaves(workload(config.override(
+      one.experiment, [f"model.intermediate_size={width}"])).state.params
+  ).values()) for one, width in (
+      (base, 1024), (arm, 1024),
+      (arm, equal["parameters"].model.intermediate_size))]
+  assert sizes[1] > 1.3 * sizes[0]
+  assert sizes[2] == pytest.approx(sizes[0], rel=0.01)
+  assert equal["parameters"].steps == 96
+  # Evaluations cost the same in all arms, as there are as many.
+  monkeypatch.setattr(
+      time_budget, "measure", lambda run, folder: time_budget.Costs(
+          9.0, 0.2 if run is arm else 0.1, 7.0, 9.0))
+  equal["seconds"] = budgets.equalize(variant, arm, base, "seconds")
+  assert equal["seconds"].steps == 48
+  for one in equal.values():
+    assert one.steps // one.evaluate_every == 4
+    assert one.steps // one.save_every == 2
+  tiny = dataclasses.replace(base, experiment=config.override(
+      base.experiment, ["model.hidden_size=8", "model.intermediate_size=8"]))
+  with pytest.raises(UserError, match="no width comes closer"):
+    budgets.equalize(variant, arm, tiny, "parameters")
 
 
 @pytest.mark.parametrize("options, message", [

@@ -38,7 +38,8 @@ def within_budget(run: Run, workdir: pathlib.Path, clock: Clock) -> Run:
     costs = measure(run, workdir / "measured")
     # Every process measures; all use the figures of process 0.
     step, before, end = distributed.broadcast([
-        costs.step, clock.used() + costs.start + costs.end, costs.end])
+        costs.step + costs.evaluation / run.experiment.evaluate_every,
+        clock.used() + costs.start + costs.end, costs.end])
     plan = {"budget": run.experiment.budget, "end": end,
             "steps": budget.enough(step / _SHARE_OF_TIME, before)}
     if distributed.first():
@@ -52,7 +53,8 @@ class Costs:
   """In seconds."""
 
   start: float  # until the step is compiled
-  step: float  # with its share of the evaluations
+  step: float
+  evaluation: float
   end: float  # the last evaluation and save
 
 
@@ -79,8 +81,7 @@ def measure(run: Run, folder: pathlib.Path) -> Costs:
   if distributed.first():
     shutil.rmtree(folder)
   step = float(np.median(times[1:] or times))
-  return Costs(times[0] + first, step + again / experiment.evaluate_every,
-                again + saving)
+  return Costs(times[0] + first, step, again, again + saving)
 
 
 def _seconds(function) -> float:
