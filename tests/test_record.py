@@ -62,6 +62,16 @@ def test_record_says_how_a_run_ended(folder, tmp_path):
   assert failed.state == "failed" and "nonsense" in failed.message
 
 
+def test_record_holds_no_password(tmp_path):
+  record.write(tmp_path, record.Record(
+      command="bert-jax pretrain data.text=https://me:secret@host/a.txt",
+      message="Not https://me:secret@host/a.txt.", page="# me@home: a/b"))
+  assert "secret" not in (tmp_path / "run.json").read_text()
+  saved = record.read(tmp_path)
+  assert saved.command.endswith("data.text=https://...@host/a.txt")
+  assert saved.page == "# me@home: a/b"
+
+
 def test_damaged_record_is_an_error_that_names_it(tmp_path):
   assert record.read(tmp_path) is None
   for text in ("{", json.dumps({"no": "field"})):

@@ -64,7 +64,8 @@ def test_since_takes_times_ago_and_dates():
 def test_list_is_a_table_csv_or_json(folder, capsys):
   assert main(["runs", str(folder)]) == 0
   out = capsys.readouterr()
-  assert "mlm@1" in out.out and "No memory." in out.out
+  assert "b: model.norm_placement=pre\n" in out.out
+  assert "mlm@1" in out.out and "b failed: No memory.\n" in out.out
   assert max(map(len, out.out.splitlines())) <= 80 and "run.json" in out.err
   assert main(["runs", str(folder), "--csv"]) == 0
   rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))

@@ -15,6 +15,7 @@ from bert_jax import config
 from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.cli import flags
 from bert_jax.config import UserError
+from bert_jax.data.batches import loader
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import TableData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
@@ -22,7 +23,7 @@ from bert_jax.experiment import Experiment
 from bert_jax.interop import exporter, model_card
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
-from bert_jax.runs import loop, train as train_lib
+from bert_jax.runs import loop, record, train as train_lib
 from bert_jax.studies import members, sweep
 from bert_jax.studies.member_results import Member, MemberResult
 from bert_jax.studies.members import MemberProgram
@@ -73,13 +74,20 @@ def test_member_equals_the_run_by_itself(eight, ended, folder):
                                  atol=1e-6), outcome.params, solo.params)
 
 
-def test_best_member_can_be_exported(ended, folder):
+def test_best_member_can_be_exported(eight, ended, folder):
   best = max(ended, key=lambda outcome: LEAST_LOSS(outcome.scores))
   workdir = folder / "sweep" / "best"
   saved = read_checkpoint(workdir)
   jax.tree.map(np.testing.assert_array_equal, saved.params, best.params)
   experiment = saved.manifest.experiment
   assert best.member.configure(experiment) == experiment
+  said = record.read(workdir)
+  assert (said.state, said.seed, said.step, said.steps) == (
+      "finished", best.member.seed, 4, 4)
+  rows = eight.run_alone(best.member).prepared.train
+  assert said.tokens == sum(
+      np.count_nonzero(loader.batch(rows, 8, step)["example_ids"])
+      for step in range(4))
   exporter.export(workdir, folder / "exported", model_card.CardDetails())
   card = (folder / "exported" / "README.md").read_text()
   assert "shared with other members of a sweep" in card

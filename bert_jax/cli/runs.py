@@ -1,6 +1,7 @@
 """What runs there are: runs."""
 
 import argparse
+import collections
 import datetime
 import pathlib
 import sys
@@ -45,18 +46,21 @@ def _runs(options: argparse.Namespace) -> None:
     raise UserError(f"No run is below {options.folder}"
                     + (f" since {options.since}." if since else "."))
   if not written:
-    rich.console.Console().print(_table(runs))
+    console = rich.console.Console(highlight=False)
+    console.print(_table(runs))
+    for line in _remarks(runs):
+      console.print(line, markup=False)
 
 
 def _table(runs: list[ListedRun]) -> rich.table.Table:
   table = rich.table.Table(box=None, pad_edge=False)
   titles = list(dict.fromkeys(title for run in runs for title in run.scores))
-  for name in ("run", "started", "state"):
-    table.add_column(name, no_wrap=name == "started", overflow="fold")
+  table.add_column("run", overflow="fold")
+  for name in ("started", "state"):
+    table.add_column(name, no_wrap=True)
   for name in ("step", "tokens", "time", *titles):
     # A figure stands below the protocol that gave it.
-    table.add_column(name.replace(" ", "\n"), justify="right")
-  table.add_column("differs", overflow="fold")
+    table.add_column(name.replace(" ", "\n"), justify="right", overflow="fold")
   for run in runs:
     about = run.record
     steps = (str(about.step) if about.step == about.steps
@@ -66,9 +70,22 @@ def _table(runs: list[ListedRun]) -> rich.table.Table:
         _short(about.tokens),
         str(datetime.timedelta(seconds=round(about.seconds))),
         *(f"{run.scores[title]:.4g}" if title in run.scores else ""
-          for title in titles),
-        "\n".join([*run.differs, *([about.message] if about.message else [])]))
+          for title in titles))
   return table
+
+
+def _remarks(runs: list[ListedRun]) -> list[str]:
+  """What differs, of runs in which the same does, and why runs ended."""
+  differing = collections.defaultdict(list)
+  for run in runs:
+    differing[", ".join(run.differs)].append(run.name)
+  differing.pop("", None)
+  lines = [f"{', '.join(names)}: {differs}"
+           for differs, names in differing.items()]
+  messages = [f"{run.name} {run.state}: {run.record.message}"
+              for run in runs if run.record.message]
+  return [*(["", "Not as most of these runs:", *lines] if lines else []),
+          *(["", *messages] if messages else [])]
 
 
 def _short(count: float) -> str:

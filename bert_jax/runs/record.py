@@ -1,10 +1,13 @@
 """What a run is and how far it is: run.json in its work directory."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
+import importlib.metadata
 import json
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +25,9 @@ from bert_jax.training.param_paths import leaves
 _PACKAGE = pathlib.Path(__file__).parents[1]
 TIME = "%Y-%m-%dT%H:%M:%S"  # UTC
 _GIT_SECONDS = 5.0  # at most; a slow disk is no reason to wait
+# Between :// and @ of an address.
+_PASSWORD = re.compile(r"(\w://)[^/\s@\"'\\]+@")
+_LIBRARIES = ("bert_jax", "numpy", "scipy", "orbax-checkpoint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +78,9 @@ class Record:
 
 
 def write(workdir: pathlib.Path, record: Record) -> None:
-  files.write_text(workdir / "run.json", json.dumps(
-      dataclasses.asdict(record), indent=1) + "\n")
+  """Passwords in addresses are left out."""
+  text = json.dumps(dataclasses.asdict(record), indent=1) + "\n"
+  files.write_text(workdir / "run.json", _PASSWORD.sub(r"\1...@", text))
 
 
 def read(workdir: pathlib.Path) -> Record | None:
@@ -115,7 +122,7 @@ class Recorder:
         overrides=config.changes(page.experiment, experiment) if page else [],
         options=config.changes(Experiment(), experiment),
         seed=experiment.seed, commit=commit, dirty=dirty,
-        versions=environment.code_versions(), devices=distributed.devices(),
+        versions=_versions(), devices=distributed.devices(),
         hosts=jax.process_count()))
 
   def composed(self, run: Run) -> None:
@@ -161,6 +168,14 @@ def read_tolerantly(workdir: pathlib.Path) -> Record | None:
     return read(workdir)
   except UserError:
     return None
+
+
+def _versions() -> dict[str, str]:
+  versions = environment.code_versions()
+  for name in _LIBRARIES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+      versions |= {name: importlib.metadata.version(name)}
+  return versions
 
 
 def _command() -> str:

@@ -71,9 +71,10 @@ def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
   evaluator = Evaluator(runner.recipe, run.experiment.batch_size, runner.mesh)
   with CheckpointManager(workdir, experiment.keep_checkpoints,
                          experiment.best) as checkpoints:
-    attempt = _Attempt(workdir, owner, recorder, run, Manifest.of_run(run, page),
-                       source, checkpoints, clock, runner, evaluator,
-                       observers, observers.further_scores(run))
+    attempt = _Attempt(workdir, owner, recorder, run,
+                       Manifest.of_run(run, page), source, checkpoints, clock,
+                       runner, evaluator, observers,
+                       observers.further_scores(run))
     result, notes = None, []
     while result is None:
       try:

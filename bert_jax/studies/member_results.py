@@ -20,6 +20,8 @@ from bert_jax.experiment import Experiment, Run
 from bert_jax.files import write_text
 from bert_jax.reporting import markdown
 from bert_jax.reporting.statistics import SeedStatistics
+from bert_jax.runs.record import Recorder
+from bert_jax.studies import budgets
 from bert_jax.training.step import TrainState
 
 Scores = Mapping[str, float]
@@ -79,9 +81,14 @@ def save(result: MemberResult, run: Run, workdir: pathlib.Path,
                      jax.tree.map(jnp.asarray, result.params), ())
   devices = (f"{jax.device_count()} x {jax.devices()[0].device_kind}, shared "
              "with other members of a sweep")
-  with CheckpointManager(workdir) as checkpoints:
-    checkpoints.save(state, Manifest.of_run(run, page), result.scores,
-                     Progress(seconds=result.seconds, devices=devices))
+  tokens = budgets.tokens(run.with_steps(result.step))
+  with Recorder(workdir) as recorder:
+    recorder.begin(run.experiment, page)
+    recorder.composed(run)
+    with CheckpointManager(workdir) as checkpoints:
+      checkpoints.save(state, Manifest.of_run(run, page), result.scores,
+                       Progress(result.seconds, tokens, devices=devices))
+    recorder.reached(result.step, tokens, result.seconds)
 
 
 def write(path: pathlib.Path, results: Sequence[MemberResult],
