@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
-from bert_jax.experiment import workload
+from bert_jax.experiment import Experiment, workload
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
 from bert_jax.runs.observers import Observers
@@ -60,6 +61,15 @@ def test_record_says_how_a_run_ended(folder, tmp_path):
                 tmp_path / "failed")
   failed = record.read(tmp_path / "failed")
   assert failed.state == "failed" and "nonsense" in failed.message
+
+
+def test_why_a_run_failed_is_raised_where_no_record_can_be_written(tmp_path):
+  with pytest.raises(ZeroDivisionError), record.Recorder(
+      tmp_path / "run") as recorder:
+    (tmp_path / "run").mkdir()
+    recorder.begin(Experiment(), None)
+    shutil.rmtree(tmp_path / "run")
+    1 / 0
 
 
 def test_record_holds_no_password(tmp_path):

@@ -151,7 +151,11 @@ class Recorder:
     state = ("finished" if error is None else "stopped" if isinstance(
         error, (Stopped, KeyboardInterrupt)) else "failed")
     message = "" if error is None else str(error) or kind.__name__
-    self._update(state=state, message=message, ended=now())
+    try:
+      self._update(state=state, message=message, ended=now())
+    except UserError:
+      if error is None:  # Else the disk may be why the run failed.
+        raise
 
   def _update(self, **values: Any) -> None:
     self._write(dataclasses.replace(self._record, **values))

@@ -77,6 +77,7 @@ def save(result: MemberResult, run: Run, workdir: pathlib.Path,
     page: the config page; it may define choices.
   """
   shutil.rmtree(workdir / "checkpoints", ignore_errors=True)
+  workdir.mkdir(parents=True, exist_ok=True)
   state = TrainState(np.int32(result.step), run.seed(),
                      jax.tree.map(jnp.asarray, result.params), ())
   devices = (f"{jax.device_count()} x {jax.devices()[0].device_kind}, shared "
