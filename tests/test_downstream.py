@@ -30,11 +30,12 @@ from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import TableData
 from bert_jax.experiment import Experiment
 from bert_jax.objectives.classification import Classification
+from bert_jax.training.adapters import Lora
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 
 experiment = Experiment(
-    objective=Classification(), optimizer=AdamW(),
+    objective=Classification(), optimizer=AdamW(), adapter=Lora(),
     schedule=LinearSchedule(1e-2, 0.5), steps=3, batch_size=8, log_every=1,
     data=TableData(length=32, examples_per_row=4, train="{0}/train.tsv",
                    evaluation="{0}/dev.tsv", columns=Columns(label="label")))

@@ -7,7 +7,7 @@ import json
 import math
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from bert_jax import config, files
 from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import Count, Page, UserError, check_ranges
+from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.experiment import Experiment, Run
 from bert_jax.parallel import rules
@@ -30,6 +31,10 @@ from bert_jax.studies.sweep import Sweep
 
 # A network's dropout is part of how it was pretrained; this is the protocol's.
 _DROPOUT = "hidden_dropout_prob", "attention_probs_dropout_prob"
+
+# Stands for networks of any length, where only the task counts.
+_ANY_NETWORK = Experiment(model=dataclasses.replace(
+    Experiment().model, max_position_embeddings=1_000_000))
 
 
 class FinetuningProtocol(Protocol):
@@ -59,11 +64,11 @@ class FinetuningProtocol(Protocol):
   @functools.cached_property
   def sets(self) -> tuple[LabeledSet, LabeledSet]:
     """To train and to evaluate on."""
-    task = self.task(Experiment())
+    task = self.task(_ANY_NETWORK)
     return task.data.sets(task.objective.label_kind, task.objective.labels)
 
   def check(self) -> None:
-    task = self.task(Experiment())
+    task = self.task(_ANY_NETWORK)
     sweep.check(task, sweep.grid(task, self.seeds))
     self.sets
 
@@ -74,7 +79,7 @@ class FinetuningProtocol(Protocol):
     """As the family's; `params` are read again, as any fine-tuning's are."""
     fitted = self.fit([run.experiment])
     data, network = fitted.data(run), run.experiment
-    length = fitted.task(Experiment()).data.length
+    length = fitted.task(_ANY_NETWORK).data.length
     if length > network.model.max_position_embeddings:
       return Score(fitted.title, data, unscorable=(
           f"rows of {length} tokens do not fit into model."
@@ -121,34 +126,34 @@ def _finetune(members: Sweep, protocol: FinetuningProtocol, data: str,
   checkpoint = checkpoint_name(read_checkpoint(workdir))
   folder = (workdir / "then" / protocol.title.replace(" ", "_")
             / digest([checkpoint, data])[:16])
-  # What the members come from but for where it lies.
+  # All that the members come from, but not where it lies.
   members.provenance = {"protocol": protocol.title, "checkpoint": checkpoint,
                         "data": data, "members": list(map(str,
                                                           members.members))}
-  experiment, path = members.run.experiment, lambda member: (
-      folder / f"{member}.json")
-  if not all(path(member).exists() for member in members.members):
-    print(f"{protocol.title}: {protocol.seeds} fine-tunings of "
-          f"{experiment.steps} steps of {experiment.batch_size} rows; their "
-          f"curves are in {folder}.", file=sys.stderr, flush=True)
-  evaluation = members.run.prepared
-  evaluator = _evaluator(members.run)
+  paths = {member: folder / f"{member}.json" for member in members.members}
+  run, labeled = members.run, members.run.prepared.evaluation_set
+  if not all(path.exists() for path in paths.values()):
+    print(f"{protocol.title}: {len(paths)} fine-tunings of "
+          f"{run.experiment.steps} steps of {run.experiment.batch_size} rows; "
+          f"their curves are in {folder}.", file=sys.stderr, flush=True)
+  predict = predictor(run, labeled, run.prepared.evaluation)
 
   def keep(result: MemberResult) -> dict[str, float]:
-    outputs = evaluator.predict(
-        place(result.params, rules.shardings(result.params, make_mesh())),
-        evaluation.evaluation, evaluation.evaluation_set)
-    files.write_text(path(result.member), to_json(_outcome(
-        protocol, evaluation.evaluation_set, outputs, result.scores)))
+    outcome = _outcome(protocol, labeled, predict(result.params), result.scores)
+    files.write_text(paths[result.member], to_json(outcome))
     return {}
 
   members.train(folder, None, score_further=keep)
-  return [_read(path(member)) for member in members.members]
+  return [_read(path) for path in paths.values()]
 
 
-def _evaluator(run: Run) -> Evaluator:
+def predictor(run: Run, labeled: LabeledSet,
+              rows: Rows) -> Callable[[Any], Any]:
+  """From a member's parameters to predictions of examples, compiled once."""
   mesh = make_mesh()
-  return Evaluator(run.recipe, row_devices(mesh) * 8, mesh)
+  evaluator = Evaluator(run.recipe, row_devices(mesh) * 8, mesh)
+  return lambda params: evaluator.predict(
+      place(params, rules.shardings(params, mesh)), rows, labeled)
 
 
 def _outcome(protocol: FinetuningProtocol, labeled: LabeledSet, outputs: Any,

@@ -18,10 +18,8 @@ from bert_jax.data.sources import GlueData
 from bert_jax.experiment import Experiment, Run
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.regression import Regression
-from bert_jax.parallel import rules
-from bert_jax.parallel.mesh import make_mesh, place, row_devices
-from bert_jax.runs.evaluation import Evaluator
 from bert_jax.studies import glue_table, member_results, sweep
+from bert_jax.studies.downstream import predictor
 from bert_jax.studies.member_results import MemberResult
 from bert_jax.studies.sweep import Sweep
 
@@ -224,14 +222,9 @@ def _submit(suite: Suite, name: str, run: Run, params: Any) -> None:
                             predict(params))
 
 
-def _predictor(run: Run,
-               labeled: LabeledSet) -> Callable[[Any], Any]:
-  """From parameters to predictions of further examples, which are read and
-  compiled once."""
-  mesh, data = make_mesh(), run.experiment.data
-  rows = labeled.rows(run.prepared.tokenizer, data.length,
-                       data.examples_per_row, seed=0, shuffle=False)
-  evaluator = Evaluator(run.recipe, row_devices(mesh) * 8, mesh)
-  return lambda params: evaluator.predict(
-      place(params, rules.shardings(params, mesh)), rows,
-      labeled)
+def _predictor(run: Run, labeled: LabeledSet) -> Callable[[Any], Any]:
+  """From parameters to predictions of further examples."""
+  data = run.experiment.data
+  return predictor(run, labeled, labeled.rows(
+      run.prepared.tokenizer, data.length, data.examples_per_row, seed=0,
+      shuffle=False))
