@@ -184,7 +184,8 @@ def _versions() -> dict[str, str]:
 
 def _command() -> str:
   """As it was typed; "" where the program is another one."""
-  if pathlib.Path(sys.argv[0]).name not in ("bert-jax", "__main__.py"):
+  program = pathlib.Path(sys.argv[0])
+  if program.name != "bert-jax" and program != _PACKAGE / "__main__.py":
     return ""
   return shlex.join(["bert-jax", *sys.argv[1:]])
 
