@@ -152,6 +152,17 @@ def test_diverged_finetuning_shows_in_the_score(page):
   assert math.isnan(score.value) and score.further == {"diverged": 1}
 
 
+def test_page_may_be_for_longer_networks_than_the_default(folder, tmp_path):
+  path = tmp_path / "long.py"
+  path.write_text("from bert_jax.model.bert import BertConfig\n" + PAGE.format(
+      folder).replace("length=32", "length=1024").replace(
+          "steps=3", "steps=3, model=BertConfig(max_position_embeddings=1024)"))
+  protocol = Protocol.parse(str(path))
+  protocol.check()
+  score = protocol.score(compose(small_run.pretraining(folder)), {}, tmp_path)
+  assert "rows of 1024 tokens do not fit into model." in score.unscorable
+
+
 @pytest.mark.parametrize("option, message", [
     ("best='loss'", "best=loss chooses a checkpoint"),
     ("from_scratch=True", "give every network the same score")])
