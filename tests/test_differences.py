@@ -57,14 +57,19 @@ def test_components_are_those_of_an_analysis_of_variance():
   values_SR = generator.normal(size=(6, 1)) + generator.normal(
       scale=.3, size=(6, 4))
   parts = differences.components(values_SR)
-  of_f = scipy.stats.f_oneway(*values_SR).statistic
-  np.testing.assert_allclose(parts.between_seeds**2,
-                             (of_f - 1) * parts.within_seeds**2 / 4)
+  squares = lambda values: ((values - values_SR.mean()) ** 2).sum()
+  rows, columns = (values_SR.mean(axis, keepdims=True) for axis in (1, 0))
+  interaction = (squares(values_SR) - 4 * squares(rows)
+                 - 6 * squares(columns)) / (5 * 3)
+  np.testing.assert_allclose(parts.between_seeds**2, (
+      4 * squares(rows) / 5 - interaction) / 4)
+  # What a replicate does to all seeds alike does not hide their differences.
   many = generator.normal(scale=.5, size=(2000, 1)) + generator.normal(
       scale=2, size=(2000, 3))
-  large = differences.components(many)
-  assert abs(large.between_seeds - .5) < .15 and (
-      abs(large.within_seeds - 2) < .1)
+  for shared in (np.zeros(3), np.array([5, 0, -5])):
+    large = differences.components(many + shared)
+    assert abs(large.between_seeds - .5) < .15
+    assert abs(large.within_seeds**2 - 4 - shared.var(ddof=1)) < 1
   assert differences.components(values_SR[:, :1]) is None
 
 

@@ -135,19 +135,32 @@ def seeds_needed(difference: float, deviation: float) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-  """Standard deviations of scores, by what varies."""
+  """Standard deviations of scores, by what varies.
+
+  Attributes:
+    between_seeds: of pretraining seeds.
+    within_seeds: of replicates of one pretraining seed.
+  """
 
   between_seeds: float
   within_seeds: float
 
 
 def components(values_SR: np.ndarray) -> Components | None:
-  """Of pretraining seeds and of replicates, by a one-way analysis of variance
-  with random effects; None: there are not two of each."""
+  """Of pretraining seeds and of replicates, by a two-way analysis of variance
+  with random effects; None: there are not two of each.
+
+  Replicate r has the same seed under every pretraining seed. What it does to
+  all of them alike is no noise of their means, so these are compared with the
+  interaction, not with all that varies between replicates.
+  """
   seeds, replicates = values_SR.shape
   if min(seeds, replicates) < 2:
     return None
   within = values_SR.var(axis=1, ddof=1).mean()
   means = values_SR.mean(axis=1).var(ddof=1)
-  return Components(math.sqrt(max(0.0, means - within / replicates)),
+  # The interaction: what is left of `within` without the replicates' own means.
+  shared = values_SR.mean(axis=0).var(ddof=1)
+  interaction = max(0.0, within - shared) * seeds / (seeds - 1)
+  return Components(math.sqrt(max(0.0, means - interaction / replicates)),
                     math.sqrt(within))
