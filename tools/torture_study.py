@@ -27,7 +27,8 @@ sys.path.insert(0, str(ROOT))
 from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.training.param_paths import leaves
 
-WORDS = ("ablate", "quickstart", "--seeds", "3", "pre=model.norm_placement=pre",
+WORDS = ("ablate", "quickstart", "--seeds", "3", "--protocols",
+         "mlm percent=5", "pre=model.norm_placement=pre",
          "steps=60", "evaluate_every=20", "save_every=10", "log_every=5",
          "batch_size=16", "evaluation_batches=2", "model.hidden_size=32",
          "model.intermediate_size=64")
@@ -66,13 +67,15 @@ def without_times(report: str) -> str:
   """Without columns of seconds, and without the names of the folders."""
   lines, dropped = [], []
   for line in report.splitlines():
+    if line.endswith("times the base's seconds."):
+      continue
     if not line.startswith("|"):
       dropped = []
     else:
       cells = line.split("|")
       if not dropped:
         dropped = [i for i, cell in enumerate(cells) if re.search(
-            r"second|time|hour|minute", cell)] or [-1]
+            r"second|time|ended", cell)] or [-1]
       line = "|".join(cell.strip() for i, cell in enumerate(cells)
                       if i not in dropped)
     lines.append(re.sub(r"--workdir \S+|/\S+/(once|killed)\b", "", line))
@@ -102,6 +105,7 @@ def main() -> int:
   parser.add_argument("--folder", help="default: a temporary one")
   options = parser.parse_args()
   folder = pathlib.Path(options.folder or tempfile.mkdtemp())
+  folder.mkdir(parents=True, exist_ok=True)
   once, killed = folder / "once", folder / "killed"
   begun = time.monotonic()
   if start(once).wait():

@@ -29,7 +29,7 @@ def fold_in(keys_B: jax.Array | None, number: jax.Array | int):
 
 
 def dropout(
-    x: jax.Array, rate: float, keys_B: jax.Array | None, site: int
+    x: jax.Array, rate: float | jax.Array, keys_B: jax.Array | None, site: int
 ) -> jax.Array:
   """Zeroes elements with probability `rate`, keeping the expectation.
 
@@ -40,15 +40,18 @@ def dropout(
 
   Args:
     x: an array of at least three dimensions, rows first.
-    rate: the probability of a zero.
+    rate: the probability of a zero, a number or a traced scalar.
     keys_B: a typed threefry key a row (other generators ignore all keys but
       the first under vmap), or None for no dropout.
     site: the place in the network; each has its own stream.
   """
-  kept = round((1 - rate) * _LEVELS)
-  if keys_B is None or kept == _LEVELS:
+  traced = isinstance(rate, jax.Array)
+  kept = jnp.round((1 - rate) * _LEVELS) if traced else round(
+      (1 - rate) * _LEVELS)
+  if keys_B is None or not traced and kept == _LEVELS:
     return x
   keys_B = fold_in(keys_B, site)
   bits = jax.vmap(lambda key: random_bytes(key, x.shape[1:]))(keys_B)
   scaled = x.astype(jnp.float32) * (_LEVELS / kept)
-  return jnp.where(bits < kept, scaled, 0).astype(x.dtype)
+  return jnp.where(bits < jnp.asarray(kept, bits.dtype), scaled,
+                   0).astype(x.dtype)

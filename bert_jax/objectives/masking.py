@@ -31,6 +31,7 @@ class Masking(Choice):
     initial_rate: of the first step of training, from where it moves linearly
       to `rate` within `rate_steps` updates; None: it is constant.
     rate_steps: see there.
+    max_predictions: slots for predictions in a row; None: as the rate needs.
     mask_fraction: of the predicted tokens, those shown as [MASK].
     random_fraction: those shown as a random ordinary token.
   """
@@ -38,6 +39,7 @@ class Masking(Choice):
   rate: float = 0.15
   initial_rate: float | None = None
   rate_steps: int = 0
+  max_predictions: int | None = None
   keys: ClassVar[Keys] = {
       "masked_positions": Key(jnp.int32, "P"),
       "masked_labels": Key(jnp.int32, "P"),
@@ -57,6 +59,9 @@ class Masking(Choice):
           f"masking.initial_rate={self.initial_rate} and masking.rate_steps="
           f"{self.rate_steps}: a rate that moves needs both, as in "
           "masking.initial_rate=0.3 masking.rate_steps=10000.")
+    if self.max_predictions is not None and self.max_predictions < 1:
+      raise UserError(f"masking.max_predictions={self.max_predictions}: at "
+                      "least 1.")
     shown = self.mask_fraction, self.random_fraction
     if min(shown) < 0 or sum(shown) > 1:
       raise UserError(
@@ -65,6 +70,8 @@ class Masking(Choice):
 
   def predictions_per_row(self, length: int, training: bool = True) -> int:
     """P: Google's own choices, 20 of 128 and 80 of 512 tokens at 15%."""
+    if self.max_predictions is not None:
+      return min(length, self.max_predictions)
     rate = max(self.rate, self.initial_rate or 0) if training else self.rate
     return min(length, 4 * math.ceil(length * rate / 4))
 

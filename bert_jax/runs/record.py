@@ -111,6 +111,7 @@ class Recorder:
 
   def __init__(self, workdir: pathlib.Path):
     self._workdir, self._record, self._step_flops = workdir, None, 0
+    self._failure = ""
 
   def begin(self, experiment: Experiment, page: Page | None) -> None:
     """The work directory is this process's from now on."""
@@ -141,6 +142,10 @@ class Recorder:
     self._update(step=step, tokens=tokens, seconds=round(seconds, 3),
                  flops=float(step * self._step_flops))
 
+  def failed(self, error: Exception) -> None:
+    """The run is over, while its process continues."""
+    self._failure = str(error) or type(error).__name__
+
   def __enter__(self) -> "Recorder":
     return self
 
@@ -148,9 +153,9 @@ class Recorder:
                _: Any) -> None:
     if self._record is None:
       return
-    state = ("finished" if error is None else "stopped" if isinstance(
-        error, (Stopped, KeyboardInterrupt)) else "failed")
-    message = "" if error is None else str(error) or kind.__name__
+    message = self._failure if error is None else str(error) or kind.__name__
+    state = ("stopped" if isinstance(error, (Stopped, KeyboardInterrupt))
+             else "failed" if message else "finished")
     try:
       self._update(state=state, message=message, ended=now())
     except UserError:

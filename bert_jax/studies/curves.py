@@ -22,7 +22,7 @@ Values = Mapping[int, float]
 def key_of(comparison: Comparison) -> str:
   """What is drawn: the first protocol where all runs were measured by it on
   their way, else the loss of each arm's own objective."""
-  title = next(iter(comparison.protocols), "")
+  title = re.sub(r" percent=\S+", "", next(iter(comparison.protocols), ""))
   runs = [{key for line in _lines(run) for key, value in line.items()
            if math.isfinite(value)}
           for arm in comparison.arms for run in _drawn(arm)]

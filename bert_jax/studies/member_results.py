@@ -38,6 +38,11 @@ class Member:
     # All digits: members of other rates have other names.
     return f"seed{self.seed}_rate{self.learning_rate!r}"
 
+  @property
+  def numbers(self) -> dict[str, float]:
+    """The options in which it may differ, beside the seed."""
+    return {"schedule.learning_rate": self.learning_rate}
+
   def configure(self, experiment: Experiment) -> Experiment:
     """The run by itself."""
     schedule = dataclasses.replace(experiment.schedule,
@@ -80,16 +85,21 @@ def save(result: MemberResult, run: Run, workdir: pathlib.Path,
   workdir.mkdir(parents=True, exist_ok=True)
   state = TrainState(np.int32(result.step), run.seed(),
                      jax.tree.map(jnp.asarray, result.params), ())
-  devices = (f"{jax.device_count()} x {jax.devices()[0].device_kind}, shared "
-             "with other members of a sweep")
   tokens = budgets.tokens(run.with_steps(result.step))
   with Recorder(workdir) as recorder:
     recorder.begin(run.experiment, page)
     recorder.composed(run)
     with CheckpointManager(workdir) as checkpoints:
       checkpoints.save(state, Manifest.of_run(run, page), result.scores,
-                       Progress(result.seconds, tokens, devices=devices))
+                       Progress(result.seconds, tokens,
+                                devices=shared_devices()))
     recorder.reached(result.step, tokens, result.seconds)
+
+
+def shared_devices() -> str:
+  """What a member runs on."""
+  return (f"{jax.device_count()} x {jax.devices()[0].device_kind}, shared with "
+          "other members of a program")
 
 
 def write(path: pathlib.Path, results: Sequence[MemberResult],

@@ -10,12 +10,12 @@ from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.runs import record
-from bert_jax.studies import budgets, definition
+from bert_jax.studies import budgets, definition, together
 from bert_jax.studies.arms import Arm
 from bert_jax.studies.definition import ArmDefinition, Definition, run_folder
 from bert_jax.studies.pairing import unshared
 from bert_jax.studies.protocols import Protocol
-from bert_jax.studies.work import Unit
+from bert_jax.studies.work import Job, Unit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,3 +131,19 @@ def check_same(units: Sequence[Unit]) -> None:
     raise UserError("\n  ".join([
         "These runs were begun with other options; give another workdir or "
         "another name:", *faults[:20]]))
+
+
+def jobs(units: Sequence[Unit], members: int | None) -> list[Job]:
+  """Units that are one program, in the order of the first of each.
+
+  Args:
+    members: of a program at most; None: as fits.
+  """
+  divided = []
+  for page in dict.fromkeys(unit.page for unit in units):
+    places = [i for i, unit in enumerate(units) if unit.page is page]
+    for group in together.groups([units[i].experiment for i in places]):
+      size = together.at_once(units[places[group[0]]].experiment, members)
+      divided += [[places[i] for i in group[start:start + size]]
+                  for start in range(0, len(group), size)]
+  return [[units[i] for i in group] for group in sorted(divided)]

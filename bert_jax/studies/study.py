@@ -126,7 +126,7 @@ def _work(folder: pathlib.Path, units: Sequence[Unit], lost: Sequence[Unit],
           share: tuple[int, int], members: int | None) -> None:
   """Does all units but the lost ones, of arms whose trials all failed."""
   steps = [(u.arm, u.name, u.experiment.steps) for u in (*units, *lost)]
-  jobs = [[unit] for unit in units]
+  jobs = planning.jobs(units, members)
   with StudyProgress(steps, share[1]) as board:
     for unit in lost:
       fail(unit, UserError("All trials of this arm failed; see error.txt in "

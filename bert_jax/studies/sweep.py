@@ -20,9 +20,7 @@ from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.config import Page, UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.metrics.selection import rank
-from bert_jax.parallel import cost
 from bert_jax.parallel.cost import Workload
-from bert_jax.parallel.layouts import memory_limit
 from bert_jax.reporting import plots
 from bert_jax.reporting.terminal import Progress
 from bert_jax.runs.anomalies import AnomalyDetector
@@ -118,17 +116,9 @@ class Sweep:
     self.program = layout.MemberProgram(self.run, self._mesh)
 
   def _room(self, devices: Sequence[jax.Device]) -> int:
-    """How many members the devices hold at once, at least one each.
-
-    A CPU computes them one after another in any case.
-    """
-    limit = memory_limit(devices)
-    if limit is None:
-      return len(devices)
-    work = Workload(self.run.recipe, self.run.shape(), self.run.row(),
-                    self.run.experiment.batch_size)
-    alone = cost.price(work, (1, 1, 1))
-    return len(devices) * max(1, limit // alone.memory)
+    return layout.room(Workload(
+        self.run.recipe, self.run.shape(), self.run.row(),
+        self.run.experiment.batch_size), devices)
 
   def run_alone(self, member: Member) -> Run:
     """What the member is by itself."""
@@ -225,11 +215,11 @@ class Sweep:
 
     return Job(
         experiment,
-        self.program.runner(self.run, [m.learning_rate for m in group]),
+        self.program.runner(self.run, [m.numbers for m in group]),
         batches=lambda start: layout.batches(
             self.run, [m.seed for m in group], start),
         evaluate=lambda states: self.program.evaluate(
-            states.params, self.run, len(group)),
+            states.params, self.run, [m.numbers for m in group]),
         save=save, clock=clock,
         stopping=[EarlyStopping(experiment.best, experiment.patience)
                   for _ in group]), results

@@ -18,8 +18,8 @@ from bert_jax.studies.protocols import Protocol, Scorer
 from bert_jax.studies.scores import Score
 
 
-# The share of the documents that scores a run on its way.
-_OF_CURVES = 0.1
+# Percent of the documents that score a run on its way, at most.
+_OF_CURVES = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _TextProtocol(Protocol):
         self, length=min(e.data.length for e in experiments))
 
   def for_curves(self) -> "_TextProtocol":
-    return dataclasses.replace(self, percent=_OF_CURVES * self.percent)
+    return dataclasses.replace(self, percent=min(self.percent, _OF_CURVES))
 
   def rows(self, run: Run,
            examples_per_row: int = EXAMPLES_PER_ROW) -> ItemRows:

@@ -19,7 +19,7 @@ from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
 from bert_jax.runs.observers import Observers
-from bert_jax.studies import scored_runs, scores
+from bert_jax.studies import scored_runs, scores, together
 from bert_jax.studies.protocols import Protocol
 
 _POLL_SECONDS = 1.0
@@ -113,6 +113,9 @@ def _run(units: Job, board: StudyProgress) -> None:
   try:
     results = _train(units, board)
     for unit, result in zip(units, results):
+      if isinstance(result, Exception):
+        fail(unit, result, board)
+        continue
       if missing := unit.unscored():
         scored_runs.score_run(unit.folder, missing, result.run)
       board.set(unit.arm, unit.name, "finished", unit.experiment.steps)
@@ -124,11 +127,16 @@ def _run(units: Job, board: StudyProgress) -> None:
         fail(unit, error, board)
 
 
-def _train(units: Job, board: StudyProgress) -> list[train.Result]:
+def _train(units: Job, board: StudyProgress
+           ) -> list[train.Result | Exception]:
   observers = [Observers(terminal=board.terminal(unit.arm, unit.name),
                          further_scores=_ruler(unit)) for unit in units]
-  return [train.train(unit.experiment, unit.folder, unit.page, observer)
-          for unit, observer in zip(units, observers)]
+  if len(units) == 1:
+    unit, = units
+    return [train.train(unit.experiment, unit.folder, unit.page, observers[0])]
+  return together.train_together(
+      [unit.experiment for unit in units], [unit.folder for unit in units],
+      units[0].page, observers)
 
 
 def _ruler(unit: Unit) -> Callable:
