@@ -122,13 +122,13 @@ def test_diverged_member_is_reported_but_not_best(eight, ended, tmp_path,
   monkeypatch.setattr(eight, "train_group", lambda *_: [lost, better, ended[2]])
   monkeypatch.setattr(sweep, "Sweep", lambda *_: eight)
   report = sweep.run(eight.run.experiment, tmp_path, 2,
-                     page=config.run_page("experiment = 1", "page"))
+                     page=config.load_page("task"))
   assert f"Best by loss: {better.member}." in report and "nan" in report
   saved = json.loads((tmp_path / "results.json").read_text(),
                     parse_constant=pytest.fail)["results"]
   assert [o["scores"]["loss"] for o in saved][:2] == [None, 0.1]
   assert read_checkpoint(tmp_path / "best").manifest.pages == [
-      {"source": "experiment = 1", "pages": {}}]
+      config.load_page("task").to_json()]
   # Finished members are reported again without training.
   monkeypatch.setattr(eight, "train_group", pytest.fail)
   assert sweep.run(eight.run.experiment, tmp_path, 2) == report
