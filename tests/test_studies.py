@@ -142,8 +142,25 @@ def test_claimed_runs_are_left_to_their_owner(tmp_path, trained, monkeypatch):
 
     (tmp_path / "1").mkdir()
     monkeypatch.setattr(work.time, "sleep", finish_elsewhere)
-    assert run(tmp_path, 2, first=1) == ["finished"] * 2
+    # There they may be divided into other programs.
+    both = units(tmp_path, 2)
+    monkeypatch.delattr(work.together, "train_together")
+    work.work([both], tmp_path / "claims", board(both))
+    assert [unit.state() for unit in both] == ["finished"] * 2
   assert trained == [0]
+
+
+def test_runs_that_fail_together_are_run_one_by_one(
+    tmp_path, trained, monkeypatch):
+  def out_of_memory(*_):
+    raise RuntimeError("RESOURCE_EXHAUSTED")
+
+  monkeypatch.setattr(work.together, "train_together", out_of_memory)
+  of_one_program = units(tmp_path, 3)
+  work.work([of_one_program], tmp_path / "claims", board(of_one_program))
+  assert trained == [0, 1, 2]
+  assert [unit.state() for unit in of_one_program] == [
+      "finished", "finished", "failed"]
 
 
 def test_every_arm_has_the_same_trials_and_keeps_the_best(tmp_path):

@@ -2,15 +2,20 @@
 
 import dataclasses
 import shutil
+import types
 
 import numpy as np
 import pytest
 
 from bert_jax import config
+from bert_jax.checkpoints.reading import saved_steps
 from bert_jax.experiment import Experiment
 from bert_jax.runs import record, train
+from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError
 from bert_jax.runs.observers import Observers
+from bert_jax.runs.step_log import StepLog
 from bert_jax.studies import together
+from bert_jax.studies.member_runs import Logs
 from bert_jax.training.param_paths import leaves
 from tests import small_run
 
@@ -41,6 +46,7 @@ def test_members_are_what_they_are_by_themselves(folder, tmp_path):
   killed = dataclasses.replace(observers, on_step=_kill_at(3))
   with pytest.raises(small_run.Pulled):
     together.train_together(experiments, workdirs, None, [observers, killed])
+  assert [max(saved_steps(workdir)) for workdir in workdirs] == [2, 2]
   # One of them is finished alone.
   shutil.copytree(workdirs[0], alone[0])
   results = together.train_together(experiments, workdirs, None,
@@ -66,6 +72,31 @@ def _kill_at(at):
       raise small_run.Pulled
 
   return on_step
+
+
+def test_members_that_diverge_end_and_the_others_continue(tmp_path):
+  for name in ("diverging", "fine"):
+    (tmp_path / name).mkdir()
+  diverging, fine = (types.SimpleNamespace(error=None, log=StepLog(
+      tmp_path / name, 4, 1, 8, AnomalyDetector(1, 0.0)))
+                     for name in ("diverging", "fine"))
+  logs, ones = Logs([diverging, fine]), np.ones(2)
+
+  def step(number, skipped):
+    logs.hold(number, {"example_ids": np.ones((2, 8, 32))}, {
+        "loss": (2 * ones, ones), "skipped": (np.asarray(skipped), ones)})
+    logs.flush()
+
+  with diverging.log, fine.log:
+    step(1, [0.0, 0.0])
+    step(2, [1.0, 0.0])
+    step(3, [0.0, 0.0])
+    with pytest.raises(NonFiniteError):
+      step(4, [0.0, 1.0])
+  assert "steps 2 to 2" in str(diverging.error)
+  assert "steps 4 to 4" in str(fine.error)
+  assert [len(small_run.curve(tmp_path / name))
+          for name in ("diverging", "fine")] == [1, 3]
 
 
 def test_groups_have_one_program(folder):

@@ -124,7 +124,11 @@ class Logs:
     self._held = step, batch["example_ids"], sums
 
   def flush(self) -> None:
-    """A member that is not finite any more ends, the others continue."""
+    """A member that is not finite any more ends, the others continue.
+
+    Raises:
+      NonFiniteError: none is left.
+    """
     if self._held is None:
       return
     (step, ids, sums), self._held = self._held, None
@@ -137,6 +141,8 @@ class Logs:
           member.log.flush()
         except NonFiniteError as error:
           member.error = error
+    if all(member.error for member in self._members):
+      raise self._members[0].error
 
   def held_out(self, step: int, scores: Sequence[Scores]) -> None:
     for member, score in zip(self._members, scores):

@@ -20,6 +20,7 @@ from bert_jax.config import Page
 from bert_jax.experiment import Experiment, Run, compose, recipe, workload
 from bert_jax.objectives.base import Objective
 from bert_jax.runs import train
+from bert_jax.runs.anomalies import NonFiniteError
 from bert_jax.runs.clock import Clock
 from bert_jax.runs.early_stopping import EarlyStopping
 from bert_jax.runs.loop import Job, Scores, train_loop
@@ -172,7 +173,8 @@ class _Group:
   here: TrainState  # Where a member's own state lies.
 
   def train(self) -> list[Result | Exception]:
-    first, clock = self.members[0].run, Clock()
+    first = self.members[0].run
+    clock = Clock(first.experiment.save_minutes)
     numbers = [numbers_of(m.run.experiment) for m in self.members]
     log = member_runs.Logs(self.members)
 
@@ -182,6 +184,7 @@ class _Group:
       for i, member in enumerate(self.members):
         member.save(step, own[i], scores[i] if scores else {},
                     clock.used() / len(self.members))
+      clock.saved()
 
     def evaluate(states: TrainState) -> list[Scores]:
       scores = self.program.evaluate(states.params, first, numbers)
@@ -198,8 +201,11 @@ class _Group:
         [jax.device_get(m.state) for m in self.members]))
     start = int(self.members[0].state.step)
     member_runs.evaluate_late(job, start, states, self.members)
-    states, scores = train_loop(job, states, start, log,
-                                member_runs.on_step(self.members))
+    try:
+      states, scores = train_loop(job, states, start, log,
+                                  member_runs.on_step(self.members))
+    except NonFiniteError:
+      return [member.result({}, None) for member in self.members]
     scores = scores or evaluate(states)
     return [member.result(score, state.params) for member, score, state in zip(
         self.members, scores, self._apart(states))]

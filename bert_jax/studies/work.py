@@ -5,6 +5,7 @@ and scored. Who does it is decided by claims, folders with an owner: a process
 that dies loses its claims, and what it left resumes from its checkpoint.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -82,8 +83,12 @@ def work(jobs: Sequence[Job], claims: pathlib.Path, board: StudyProgress,
   while open_jobs := [job for job in jobs if _open(job, before, board)]:
     worked = False
     for job in open_jobs:
-      with Owner(claims / _claim(job)) as owner:
-        if owner.try_take() and (units := _open(job, before, board)):
+      with contextlib.ExitStack() as stack:
+        # A claim a run: other processes may have other programs of them.
+        mine = [unit for unit in _open(job, before, board)
+                if stack.enter_context(Owner(claims / _claim(unit))).try_take()]
+        # Others may have done some of them before they were claimed.
+        if units := _open(mine, before, board):
           _run(units, board)
           worked = True
       if worked:
@@ -93,8 +98,8 @@ def work(jobs: Sequence[Job], claims: pathlib.Path, board: StudyProgress,
       board.changed()
 
 
-def _claim(job: Job) -> str:
-  return f"{job[0].arm} {job[0].name}".replace(" ", "_")
+def _claim(unit: Unit) -> str:
+  return f"{unit.arm} {unit.name}".replace(" ", "_")
 
 
 def _open(job: Job, before: Mapping[Unit, record.Record | None],
@@ -112,19 +117,34 @@ def _run(units: Job, board: StudyProgress) -> None:
   """Trains and scores; what fails is written to its record."""
   try:
     results = _train(units, board)
-    for unit, result in zip(units, results):
-      if isinstance(result, Exception):
-        fail(unit, result, board)
-        continue
-      if missing := unit.unscored():
-        scored_runs.score_run(unit.folder, missing, result.run)
-      board.set(unit.arm, unit.name, "finished", unit.experiment.steps)
   except Stopped:
     raise
   except Exception as error:
+    results = [error] * len(units)
+    if len(units) > 1:
+      board.note(f"{len(units)} runs as one program failed; now each is run "
+                 f"by itself: {error}")
+      results = []
+  # Here the error holds no arrays any more.
+  if not results:
     for unit in units:
-      if unit.unscored():
-        fail(unit, error, board)
+      _run([unit], board)
+  for unit, result in zip(units, results):
+    _score(unit, result, board)
+
+
+def _score(unit: Unit, result: train.Result | Exception,
+           board: StudyProgress) -> None:
+  try:
+    if isinstance(result, Exception):
+      raise result
+    if missing := unit.unscored():
+      scored_runs.score_run(unit.folder, missing, result.run)
+    board.set(unit.arm, unit.name, "finished", unit.experiment.steps)
+  except Stopped:
+    raise
+  except Exception as error:
+    fail(unit, error, board)
 
 
 def _train(units: Job, board: StudyProgress
