@@ -12,9 +12,10 @@ import numpy as np
 from bert_jax import files
 from bert_jax.runs import record
 from bert_jax.runs.record import Record
-from bert_jax.studies import definition, scores
+from bert_jax.studies import definition
+from bert_jax.studies.protocols import scores
 from bert_jax.studies.definition import ArmDefinition, Definition
-from bert_jax.studies.scores import Score
+from bert_jax.studies.protocols.scores import Score
 
 RULER = "mlm@1"
 ITEMS, STEPS = 60, (25, 50, 75, 100)

@@ -13,10 +13,11 @@ from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment
 from bert_jax.runs import record
-from bert_jax.studies import (
-    calibration, comparison, curves, definition, missing_scores, report,
-    run_names, score_tables, scores)
-from bert_jax.studies.scores import Score
+from bert_jax.studies import definition
+from bert_jax.studies.protocols import missing_scores, scores
+from bert_jax.studies.reports import (
+    calibration, comparison, curves, report, run_names, score_tables)
+from bert_jax.studies.protocols.scores import Score
 from tests.compared_runs import (
     RULER, STEPS, score_of, write_run, write_study)
 

@@ -28,7 +28,7 @@ from bert_jax.interop import importer
 from bert_jax.parallel.layouts import PmapLayout
 from bert_jax.runs import loop, train
 from bert_jax.runs.signals import stop_requests
-from bert_jax.studies.sweep import Sweep
+from bert_jax.studies.members.sweep import Sweep
 from bert_jax.training.optimizers import Sgd
 from tests import small_disk
 from tests.small_run import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bert_jax.checkpoints import environment
-from bert_jax.studies import member_results
+from bert_jax.studies.members import results as member_results
 from bert_jax.training import numerics
 from tests.small_run import other_settings
 

@@ -165,8 +165,8 @@ def base(folder):
      ["other rows (data.format=full_sentences)", "other batches (batch_size=4)",
       "4 parameters only in the base (encoder/pooler/bias, "
       "encoder/pooler/kernel, nsp/bias, 1 more)"]),
-    ("objective=mlm objective.masking=whole_word model.hidden_dropout_prob=0.2 steps=8000 "
-     "model.intermediate_size=16",
+    ("objective=mlm objective.masking=whole_word "
+     "model.hidden_dropout_prob=0.2 steps=8000 model.intermediate_size=16",
      ["other masks (objective.masking=whole_word)",
       "other dropout draws (model.hidden_dropout_prob=0.2)",
       "4 parameters only in the base (encoder/pooler/bias, "

@@ -12,8 +12,9 @@ from bert_jax.cli.main import main
 from bert_jax.config import UserError
 from bert_jax.runs import record
 from bert_jax.runs.record import Record
-from bert_jax.studies import run_table, scores
-from bert_jax.studies.scores import Score
+from bert_jax.studies.protocols import scores
+from bert_jax.studies.reports import run_table
+from bert_jax.studies.protocols.scores import Score
 
 DONE = Record(state="finished", started="2026-01-02T10:00:00",
               ended="2026-01-02T11:00:00", steps=300, step=300, tokens=6e5,

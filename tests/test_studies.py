@@ -15,9 +15,10 @@ from bert_jax.experiment import Experiment
 from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
-from bert_jax.studies import arms, scored_runs, scores, tuning, work
-from bert_jax.studies.protocols import Protocol
-from bert_jax.studies.scores import Score
+from bert_jax.studies import arms, tuning, work
+from bert_jax.studies.protocols import scored_runs, scores
+from bert_jax.studies.protocols.base import Protocol
+from bert_jax.studies.protocols.scores import Score
 from bert_jax.studies.work import Unit
 
 

@@ -14,8 +14,8 @@ from bert_jax.runs import record, train
 from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError
 from bert_jax.runs.observers import Observers
 from bert_jax.runs.step_log import StepLog
-from bert_jax.studies import together
-from bert_jax.studies.member_runs import Logs
+from bert_jax.studies.members import together
+from bert_jax.studies.members.runs import Logs
 from bert_jax.training.param_paths import leaves
 from tests import small_run
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from bert_jax.cli import flags
 from bert_jax.config import UserError
-from bert_jax.studies import comparison, definition, missing_scores, report
-from bert_jax.studies.comparison import Comparison
+from bert_jax.studies import definition
+from bert_jax.studies.protocols import missing_scores
+from bert_jax.studies.reports import comparison, report
+from bert_jax.studies.reports.comparison import Comparison
 
 
 def add(commands: argparse._SubParsersAction) -> None:

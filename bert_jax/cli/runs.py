@@ -12,8 +12,8 @@ import rich.table
 from bert_jax import files
 from bert_jax.cli import flags
 from bert_jax.config import UserError
-from bert_jax.studies import run_table
-from bert_jax.studies.run_table import ListedRun
+from bert_jax.studies.reports import run_table
+from bert_jax.studies.reports.run_table import ListedRun
 
 
 def add(commands: argparse._SubParsersAction) -> None:

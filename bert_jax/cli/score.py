@@ -8,9 +8,9 @@ from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
 from bert_jax.reporting import markdown
-from bert_jax.studies.protocols import Protocol
-from bert_jax.studies.scored_runs import score_run
-from bert_jax.studies.scores import Score
+from bert_jax.studies.protocols.base import Protocol
+from bert_jax.studies.protocols.scored_runs import score_run
+from bert_jax.studies.protocols.scores import Score
 
 # By run and protocol.
 Scores = dict[str, dict[str, Score]]

@@ -8,7 +8,8 @@ from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.reporting import markdown
 from bert_jax.runs import train
-from bert_jax.studies import glue_suite, sweep
+from bert_jax.studies import glue_suite
+from bert_jax.studies.members import sweep
 
 
 def add(commands: argparse._SubParsersAction) -> None:

@@ -1,8 +1,8 @@
-"""Several runs that are compared: sweep, GLUE suite, quickstart; protocols.
+"""Several runs that are compared: studies, sweeps, the GLUE suite, quickstart.
 
 All protocols are imported here, so that each can be given by name.
 """
 
-from bert_jax.studies import downstream, task_protocols, text_protocols
+from bert_jax.studies.protocols import finetuning, tasks, text
 
-__all__ = ["downstream", "task_protocols", "text_protocols"]
+__all__ = ["finetuning", "tasks", "text"]

@@ -10,11 +10,12 @@ from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.runs import record
-from bert_jax.studies import budgets, definition, together
+from bert_jax.studies import budgets, definition
+from bert_jax.studies.members import together
 from bert_jax.studies.arms import Arm
 from bert_jax.studies.definition import ArmDefinition, Definition, run_folder
 from bert_jax.studies.pairing import unshared
-from bert_jax.studies.protocols import Protocol
+from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.work import Job, Unit
 
 

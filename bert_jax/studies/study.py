@@ -12,10 +12,10 @@ from bert_jax.config import Page, UserError
 from bert_jax.experiment import Experiment
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.reporting.study_progress import StudyProgress
-from bert_jax.studies import (
-    budgets, comparison, definition, plan as planning, report, tuning)
+from bert_jax.studies import budgets, definition, plan as planning, tuning
+from bert_jax.studies.reports import comparison, report
 from bert_jax.studies.arms import Arm, make_arms
-from bert_jax.studies.comparison import Comparison
+from bert_jax.studies.reports.comparison import Comparison
 from bert_jax.studies.plan import Plan
 from bert_jax.studies.work import Unit, fail, work
 

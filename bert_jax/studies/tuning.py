@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from bert_jax import config
 from bert_jax.config import UserError
-from bert_jax.studies import scores
+from bert_jax.studies.protocols import scores
 from bert_jax.studies.arms import Arm
-from bert_jax.studies.protocols import Protocol
+from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.work import Unit
 
 # Of trials: none that a run of a study is likely to have.

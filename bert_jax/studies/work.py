@@ -20,8 +20,9 @@ from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
 from bert_jax.runs.observers import Observers
-from bert_jax.studies import scored_runs, scores, together
-from bert_jax.studies.protocols import Protocol
+from bert_jax.studies.members import together
+from bert_jax.studies.protocols import scored_runs, scores
+from bert_jax.studies.protocols.base import Protocol
 
 _POLL_SECONDS = 1.0
 

@@ -12,9 +12,9 @@ import jax
 from bert_jax.checkpoints.reading import Checkpoint, read_checkpoint
 from bert_jax.experiment import Run, compose, recipe
 from bert_jax.runs.evaluation import load
-from bert_jax.studies import scores
-from bert_jax.studies.protocols import Protocol
-from bert_jax.studies.scores import Score
+from bert_jax.studies.protocols import scores
+from bert_jax.studies.protocols.base import Protocol
+from bert_jax.studies.protocols.scores import Score
 from bert_jax.training.adapters import NoAdapter
 
 

@@ -23,7 +23,7 @@ from bert_jax.runs.observers import Observers
 from bert_jax.runs.record import Recorder
 from bert_jax.runs.step_log import StepLog
 from bert_jax.runs.train import Result
-from bert_jax.studies import member_results
+from bert_jax.studies.members import results as member_results
 from bert_jax.training.step import TrainState
 
 

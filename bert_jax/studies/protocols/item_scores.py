@@ -19,7 +19,7 @@ from bert_jax.objectives.base import Batch
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     AXES, local_rows, make_mesh, place, row_devices, share)
-from bert_jax.studies.item_rows import ItemRows
+from bert_jax.studies.protocols.item_rows import ItemRows
 from bert_jax.training import numerics
 from bert_jax.training.step import Recipe, row_keys
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from bert_jax.reporting.jsonl import read_jsonl
 from bert_jax.reporting.study_plots import Curve
-from bert_jax.studies import budget_table
-from bert_jax.studies.comparison import ComparedArm, ComparedRun, Comparison
+from bert_jax.studies.reports import budget_table
+from bert_jax.studies.reports.comparison import (
+    ComparedArm, ComparedRun, Comparison)
 
 OWN = "held_out/loss"
 # The values of a run by step.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from bert_jax.runs.record import Record
-from bert_jax.studies.comparison import ComparedArm, Comparison
+from bert_jax.studies.reports.comparison import ComparedArm, Comparison
 
 # In the order of the table; of the units, `parameters` is no cost of a run.
 UNITS = {"steps": lambda record: record.step,

@@ -7,7 +7,8 @@ import numpy as np
 
 from bert_jax.metrics.differences import Difference, Interval
 from bert_jax.reporting import markdown
-from bert_jax.studies.score_tables import ArmDifference, ArmScores, ScoreTable
+from bert_jax.studies.reports.score_tables import (
+    ArmDifference, ArmScores, ScoreTable)
 
 SIGNIFICANT = 0.05
 

@@ -16,7 +16,7 @@ from bert_jax.metrics import differences, multi_bootstrap
 from bert_jax.metrics.differences import Interval
 from bert_jax.metrics.multi_bootstrap import Resampled
 from bert_jax.reporting import markdown
-from bert_jax.studies.score_tables import ArmScores, resampled
+from bert_jax.studies.reports.score_tables import ArmScores, resampled
 
 LEAST_SEEDS = 12
 GROUPS = 3, 5, 8  # seeds of a pseudo arm

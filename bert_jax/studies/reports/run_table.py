@@ -17,7 +17,7 @@ from bert_jax.config import UserError
 from bert_jax.reporting.jsonl import read_jsonl
 from bert_jax.runs import record
 from bert_jax.runs.record import Record
-from bert_jax.studies import scores
+from bert_jax.studies.protocols import scores
 
 _AGO = {"d": "days", "h": "hours", "min": "minutes"}
 

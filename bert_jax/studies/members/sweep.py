@@ -30,8 +30,8 @@ from bert_jax.runs.evaluation import check_best
 from bert_jax.runs.initialize import first_state
 from bert_jax.runs.loop import Job, Scores, Stopped, train_loop
 from bert_jax.runs.step_log import StepLog
-from bert_jax.studies import member_results, members as layout
-from bert_jax.studies.member_results import Member, MemberResult
+from bert_jax.studies.members import layout, results as member_results
+from bert_jax.studies.members.results import Member, MemberResult
 from bert_jax.training.step import TrainState, check_divisible
 
 

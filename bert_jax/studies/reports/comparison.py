@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from bert_jax.config import UserError
 from bert_jax.runs import record
 from bert_jax.runs.record import Record
-from bert_jax.studies import definition, run_names, scores
-from bert_jax.studies.scores import Score
+from bert_jax.studies import definition
+from bert_jax.studies.protocols import scores
+from bert_jax.studies.reports import run_names
+from bert_jax.studies.protocols.scores import Score
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ from bert_jax.config import Percent, check_ranges
 from bert_jax.data.pretraining.scored_documents import (
     Part, masked_examples, paired_examples, scored_documents)
 from bert_jax.experiment import Experiment, Run
-from bert_jax.studies.item_rows import (
+from bert_jax.studies.protocols.item_rows import (
     EXAMPLES_PER_ROW, ItemRows, MaskedRows, PairRows)
-from bert_jax.studies.item_scores import (
+from bert_jax.studies.protocols.item_scores import (
     ItemScorer, Question, Totals, obstacle)
-from bert_jax.studies.protocols import Protocol, Scorer
-from bert_jax.studies.scores import Score
+from bert_jax.studies.protocols.base import Protocol, Scorer
+from bert_jax.studies.protocols.scores import Score
 
 
 # Percent of the documents that score a run on its way, at most.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from bert_jax import config
 from bert_jax.config import Choice, UserError
 from bert_jax.experiment import Experiment, Run
-from bert_jax.studies.scores import Score
+from bert_jax.studies.protocols.scores import Score
 
 # From parameters to what the protocol says of them.
 Scorer = Callable[[Any], Score]

@@ -6,9 +6,9 @@ from typing import Any
 
 from bert_jax.reporting import study_plots
 from bert_jax.reporting.study_plots import ForestRow
-from bert_jax.studies import curves
-from bert_jax.studies.comparison import Comparison
-from bert_jax.studies.score_tables import ScoreTable
+from bert_jax.studies.reports import curves
+from bert_jax.studies.reports.comparison import Comparison
+from bert_jax.studies.reports.score_tables import ScoreTable
 
 CURVES = "curves"
 _AXES = "steps", "tokens", "flops", "seconds"

@@ -27,8 +27,8 @@ from bert_jax.runs.loop import Job, Scores, train_loop
 from bert_jax.runs.observers import Observers
 from bert_jax.runs.record import Recorder
 from bert_jax.runs.train import Result
-from bert_jax.studies import member_runs, members as layout
-from bert_jax.studies.member_runs import MemberRun
+from bert_jax.studies.members import layout, runs as member_runs
+from bert_jax.studies.members.runs import MemberRun
 from bert_jax.training.step import TrainState
 
 # In these numbers, and in the seed, members of a program may differ.

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from bert_jax import files
 from bert_jax.reporting import markdown, plots, web
-from bert_jax.studies import (
-    budget_table, calibration, report_numbers, report_pictures, score_tables)
-from bert_jax.studies.comparison import ComparedArm, Comparison
-from bert_jax.studies.report_pictures import CURVES, Picture
-from bert_jax.studies.score_tables import ScoreTable
+from bert_jax.studies.reports import (
+    budget_table, calibration, numbers, pictures as report_pictures,
+    score_tables)
+from bert_jax.studies.reports.comparison import ComparedArm, Comparison
+from bert_jax.studies.reports.pictures import CURVES, Picture
+from bert_jax.studies.reports.score_tables import ScoreTable
 
 _HOW = """\
 The difference is arm minus base, of runs with the same seed, in the mean over
@@ -103,9 +104,9 @@ def _results(table: ScoreTable, comparison: Comparison) -> list[str]:
     return [f"No run has a score by {table.protocol}."]
   better = "lower" if table.lower_is_better else "higher"
   parts = [f"{table.measure}, {better} is better." if table.measure else "",
-           report_numbers.scores(table)]
+           numbers.scores(table)]
   if table.differences:
-    parts.append(report_numbers.differences(table))
+    parts.append(numbers.differences(table))
   base = table.arms[0]
   if (len(comparison.arms) == 1
       and len(base.by_seed) >= calibration.LEAST_SEEDS):
@@ -164,6 +165,6 @@ def _budgets(comparison: Comparison) -> str:
 def _budget(arm: ComparedArm) -> list[str]:
   costs = budget_table.spent(arm)
   return [arm.name, str(len(arm.records)),
-          *(report_numbers.quantity(costs.get(unit))
+          *(numbers.quantity(costs.get(unit))
             for unit in budget_table.UNITS),
           max((record.ended for record in arm.records), default="") or "-"]

@@ -16,10 +16,10 @@ from bert_jax.data.sources import CodeWordsData, GlueData, TextData
 from bert_jax.experiment import Experiment, Run
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
-from bert_jax.studies.downstream import (
+from bert_jax.studies.protocols.finetuning import (
     FinetuningProtocol, digest, with_dropout)
-from bert_jax.studies.protocols import Protocol
-from bert_jax.studies.scores import Score
+from bert_jax.studies.protocols.base import Protocol
+from bert_jax.studies.protocols.scores import Score
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
 

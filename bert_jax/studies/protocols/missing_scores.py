@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
-from bert_jax.studies.comparison import ComparedRun, read_run
-from bert_jax.studies.protocols import Protocol
-from bert_jax.studies.scored_runs import score_run
+from bert_jax.studies.reports.comparison import ComparedRun, read_run
+from bert_jax.studies.protocols.base import Protocol
+from bert_jax.studies.protocols.scored_runs import score_run
 
 _DEFAULT = ("mlm",)
 

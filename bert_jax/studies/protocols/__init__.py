@@ -1,0 +1,1 @@
+"""Named, versioned ways to get a score of a finished run."""
