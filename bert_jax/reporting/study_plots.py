@@ -84,7 +84,8 @@ def _key(axis: Any) -> None:
       loc="outside lower center", ncols=2, frameon=False, fontsize="small")
 
 
-def curves(arms: Sequence[Curve], axes: Sequence[str], measure: str) -> Any:
+def curves(arms: Sequence[Curve], axes: Sequence[str], title: str,
+           measure: str) -> Any:
   """A figure with a panel for each of the axes of `Curve.x`, two in a row."""
   rows = max(1, len(axes) // 2)
   size = (5.6, 3.6) if len(axes) > 1 else (9.0, 5.0)
@@ -94,6 +95,7 @@ def curves(arms: Sequence[Curve], axes: Sequence[str], measure: str) -> Any:
       _draw(panel, curve, x)
     panel.set(xlabel=x, ylabel=measure)
     panel.set_ylim(*_limits(arms))
+  figure.suptitle(title, fontsize="medium")
   handles, labels = panels[0].get_legend_handles_labels()
   figure.legend(handles, labels, loc="outside lower center", frameon=False,
                 ncols=min(4, max(1, len(labels))), handlelength=3.5)

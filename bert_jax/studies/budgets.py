@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import tempfile
 from typing import Literal
@@ -95,7 +96,7 @@ def with_steps(experiment: Experiment, steps: int) -> Experiment:
   """With another length, evaluated and saved as many times."""
   ratio = steps / experiment.steps
   return dataclasses.replace(experiment, steps=steps, **{
-      name: max(1, round(getattr(experiment, name) * ratio))
+      name: math.ceil(getattr(experiment, name) * ratio)
       for name in ("evaluate_every", "save_every")})
 
 

@@ -79,8 +79,9 @@ class Study:
     lost = [unit for unit in units if self.tune and unit.arm not in chosen]
     _work(folder, [unit for unit in units if unit not in lost], lost, share,
           members)
-    result = comparison.read_study(folder)
-    report.write(folder, result)
+    with _alone(folder / "claims" / "report"):
+      result = comparison.read_study(folder)
+      report.write(folder, result)
     return result
 
   def table(self) -> str:

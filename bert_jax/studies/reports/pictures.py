@@ -43,16 +43,16 @@ def draw(comparison: Comparison,
   key = curves.key_of(comparison)
   arms = curves.of_arms(comparison, key)
   if arms:
-    measure = "held-out loss" if key == curves.OWN else (
-        f"{key.removeprefix('held_out/')}: {tables[0].measure}")
-    figures = {axis: study_plots.curves(arms, [axis], measure)
+    title, measure = ("", "held-out loss") if key == curves.OWN else (
+        key.removeprefix("held_out/"), tables[0].measure)
+    figures = {axis: study_plots.curves(arms, [axis], title, measure)
                for axis in _AXES}
     if further := curves.minus_base(comparison, key):
       figures["steps, minus the base"] = study_plots.curves(
-          further, ["steps"], f"{measure}, minus the base")
+          further, ["steps"], title, f"{measure}, minus the base")
     pictures[CURVES] = Picture(
-        f"Curves: {measure}", "study_curves.png",
-        study_plots.curves(arms, _AXES, measure), figures,
+        f"Curves: {title or measure}", "study_curves.png",
+        study_plots.curves(arms, _AXES, title, measure), figures,
         f"{_OWN} {_LINES}" if key == curves.OWN else _LINES)
   return pictures
 
