@@ -78,7 +78,7 @@ def test_arms_get_the_same_of_the_unit_and_as_many_evaluations(
   for one in equal.values():
     # The last step is evaluated, too.
     assert -(-one.steps // one.evaluate_every) == 4
-    assert one.steps // one.save_every == 2
+    assert -(-one.steps // one.save_every) == 2
   tiny = dataclasses.replace(base, experiment=config.override(
       base.experiment, ["model.hidden_size=8", "model.intermediate_size=8"]))
   with pytest.raises(UserError, match="no width comes closer"):
