@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bert_jax import files
 from bert_jax.checkpoints.owner import Owner
-from bert_jax.config import Page
+from bert_jax.config import Page, UserError
 from bert_jax.experiment import Experiment
 from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.runs import record, train
@@ -141,6 +141,8 @@ def _score(unit: Unit, result: train.Result | Exception,
       raise result
     if missing := unit.unscored():
       scored_runs.score_run(unit.folder, missing, result.run)
+    if missing := unit.unscored():  # Else it would be tried again and again.
+      raise UserError(f"{missing[0].title} left no score of that title.")
     board.set(unit.arm, unit.name, "finished", unit.experiment.steps)
   except Stopped:
     raise
