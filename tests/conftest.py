@@ -40,12 +40,21 @@ os.environ.update(
 import hypothesis
 import pytest
 
+from bert_jax.runs import record
 from tests import small_run
 
 # The same examples in every run, on a machine of any speed.
 hypothesis.settings.register_profile(
     "suite", max_examples=60, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def uncounted_flops():
+  """Counting takes a second for each network; test_record counts."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(record, "step_flops", lambda experiment: 0)
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 from bert_jax.checkpoints import reading
 from bert_jax.cli.main import main, program
 from bert_jax.config import UserError
+from bert_jax.data.pretraining import corpus_builder
 from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment, compose
 from bert_jax.interop import importer
@@ -54,6 +55,7 @@ def test_commands_lead_from_text_to_vectors(text, tmp_path, capsys):
   for option, described in (
       ("held_out_percent=100", "60 documents held out, 0 to train on"),
       (f"evaluation_text={tmp_path}/dev.txt", "for evaluation 2 documents")):
+    corpus_builder._say.cache_clear()  # A process says it once.
     assert main(["evaluate", workdir, f"data.{option}"]) == 0
     output, said = capsys.readouterr()
     assert "mlm_loss" in output and described in said

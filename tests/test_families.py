@@ -170,8 +170,9 @@ def test_member_is_equal_on_a_mesh_with_remat(options):
   run = jax.jit(functools.partial(evaluate, again), in_shardings=(
       where, NamedSharding(mesh, P(("data", "fsdp")))))
   output_BLD, gradient = jax.device_get(run(params["encoder"], batch()))
-  assert_near(output_BLD, plain(options)[0], 1e-6)
-  assert_near(gradient, plain(options)[1], 1e-6)
+  # Sums over eight devices are rounded in another order.
+  assert_near(output_BLD, plain(options)[0], 2e-6)
+  assert_near(gradient, plain(options)[1], 2e-6)
 
 
 @member

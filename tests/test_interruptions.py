@@ -271,7 +271,7 @@ def test_interrupted_command_says_what_is_left(
   def stop(*_):
     raise raised
 
-  for target in ("runs.train.train", "studies.sweep.run",
+  for target in ("runs.train.train", "studies.members.sweep.run",
                  "analysis.predict.of_workdir"):
     monkeypatch.setattr(f"bert_jax.{target}", stop)
   if "+" in command:

@@ -10,7 +10,7 @@ import pytest
 from bert_jax import config
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
-from bert_jax.experiment import Experiment, workload
+from bert_jax.experiment import Experiment, step_flops, workload
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
 from bert_jax.runs.observers import Observers
@@ -25,7 +25,8 @@ def folder(tmp_path_factory):
 
 
 def test_record_counts_what_the_run_used_in_all_its_processes(
-    folder, tmp_path):
+    folder, tmp_path, monkeypatch):
+  monkeypatch.setattr(record, "step_flops", step_flops)
   experiment = small_run.pretraining(folder, steps=4)
   small_run.pull_the_plug(experiment, tmp_path, at=3)
   assert record.read(tmp_path).state == "failed"

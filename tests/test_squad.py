@@ -388,7 +388,7 @@ def test_commands_learn_and_predict_answers(tmp_path, capsys):
       "data.tokenizer=wordpiece", "data.tokenizer.vocab_size=60",
       "model.hidden_size=16", "model.num_hidden_layers=1",
       "model.num_attention_heads=2", "model.intermediate_size=32",
-      "schedule.learning_rate=2e-2", "epochs=none", "steps=30", "batch_size=8",
+      "schedule.learning_rate=2e-2", "epochs=none", "steps=60", "batch_size=8",
       "log_every=10", "--workdir", work]
   assert main(arguments) == 0
   out = capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 from bert_jax import config
 from bert_jax.checkpoints.reading import saved_steps
 from bert_jax.experiment import Experiment
+from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import record, train
 from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError
 from bert_jax.runs.observers import Observers
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
 
 def members(folder) -> list[Experiment]:
   """Two that differ in the seed and in all numbers."""
-  base = small_run.pretraining(folder, steps=4)
+  base = small_run.pretraining(folder, steps=4, objective=Mlm())
   return [config.override(base, words) for words in (
       ["schedule.learning_rate=1e-3"],
       ["seed=2", "objective.masking.rate=.4", "schedule.learning_rate=3e-4",

@@ -120,7 +120,7 @@ class Recorder:
     self._write(Record(
         started=before.started if before else now(), command=_command(),
         page=page.source if page else "",
-        overrides=config.changes(page.experiment, experiment) if page else [],
+        overrides=_overrides(page, experiment),
         options=config.changes(Experiment(), experiment),
         seed=experiment.seed, commit=commit, dirty=dirty,
         versions=_versions(), devices=distributed.devices(),
@@ -185,6 +185,14 @@ def _versions() -> dict[str, str]:
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
       versions |= {name: importlib.metadata.version(name)}
   return versions
+
+
+def _overrides(page: Page | None, experiment: Experiment) -> list[str]:
+  """What differs from the page; of a page that only defines choices, nothing.
+  """
+  if page is None or not isinstance(page.experiment, Experiment):
+    return []
+  return config.changes(page.experiment, experiment)
 
 
 def _command() -> str:
