@@ -55,7 +55,7 @@ def test_commands_lead_from_text_to_vectors(text, tmp_path, capsys):
   for option, described in (
       ("held_out_percent=100", "60 documents held out, 0 to train on"),
       (f"evaluation_text={tmp_path}/dev.txt", "for evaluation 2 documents")):
-    corpus_builder._say.cache_clear()  # A process says it once.
+    corpus_builder.say.cache_clear()  # A process says it once.
     assert main(["evaluate", workdir, f"data.{option}"]) == 0
     output, said = capsys.readouterr()
     assert "mlm_loss" in output and described in said

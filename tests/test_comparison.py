@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment
 from bert_jax.runs import record
 from bert_jax.studies import definition
-from bert_jax.studies.protocols import missing_scores, scores
-from bert_jax.studies.reports import (
-    calibration, comparison, curves, report, run_names, score_tables)
+from bert_jax.studies.protocols import scores
 from bert_jax.studies.protocols.scores import Score
+from bert_jax.studies.reports import (
+    calibration, comparison, curves, missing_scores, report, run_names,
+    score_tables)
 from tests.compared_runs import (
     RULER, STEPS, score_of, write_run, write_study)
 
@@ -112,7 +114,7 @@ def test_scores_that_cannot_be_compared_say_why(study, about, reason):
     rewrite(study, "same", seed, **about)
   text = report.markdown_of(comparison.read_study(study))
   assert f"* {reason}\n" in text
-  assert row(text, "verdict", "same")["verdict"] == "no difference"
+  assert row(text, "verdict", "same")["verdict"] == "not compared"
   assert row(text, "verdict", "better")["verdict"] == "better"
 
 
@@ -281,7 +283,8 @@ def test_runs_are_scored_first_by_what_not_all_were_scored_by(
   monkeypatch.setattr(missing_scores, "score_run",
                       lambda folder, _: scored.append(folder.name))
   experiment = Experiment(data=TextData(length=8))
-  monkeypatch.setattr(missing_scores, "_experiment", lambda _: experiment)
+  monkeypatch.setattr(missing_scores, "latest_manifest",
+                      lambda _: types.SimpleNamespace(experiment=experiment))
   complete = lambda *names, titles=(): missing_scores.score_missing(
       [tmp_path / name for name in names], titles)
   assert complete("a") == [title] and not scored

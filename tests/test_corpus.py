@@ -349,7 +349,7 @@ def test_split_may_be_empty(text, tmp_path, capsys):
       ("one.txt", loaded, 100, 0, 1), ("text.txt", TOKENIZER, 0, 200, 0),
       ("text.txt", loaded, 100, 0, 200), ("text.txt", TOKENIZER, .1, 199, 1),
       ("text.txt", loaded, 99.9, 1, 199)):
-    corpus_builder._say.cache_clear()
+    corpus_builder.say.cache_clear()
     splits = corpus_builder.prepare(str(tmp_path / spec), tokenizer,
                                     tmp_path / "root", percent)
     assert splits.train.counts["documents"] == train

@@ -15,11 +15,11 @@ from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.sources import CodeWordsData
 from bert_jax.experiment import Experiment, compose
 from bert_jax.model.bert import BertConfig
-from bert_jax.studies.protocols import scored_runs, scores
 from bert_jax.studies.members.results import Member, MemberResult, save
+from bert_jax.studies.members.sweep import Sweep
+from bert_jax.studies.protocols import scored_runs, scores
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.scores import Score
-from bert_jax.studies.members.sweep import Sweep
 from bert_jax.studies.protocols.tasks import (
     CodeWordsProtocol, GlueProtocol, RteProtocol, Sst2Protocol, _GlueTask)
 from tests import small_run

@@ -21,8 +21,8 @@ from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.runs import initialize, train
-from bert_jax.runs.observers import Observers
 from bert_jax.runs.evaluation import Evaluator
+from bert_jax.runs.observers import Observers
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import ConstantSchedule, LinearSchedule
 from bert_jax.training.step import TrainState

@@ -20,10 +20,10 @@ from bert_jax.objectives.masking import (
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.objectives.network import Network
 from bert_jax.parallel.mesh import make_mesh, place
-from bert_jax.studies.protocols import scored_runs, scores
-from bert_jax.studies.protocols.item_scores import ItemScorer
 from bert_jax.studies.members.results import Member, MemberResult, save
+from bert_jax.studies.protocols import scored_runs, scores
 from bert_jax.studies.protocols.base import Protocol
+from bert_jax.studies.protocols.item_scores import ItemScorer
 from bert_jax.studies.protocols.text import MlmProtocol, NspProtocol
 from bert_jax.training import numerics
 from tests.memory_corpus import MemoryCorpus

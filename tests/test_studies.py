@@ -12,14 +12,18 @@ from bert_jax import config
 from bert_jax.checkpoints.owner import Owner
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
+from bert_jax.objectives.mlm import Mlm
 from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
 from bert_jax.studies import arms, tuning, work
+from bert_jax.studies.members import together
 from bert_jax.studies.protocols import scored_runs, scores
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.scores import Score
+from bert_jax.studies.study import Study
 from bert_jax.studies.work import Unit
+from tests import small_run
 
 
 def test_words_are_options_of_all_arms_or_arms():
@@ -185,6 +189,27 @@ def test_every_arm_has_the_same_trials_and_keeps_the_best(tmp_path):
   assert not tuning.choose(list(zip(made[2:3], all_units[2:3])))
   with pytest.raises(UserError, match="base: .*no option 'rat'"):
     tuning.trials([base], ["schedule.rat=1,2"])
+
+
+def test_study_runs_what_is_missing_and_gives_the_same_report(
+    folder, tmp_path, monkeypatch):
+  trained = []
+  program = together.train_together
+  monkeypatch.setattr(together, "train_together", lambda experiments, *rest: (
+      trained.append(len(experiments)), program(experiments, *rest))[1])
+  study = Study(
+      small_run.pretraining(folder, steps=2, objective=Mlm()),
+      {"more": "objective.masking.rate=.3"}, seeds=2, budget="tokens",
+      workdir=str(tmp_path))
+  study.run(members=4)
+  text = study.table()
+  assert trained == [4]  # Two arms of two seeds are one program.
+  assert "other masks (objective.masking.rate=0.3)" in text
+  assert "| mlm@1 length=32, minus the base |" in text
+  study.run(members=4)
+  assert study.table() == text and trained == [4]
+  assert (tmp_path / "study.md").exists()
+  assert "data:image" in (tmp_path / "study.html").read_text()
 
 
 def test_progress_without_a_terminal_is_a_line_at_times():

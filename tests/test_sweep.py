@@ -25,8 +25,8 @@ from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import loop, record, train as train_lib
 from bert_jax.studies.members import layout as members, sweep
-from bert_jax.studies.members.results import Member, MemberResult
 from bert_jax.studies.members.layout import MemberProgram
+from bert_jax.studies.members.results import Member, MemberResult
 from bert_jax.studies.members.sweep import Sweep
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule

@@ -67,14 +67,14 @@ def compare(args, python, name, result):
   from bert_jax import config
   from bert_jax.data.labeled import glue
   from bert_jax.experiment import Experiment
-  from bert_jax.studies.glue_suite import chosen_rate
+  from bert_jax.studies.glue_table import chosen_rate
 
   experiment = config.override(Experiment(), result["options"])
   data = experiment.data
   sets = {split: glue.read(data.folder, name, split, data.bad_records)
           for split in SPLITS}
   rate = chosen_rate(result)
-  ours = sorted((o for o in result["outcomes"] if o["learning_rate"] == rate),
+  ours = sorted((o for o in result["results"] if o["learning_rate"] == rate),
                 key=lambda outcome: outcome["seed"])
   protocol = protocol_of(experiment, rate)
   kept = args.results / "trainer.jsonl"

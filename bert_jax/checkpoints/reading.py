@@ -80,6 +80,17 @@ def read_manifests(workdir: str | pathlib.Path) -> dict[int, Manifest]:
   return manifests
 
 
+def latest_manifest(workdir: str | pathlib.Path) -> Manifest:
+  """
+  Raises:
+    UserError: no finished checkpoint is intact, or as read_manifests.
+  """
+  manifests = read_manifests(workdir)
+  if not manifests:
+    raise UserError(f"{workdir} holds no finished checkpoint that is intact.")
+  return manifests[max(manifests)]
+
+
 def saved_steps(workdir: str | pathlib.Path) -> list[int]:
   """Of the finished checkpoints, in order; none where there is no folder."""
   folder = files.folder(workdir)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.studies import definition
-from bert_jax.studies.protocols import missing_scores
-from bert_jax.studies.reports import comparison, report
+from bert_jax.studies.reports import comparison, missing_scores, report
 from bert_jax.studies.reports.comparison import Comparison
 
 

@@ -3,10 +3,8 @@
 import argparse
 import inspect
 
-from bert_jax.checkpoints.reading import read_manifests
+from bert_jax.checkpoints.reading import latest_manifest
 from bert_jax.cli import flags
-from bert_jax.config import UserError
-from bert_jax.experiment import Experiment
 from bert_jax.reporting import markdown
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.scored_runs import score_run
@@ -35,20 +33,14 @@ def _score(options: argparse.Namespace) -> None:
   if not options.workdirs:
     flags.say(listing())
     return
-  experiments = [_experiment(workdir) for workdir in options.workdirs]
+  experiments = [latest_manifest(workdir).experiment
+                 for workdir in options.workdirs]
   protocols = [protocol.fit(experiments) for protocol in protocols]
   for protocol in protocols:
     protocol.check()
   scores = {workdir: score_run(workdir, protocols)
             for workdir in options.workdirs}
   flags.say("\n".join([table(scores), *remarks(scores)]))
-
-
-def _experiment(workdir: str) -> Experiment:
-  manifests = read_manifests(workdir)
-  if not manifests:
-    raise UserError(f"{workdir} holds no finished checkpoint that is intact.")
-  return manifests[max(manifests)].experiment
 
 
 def listing() -> str:

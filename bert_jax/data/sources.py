@@ -108,7 +108,8 @@ class TextData(Data):
         self.examples_per_row, seed if shuffle else 0, shuffle)
                        for split, shuffle in ((splits.train, True),
                                               (splits.held_out, False)))
-    train.report_pairs(self.text)
+    if pairs := train.describe_pairs():
+      corpus_builder.say(self.text, pairs)
     return Datasets(train, held_out, splits.tokenizer, corpus=splits)
 
   def train_tokenizer(self) -> LoadedTokenizer:

@@ -39,7 +39,6 @@ class Record:
     message: why it stopped or failed.
     started, ended: UTC, as 2026-01-31T12:00:00; "" while it runs.
     command: as it was typed.
-    page: the text of the config page; "": there was none.
     overrides: what differs from the page.
     options: what differs from the defaults.
     commit: of the program's checkout, "" outside of one; `dirty` if its files
@@ -52,6 +51,7 @@ class Record:
     tokens: real ones, of all steps until now.
     flops: of all steps until now, as counted from the step.
     seconds: until now, of all processes.
+    page: the text of the config page; "": there was none.
   """
 
   state: str = "running"
@@ -59,7 +59,6 @@ class Record:
   started: str = ""
   ended: str = ""
   command: str = ""
-  page: str = ""
   overrides: list[str] = dataclasses.field(default_factory=list)
   options: list[str] = dataclasses.field(default_factory=list)
   seed: int = 0
@@ -75,6 +74,7 @@ class Record:
   tokens: float = 0.0
   flops: float = 0.0
   seconds: float = 0.0
+  page: str = ""
 
 
 def write(workdir: pathlib.Path, record: Record) -> None:

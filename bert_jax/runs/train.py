@@ -140,16 +140,12 @@ class _Attempt:
     detector = AnomalyDetector(experiment.max_nonfinite_steps,
                                experiment.spike_deviations)
     stopping = EarlyStopping(experiment.best, experiment.patience)
-    restored = self.checkpoints.restore(
-        self.run.shape(), self.runner.shardings, self.manifest, notes.append)
-    progress = restored.manifest.progress if restored else Progress()
-    if differences := environment.differences(progress.environment):
-      notes.append(differences)
+    state, progress = latest_or_first(
+        self.run, self.checkpoints, self.runner.shardings, self.manifest,
+        self.source, notes.append)
     self.clock.load_state(progress.seconds)
     detector.load_state(progress.detector)
     stopping.load_state(progress.stopping)
-    state = restored.state if restored else first_state(
-        self.run, self.runner.shardings, self.source, notes.append)
     start = int(state.step)
     self.recorder.reached(start, progress.tokens, progress.seconds)
     with StepLog(self.workdir, experiment.steps, experiment.log_every,
@@ -193,6 +189,26 @@ class _Attempt:
         save=save, stopping=[stopping], clock=self.clock,
         skipped_steps=frozenset(distributed.broadcast(
             sorted(anomalies.skipped_steps(self.workdir)))))
+
+
+def latest_or_first(run: Run, checkpoints: CheckpointManager,
+                    shardings: TrainState, manifest: Manifest,
+                    source: Checkpoint | None, say: Callable[[str], None]
+                    ) -> tuple[TrainState, Progress]:
+  """The latest state of a run and its progress, or those before the first step.
+
+  Args:
+    shardings: of the state.
+    source: `init_from`.
+    say: gets a sentence on whatever is odd.
+  """
+  restored = checkpoints.restore(run.shape(), shardings, manifest, say)
+  if restored is None:
+    return first_state(run, shardings, source, say), Progress()
+  progress = restored.manifest.progress
+  if differences := environment.differences(progress.environment):
+    say(differences)
+  return restored.state, progress
 
 
 def _roll_back(workdir: pathlib.Path, checkpoints: CheckpointManager,

@@ -20,9 +20,9 @@ from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.regression import Regression
 from bert_jax.studies import glue_table
 from bert_jax.studies.members import results as member_results, sweep
-from bert_jax.studies.protocols.finetuning import predictor
 from bert_jax.studies.members.results import MemberResult
 from bert_jax.studies.members.sweep import Sweep
+from bert_jax.studies.protocols.finetuning import predictor
 
 # What is trained as another task, whose members it scores.
 _SCORED_BY = {"MNLI": "MNLI-mm"}

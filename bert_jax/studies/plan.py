@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from bert_jax import config
 from bert_jax.checkpoints.manifest import RESUMABLE
-from bert_jax.checkpoints.reading import read_manifests
+from bert_jax.checkpoints.reading import latest_manifest
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.runs import record
 from bert_jax.studies import budgets, definition
-from bert_jax.studies.members import together
 from bert_jax.studies.arms import Arm
 from bert_jax.studies.definition import ArmDefinition, Definition, run_folder
+from bert_jax.studies.members import together
 from bert_jax.studies.pairing import unshared
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.work import Job, Unit
@@ -44,9 +44,8 @@ class Plan:
 def composed(arm: Arm) -> Run:
   """The arm's run with its first seed."""
   source = arm.experiment.init_from
-  manifests = read_manifests(source) if source else {}
-  return compose(arm.experiment, manifests[max(manifests)].tokenizer
-                 if manifests else None)
+  return compose(arm.experiment,
+                 latest_manifest(source).tokenizer if source else None)
 
 
 def with_budget(arm: Arm, base: Run, run: Run, unit: budgets.Unit,

@@ -13,11 +13,12 @@ from bert_jax.experiment import Experiment
 from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.studies import budgets, definition, plan as planning, tuning
-from bert_jax.studies.reports import comparison, report
 from bert_jax.studies.arms import Arm, make_arms
-from bert_jax.studies.reports.comparison import Comparison
 from bert_jax.studies.plan import Plan
+from bert_jax.studies.reports import comparison, report
+from bert_jax.studies.reports.comparison import Comparison
 from bert_jax.studies.work import Unit, fail, work
+from bert_jax.training.budget import Budget
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +154,8 @@ def _check(arms: Sequence[Arm], study: Study) -> None:
           f"{arm.name}: objective={experiment.objective.choice_name} has "
           "labels; a study compares pretrainings, and fine-tunings of them "
           "with --then.")
-    if experiment.budget.endswith(("s", "min", "h")) and not (
-        experiment.budget.endswith(("flops", "tokens"))):
+    if experiment.budget and (
+        Budget.parse(experiment.budget).unit == "seconds"):
       faults.append(f"{arm.name}: budget={experiment.budget} is a time, which "
                     "each run would measure; set steps and --equal seconds.")
   if study.tune and study.budget == "seconds":

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from bert_jax import config
 from bert_jax.config import UserError
-from bert_jax.studies.protocols import scores
 from bert_jax.studies.arms import Arm
+from bert_jax.studies.protocols import scores
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.work import Unit
 

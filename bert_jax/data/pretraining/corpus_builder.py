@@ -60,7 +60,7 @@ def prepare(spec: str, tokenizer: Tokenizer | LoadedTokenizer,
           publish(folder, directory)
   remove_leftovers(directory)
   splits = Splits.open(directory)
-  _say(spec, splits.description)
+  say(spec, splits.description)
   return splits
 
 
@@ -70,12 +70,13 @@ def train_tokenizer(spec: str, tokenizer: Tokenizer) -> LoadedTokenizer:
   trained = tokenizer.build(
       sentence for document in documents.read(spec, counts=counts)
       for sentence in document.sentences)
-  _say(spec, str(counts))
+  say(spec, str(counts))
   return trained
 
 
-@functools.cache  # A study reads the same text for every run.
-def _say(spec: str, description: str) -> None:
+@functools.cache
+def say(spec: str, description: str) -> None:
+  """Says it of a text on stderr, once, as a study reads it for every run."""
   # Not print: a progress bar may be on this line.
   tqdm.tqdm.write(f"{spec}: {description}.", file=sys.stderr)
 

@@ -1,11 +1,9 @@
 """Rows of an epoch of running text."""
 
 import dataclasses
-import sys
 from typing import Any
 
 import numpy as np
-import tqdm
 
 from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples
@@ -45,11 +43,6 @@ class PretrainingRows(Rows):
                             generator("examples", *self.draws, epoch))
     return dataclasses.replace(
         plan, separators=self.vocabulary.pair_separators)
-
-  def report_pairs(self, text: str) -> None:
-    """Says on stderr what `describe_pairs` says of a text."""
-    if description := self.describe_pairs():
-      tqdm.tqdm.write(f"{text}: {description}.", file=sys.stderr)
 
   def describe_pairs(self) -> str:
     """How good a task next sentences are, of the first documents; "" for a

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from bert_jax import config
-from bert_jax.checkpoints import environment
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest, Progress
 from bert_jax.checkpoints.owner import Owner
@@ -17,12 +16,11 @@ from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.experiment import Run
 from bert_jax.reporting import plots
 from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError
-from bert_jax.runs.initialize import first_state
 from bert_jax.runs.loop import Job, Scores
 from bert_jax.runs.observers import Observers
 from bert_jax.runs.record import Recorder
 from bert_jax.runs.step_log import StepLog
-from bert_jax.runs.train import Result
+from bert_jax.runs.train import Result, latest_or_first
 from bert_jax.studies.members import results as member_results
 from bert_jax.training.step import TrainState
 
@@ -71,13 +69,8 @@ class MemberRun:
     manifest, notes = Manifest.of_run(run, page), []
     with CheckpointManager(workdir, run.experiment.keep_checkpoints
                            ) as checkpoints:
-      restored = checkpoints.restore(run.shape(), shardings, manifest,
-                                     notes.append)
-      progress = restored.manifest.progress if restored else Progress()
-      if differences := environment.differences(progress.environment):
-        notes.append(differences)
-      state = restored.state if restored else first_state(
-          run, shardings, source, notes.append)
+      state, progress = latest_or_first(run, checkpoints, shardings, manifest,
+                                        source, notes.append)
       recorder.reached(int(state.step), progress.tokens, progress.seconds)
       member = cls(run, workdir, owner, recorder, observers, manifest,
                    checkpoints, state, progress)

@@ -19,7 +19,7 @@ class Protocol(Choice):
   A change of what a member does with the same options is another `version`.
   """
 
-  version: ClassVar[int]
+  version: ClassVar[int] = 1
   # Options that say where something lies, which is no part of the title.
   places: ClassVar[tuple[str, ...]] = ()
 

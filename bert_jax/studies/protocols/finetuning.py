@@ -24,10 +24,10 @@ from bert_jax.reporting.writers import Silent
 from bert_jax.runs.evaluation import Evaluator
 from bert_jax.studies.members import sweep
 from bert_jax.studies.members.results import MemberResult, to_json
+from bert_jax.studies.members.sweep import Sweep
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.scored_runs import checkpoint_name
 from bert_jax.studies.protocols.scores import Score
-from bert_jax.studies.members.sweep import Sweep
 
 # A network's dropout is part of how it was pretrained; this is the protocol's.
 _DROPOUT = "hidden_dropout_prob", "attention_probs_dropout_prob"
@@ -199,7 +199,6 @@ class PageProtocol(FinetuningProtocol):
   seeds: Count = 3
   page: str = ""
 
-  version: ClassVar = 1
   places: ClassVar = ("page",)
 
   @property

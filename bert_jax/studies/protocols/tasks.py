@@ -16,9 +16,9 @@ from bert_jax.data.sources import CodeWordsData, GlueData, TextData
 from bert_jax.experiment import Experiment, Run
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
+from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.finetuning import (
     FinetuningProtocol, digest, with_dropout)
-from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.scores import Score
 from bert_jax.training.optimizers import AdamW
 from bert_jax.training.schedules import LinearSchedule
@@ -67,7 +67,6 @@ class CodeWordsProtocol(_TaskProtocol):
 
   rate: float = 2e-3
 
-  version: ClassVar = 1
   held_out_percent: ClassVar = 15.0
 
   def task(self, network: Experiment) -> Experiment:
@@ -134,7 +133,6 @@ class Sst2Protocol(_GlueTask):
 
   epochs: float = 1.0
 
-  version: ClassVar = 1
   task_name: ClassVar = "SST-2"
 
 
@@ -145,7 +143,6 @@ class RteProtocol(_GlueTask):
   length: Count = 256
   epochs: float = 10.0
 
-  version: ClassVar = 1
   task_name: ClassVar = "RTE"
 
 
@@ -153,7 +150,6 @@ class RteProtocol(_GlueTask):
 class ColaProtocol(_GlueTask):
   """CoLA: is a sentence grammatical? Matthews correlation. Three epochs."""
 
-  version: ClassVar = 1
   task_name: ClassVar = "CoLA"
 
 
@@ -164,7 +160,6 @@ class MrpcProtocol(_GlueTask):
   length: Count = 128
   epochs: float = 10.0
 
-  version: ClassVar = 1
   task_name: ClassVar = "MRPC"
 
 
@@ -175,7 +170,6 @@ class StsbProtocol(_GlueTask):
   length: Count = 128
   epochs: float = 10.0
 
-  version: ClassVar = 1
   task_name: ClassVar = "STS-B"
 
 
@@ -186,7 +180,6 @@ class QqpProtocol(_GlueTask):
   length: Count = 128
   epochs: float = 1.0
 
-  version: ClassVar = 1
   task_name: ClassVar = "QQP"
 
 
@@ -197,7 +190,6 @@ class MnliProtocol(_GlueTask):
   length: Count = 128
   epochs: float = 1.0
 
-  version: ClassVar = 1
   task_name: ClassVar = "MNLI"
 
 
@@ -208,7 +200,6 @@ class QnliProtocol(_GlueTask):
   length: Count = 128
   epochs: float = 1.0
 
-  version: ClassVar = 1
   task_name: ClassVar = "QNLI"
 
 
@@ -234,7 +225,6 @@ class GlueProtocol(Protocol):
   tasks: tuple[str, ...] = tuple(p.choice_name for p in _OF_GLUE)
   folder: str = "glue"
 
-  version: ClassVar = 1
   places: ClassVar = ("folder",)
 
   def __post_init__(self):

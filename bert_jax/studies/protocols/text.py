@@ -3,20 +3,19 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from bert_jax.config import Percent, check_ranges
 from bert_jax.data.pretraining.scored_documents import (
     Part, masked_examples, paired_examples, scored_documents)
 from bert_jax.experiment import Experiment, Run
+from bert_jax.studies.protocols.base import Protocol, Scorer
 from bert_jax.studies.protocols.item_rows import (
     EXAMPLES_PER_ROW, ItemRows, MaskedRows, PairRows)
 from bert_jax.studies.protocols.item_scores import (
     ItemScorer, Question, Totals, obstacle)
-from bert_jax.studies.protocols.base import Protocol, Scorer
 from bert_jax.studies.protocols.scores import Score
-
 
 # Percent of the documents that score a run on its way, at most.
 _OF_CURVES = 10.0
@@ -41,6 +40,9 @@ class _TextProtocol(Protocol):
   percent: Percent = 100.0
 
   question: ClassVar[Question]
+  # What the rows are, and what cuts documents into them.
+  kind: ClassVar[type[ItemRows]]
+  cut: ClassVar[Callable[..., Any]]
 
   def __post_init__(self):
     check_ranges(self)
@@ -55,7 +57,11 @@ class _TextProtocol(Protocol):
   def rows(self, run: Run,
            examples_per_row: int = EXAMPLES_PER_ROW) -> ItemRows:
     """Of a protocol with a length and a run with a corpus."""
-    raise NotImplementedError
+    corpus, vocabulary = run.prepared.corpus.held_out, run.recipe.vocabulary
+    documents = scored_documents(corpus, self.part, self.percent)
+    return self.kind(corpus, vocabulary,
+                     self.cut(documents, vocabulary, self.length), self.length,
+                     examples_per_row)
 
   def measured(self, totals: Totals, rows: ItemRows) -> Score:
     """The score, without protocol and data."""
@@ -105,16 +111,9 @@ class MlmProtocol(_TextProtocol):
   all are shown as [MASK], whatever the masking of the training.
   """
 
-  version: ClassVar = 1
   question: ClassVar = Question("mlm", "masked_labels")
-
-  def rows(self, run: Run,
-           examples_per_row: int = EXAMPLES_PER_ROW) -> MaskedRows:
-    corpus, vocabulary = run.prepared.corpus.held_out, run.recipe.vocabulary
-    documents = scored_documents(corpus, self.part, self.percent)
-    return MaskedRows(
-        corpus, vocabulary, masked_examples(documents, vocabulary, self.length),
-        self.length, examples_per_row)
+  kind: ClassVar = MaskedRows
+  cut: ClassVar = staticmethod(masked_examples)
 
   def measured(self, totals: Totals, rows: MaskedRows) -> Score:
     count = totals.weights_I.sum()
@@ -136,16 +135,9 @@ class NspProtocol(_TextProtocol):
   token is masked.
   """
 
-  version: ClassVar = 1
   question: ClassVar = Question("nsp", "next_sentence_labels")
-
-  def rows(self, run: Run,
-           examples_per_row: int = EXAMPLES_PER_ROW) -> PairRows:
-    corpus, vocabulary = run.prepared.corpus.held_out, run.recipe.vocabulary
-    documents = scored_documents(corpus, self.part, self.percent)
-    return PairRows(
-        corpus, vocabulary, paired_examples(documents, vocabulary, self.length),
-        self.length, examples_per_row)
+  kind: ClassVar = PairRows
+  cut: ClassVar = staticmethod(paired_examples)
 
   def measured(self, totals: Totals, rows: PairRows) -> Score:
     count = totals.weights_I.sum()

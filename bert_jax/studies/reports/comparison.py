@@ -10,8 +10,8 @@ from bert_jax.runs import record
 from bert_jax.runs.record import Record
 from bert_jax.studies import definition
 from bert_jax.studies.protocols import scores
-from bert_jax.studies.reports import run_names
 from bert_jax.studies.protocols.scores import Score
+from bert_jax.studies.reports import run_names
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

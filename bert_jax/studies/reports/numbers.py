@@ -60,7 +60,7 @@ def _difference(row: ArmDifference, table: ScoreTable,
                 digits: int) -> list[str]:
   difference = row.difference
   if difference is None:
-    return [row.arm, *["-"] * 5, "no difference"]
+    return [row.arm, *["-"] * 5, "not compared"]
   return [row.arm, f"{difference.mean:+.{digits}f}",
           interval(difference.over_seeds, digits),
           interval(row.over_items, digits), _p(row.p),

@@ -12,8 +12,8 @@ import numpy as np
 from bert_jax.metrics import differences, multi_bootstrap
 from bert_jax.metrics.differences import Components, Difference, Interval
 from bert_jax.metrics.multi_bootstrap import Resampled
-from bert_jax.studies.reports.comparison import ComparedArm, Comparison
 from bert_jax.studies.protocols.scores import Score
+from bert_jax.studies.reports.comparison import ComparedArm, Comparison
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

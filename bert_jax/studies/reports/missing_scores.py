@@ -3,12 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-from bert_jax.checkpoints.reading import read_manifests
-from bert_jax.config import UserError
-from bert_jax.experiment import Experiment
-from bert_jax.studies.reports.comparison import ComparedRun, read_run
+from bert_jax.checkpoints.reading import latest_manifest
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.scored_runs import score_run
+from bert_jax.studies.reports.comparison import ComparedRun, read_run
 
 _DEFAULT = ("mlm",)
 
@@ -33,7 +31,7 @@ def score_missing(folders: Sequence[pathlib.Path],
             if all(_scored(run, title) for run in finished)]
   if not finished or (common and not titles):
     return common
-  experiments = [_experiment(run.folder) for run in finished]
+  experiments = [latest_manifest(run.folder).experiment for run in finished]
   protocols = [Protocol.parse(title).fit(experiments)
                for title in titles or _DEFAULT]
   for run in finished:
@@ -49,10 +47,3 @@ def _scored(run: ComparedRun, title: str) -> bool:
       not score.checkpoint
       or score.checkpoint.startswith(f"step {run.record.step},")
       or any(word.startswith("best=") for word in run.record.options))
-
-
-def _experiment(folder: pathlib.Path) -> Experiment:
-  manifests = read_manifests(folder)
-  if not manifests:
-    raise UserError(f"{folder} holds no finished checkpoint that is intact.")
-  return manifests[max(manifests)].experiment
