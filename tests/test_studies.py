@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -77,9 +78,10 @@ class SeedProtocol(Protocol):
     return Score(self.title, values_R=np.array([float(run)]))
 
 
-def units(folder: pathlib.Path, count: int) -> list[Unit]:
+def units(folder: pathlib.Path, count: int,
+          protocols: Sequence[Protocol] = (SeedProtocol(),)) -> list[Unit]:
   return [Unit("base", f"seed {i}", folder / str(i), Experiment(seed=i), None,
-               [SeedProtocol()]) for i in range(count)]
+               protocols) for i in range(count)]
 
 
 @pytest.fixture
@@ -112,9 +114,9 @@ def board(all_units) -> StudyProgress:
                        console=rich.console.Console(file=io.StringIO()))
 
 
-def run(folder, count, first=0) -> list[str]:
+def run(folder, count, first=0, protocols=(SeedProtocol(),)) -> list[str]:
   """Works; the states of all units after it."""
-  all_units = units(folder, count)
+  all_units = units(folder, count, protocols)
   work.work([[unit] for unit in all_units], folder / "claims",
             board(all_units), first)
   return [unit.state() for unit in all_units]
@@ -133,6 +135,11 @@ def test_missing_runs_are_run_and_a_failure_ends_nothing_else(
   assert trained == [0, 1, 2, 2, 3, 3]
   assert [scores.read(tmp_path / str(i))["seed@1"].value
           for i in range(4)] == [0, 1, 2, 3]
+  # A protocol that is added later scores what is finished.
+  further = SeedProtocol(part="further")
+  assert run(tmp_path, 4, protocols=(SeedProtocol(), further)) == (
+      ["finished"] * 4)
+  assert all(further.title in scores.read(tmp_path / str(i)) for i in range(4))
 
 
 def test_claimed_runs_are_left_to_their_owner(tmp_path, trained, monkeypatch):
