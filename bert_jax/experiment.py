@@ -126,6 +126,10 @@ class Run:
 
   def shape(self) -> TrainState:
     """Shapes and types of the state."""
+    return self._shape
+
+  @functools.cached_property
+  def _shape(self) -> TrainState:
     return numerics.eval_shape(self.recipe.init, self.seed(), self.row())
 
   def seed(self) -> np.ndarray:

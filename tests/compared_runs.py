@@ -63,7 +63,7 @@ def write_study(folder: pathlib.Path, shifts: Mapping[str, float],
   """A finished study with an arm for each of `shifts`."""
   arms = {"base": 0.0, **shifts}
   plan = Definition(
-      "bert-jax ablate tiny --workdir abl", "tiny", ["steps=100"],
+      "bert-jax ablate tiny --workdir abl", "tiny", False, ["steps=100"],
       list(range(seeds)), "steps", [RULER], [],
       [ArmDefinition(name, "" if name == "base" else f"model.x={name}",
                      [] if name == "base" else [f"model.x={name}"],

@@ -65,6 +65,23 @@ def test_study_says_which_arm_helps_and_which_it_cannot_tell(study):
   assert "nats a token, lower is better" in text
 
 
+def test_cumulative_study_compares_each_arm_with_the_one_before(tmp_path):
+  plan = write_study(tmp_path, {"first": -.08, "second": -.08}, 3)
+  arms = [*plan.arms[:2], dataclasses.replace(
+      plan.arms[2], changes=["model.x=first", "model.y=1"])]
+  definition.write(tmp_path, dataclasses.replace(
+      plan, arms=arms, cumulative=True))
+  read = comparison.read_study(tmp_path)
+  text = report.markdown_of(read)
+  verdicts = [row(text, f"{RULER}, minus {other}", "second")["verdict"]
+              for other in ("the base", "the arm before")]
+  assert verdicts[0] == "better" and "cannot tell" in verdicts[1]
+  assert row(text, "adds to the arm before", "second")[
+      "adds to the arm before"] == "`model.y=1`"
+  report.write(tmp_path, read)
+  assert (tmp_path / "study_mlm@1_increments.png").exists()
+
+
 def test_report_is_the_same_bytes_and_needs_no_network(study):
   files_of = lambda: {path.name: path.read_bytes()
                       for path in study.glob("study*") if path.is_file()}
@@ -93,16 +110,16 @@ def test_report_names_what_is_not_finished_and_not_paired(study):
       r"same, seed 2: failed at step 40 of 100: The loss is nan \| at \*step\*"
       " 40.", "base, seed 3: not begun.",
       "same, seed 3: not scored by mlm@1.",
-      "better: seed 3 left out of the difference, as only one of both arms has "
-      "a score of it.",
-      "same: seed 2 left out of the difference, as only one of both arms has a "
-      "score of it."):
+      "better: seed 3 left out of the difference from base, as only one of both "
+      "has a score of it.",
+      "same: seed 2 left out of the difference from base, as only one of both "
+      "has a score of it."):
     assert f"* {line}\n" in text
   assert row(text, "verdict", "same")["verdict"].startswith("2 seeds")
 
 
 @pytest.mark.parametrize("about, reason", [
-    ({"data": "d2"}, "same: no difference, as the scores are of different data "
+    ({"data": "d2"}, "same: no difference from base, as the scores are of different data "
      "(fingerprints d1, d2)."),
     ({"unscorable": "it has no MLM head"},
      "same: mlm@1 cannot score it: it has no MLM head."),

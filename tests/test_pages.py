@@ -211,7 +211,7 @@ def test_page_travels_with_the_pages_it_builds_on(
 def test_arms_of_every_study_page_differ(name):
   page = config.load_page(f"studies/{name}")
   study = getattr(sys.modules[page.module], "study", Study())
-  arms = make_arms(page, study.overrides, study.arms)
+  arms = make_arms(page, study.overrides, study.arms, study.cumulative)
   assert [arm.name for arm in arms[1:]] == list(study.arms)
 
 
@@ -219,9 +219,10 @@ def test_switches_of_the_walk_come_one_at_a_time():
   """And taken back one by one, all arms have all others."""
   walk, last = (config.load_page(f"studies/{name}") for name in (
       "from_2018_to_today", "leave_one_out"))
-  arms = make_arms(walk, [], sys.modules[walk.module].study.arms)
+  switches = sys.modules[walk.module].study.arms
+  arms = make_arms(walk, [], switches, cumulative=True)
   for arm, before in zip(arms[1:], arms):
-    expected = sys.modules[walk.module].SWITCHES[arm.name].split()
+    expected = switches[arm.name].split()
     changes = arm.changes(before)
     assert {change.partition("=")[0] for change in changes} - {
         "schedule.learning_rate", "schedule.warmup_fraction",

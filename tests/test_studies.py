@@ -49,6 +49,21 @@ def test_arms_differ_from_the_base_as_their_words_say():
   assert electra.page is not page and pre.page is page
 
 
+def test_cumulative_arms_have_the_options_of_all_before():
+  """An option stays when a later arm makes the choice that it belongs to."""
+  page = config.load_page("quickstart")
+  base, more, nsp, small = arms.make_arms(page, [], {
+      "more": "objective.masking.rate=.3",
+      "nsp": "objective=mlm_nsp data.format=pairs", "small": "batch_size=8"},
+      cumulative=True)
+  assert more.changes(base) == ["objective.masking.rate=0.3"]
+  assert nsp.experiment.objective.masking.rate == 0.3
+  assert small.changes(nsp) == ["batch_size=8"]
+  with pytest.raises(UserError, match="mine, other cannot be a page"):
+    arms.make_arms(page, [], {"mine": "my.py steps=3", "other":
+                              base.experiment}, cumulative=True)
+
+
 def test_all_faults_of_all_arms_are_named_before_anything_runs():
   with pytest.raises(UserError) as error:
     arms.make_arms(config.load_page("quickstart"), [], {
@@ -206,15 +221,15 @@ def test_study_runs_what_is_missing_and_gives_the_same_report(
       trained.append(len(experiments)), program(experiments, *rest))[1])
   study = Study(
       small_run.pretraining(folder, steps=2, objective=Mlm()),
-      {"more": "objective.masking.rate=.3"}, seeds=2, budget="tokens",
+      {"more": "objective.masking.rate=.3"}, seeds=1, budget="tokens",
       workdir=str(tmp_path))
-  study.run(members=4)
+  study.run(members=2)
   text = study.table()
-  assert trained == [4]  # Two arms of two seeds are one program.
+  assert trained == [2]  # The arms differ in a number: one program.
   assert "other masks (objective.masking.rate=0.3)" in text
   assert "| mlm@1 length=32, minus the base |" in text
-  study.run(members=4)
-  assert study.table() == text and trained == [4]
+  study.run(members=2)
+  assert study.table() == text and trained == [2]
   assert (tmp_path / "study.md").exists()
   assert "data:image" in (tmp_path / "study.html").read_text()
 

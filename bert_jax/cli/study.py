@@ -34,6 +34,9 @@ def add(commands: argparse._SubParsersAction) -> None:
   ablating.add_argument("--equal", choices=get_args(budgets.Unit),
                         help="what all arms get the same of; default steps, or "
                         "the page's")
+  ablating.add_argument("--cumulative", action="store_true",
+                        help="an arm has the options of all arms before it, "
+                        "too, and is also compared with the arm before")
   ablating.add_argument("--protocols", type=flags.words, metavar="A,B",
                         help="that score the arms, the first one decides, as "
                         "mlm; default: by what the base learns")
@@ -74,7 +77,7 @@ def _study(options: argparse.Namespace) -> Study:
   study = getattr(sys.modules[page.module], "study", Study())
   given = {"seeds": options.seeds, "budget": options.equal,
            "protocols": options.protocols, "then": options.then,
-           "tune": options.tune}
+           "tune": options.tune, "cumulative": options.cumulative or None}
   twice = [name for name in arms if name in study.arms]
   if twice:
     raise UserError(f"{options.page} has an arm {twice[0]} already.")

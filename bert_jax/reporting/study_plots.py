@@ -11,7 +11,7 @@ from bert_jax.reporting import plots
 
 @dataclasses.dataclass(frozen=True)
 class ForestRow:
-  """An arm's difference from the base.
+  """An arm's difference.
 
   Attributes:
     arm: its name.
@@ -45,7 +45,7 @@ class Curve:
 
 def forest(rows: Sequence[ForestRow], title: str, measure: str,
            better: str) -> Any:
-  """A figure of the differences from zero, the base.
+  """A figure of differences.
 
   Args:
     better: on which side it is, "lower" or "higher".
@@ -66,8 +66,7 @@ def forest(rows: Sequence[ForestRow], title: str, measure: str,
   axis.margins(x=.08)
   axis.grid(visible=False, axis="y")
   arrow = {"lower": "← better", "higher": "better →"}[better]
-  axis.set(title=title, xlabel=f"{measure}, difference from the base  "
-           f"({arrow})")
+  axis.set(title=title, xlabel=f"{measure}  ({arrow})")
   _key(axis)
   return figure
 

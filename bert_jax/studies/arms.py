@@ -53,7 +53,8 @@ def sort_words(words: Iterable[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def make_arms(page: Page | Experiment, overrides: Sequence[str],
-              arms: Mapping[str, str | Experiment]) -> list[Arm]:
+              arms: Mapping[str, str | Experiment],
+              cumulative: bool = False) -> list[Arm]:
   """The base and its variants.
 
   Args:
@@ -61,6 +62,7 @@ def make_arms(page: Page | Experiment, overrides: Sequence[str],
     overrides: of all arms.
     arms: by name overrides of the base, divided as a shell does; a page may
       stand before them. Or an experiment.
+    cumulative: whether an arm has the words of all before it, too.
 
   Raises:
     UserError: names all faults of all arms.
@@ -69,6 +71,8 @@ def make_arms(page: Page | Experiment, overrides: Sequence[str],
     base = _make(BASE, "", page, overrides)
   except UserError as error:
     raise UserError(f"{error}{_option_hint(overrides)}") from None
+  if cumulative:
+    arms = _cumulated(arms)
   faults, others = [], []
   for name, words in arms.items():
     try:
@@ -87,6 +91,25 @@ def make_arms(page: Page | Experiment, overrides: Sequence[str],
   if faults:
     raise UserError("\n  ".join(["Nothing was started:", *faults]))
   return [base, *others]
+
+
+def _cumulated(arms: Mapping[str, str | Experiment]) -> dict[str, str]:
+  """Each with the words of all before it."""
+  others = [name for name, words in arms.items()
+            if isinstance(words, Experiment) or "=" not in words.split(" ")[0]]
+  if others:
+    raise UserError(f"A cumulative study adds options: {', '.join(others)} "
+                    "cannot be a page or an experiment.")
+  texts = list(arms.values())
+  return {name: joined(texts[:i + 1]) for i, name in enumerate(arms)}
+
+
+def joined(texts: Iterable[str]) -> str:
+  """The words of all: choices before their options, as a choice begins with
+  its defaults; otherwise in their order, so that the last one holds."""
+  words = [word for text in texts for word in shlex.split(text)]
+  return shlex.join(sorted(
+      words, key=lambda word: word.partition("=")[0].count(".")))
 
 
 def _make(name: str, words: str | Experiment, page: Page | Experiment,

@@ -38,6 +38,7 @@ class Definition:
   Attributes:
     command: that runs it.
     base: the page, as it was named.
+    cumulative: whether an arm has the options of all arms before it, too.
     overrides: that all arms share.
     seeds: of each arm.
     equal: the unit in which the arms have the same budget.
@@ -49,6 +50,7 @@ class Definition:
 
   command: str
   base: str
+  cumulative: bool
   overrides: list[str]
   seeds: list[int]
   equal: str

@@ -31,6 +31,8 @@ class Study:
     arms: by name the options in which a variant differs, as
       "model.norm_placement=pre", after the name of a page of its own, if it
       has one; or an experiment.
+    cumulative: whether an arm has the options of all arms before it, too. It is
+      then also compared with the arm before.
     seeds: of each arm, from the base's on.
     budget: what is equal in all arms.
     protocols: titles of those that score the arms; the first decides. (): by
@@ -46,6 +48,7 @@ class Study:
   base: str | Experiment = ""
   arms: Mapping[str, str | Experiment] = dataclasses.field(
       default_factory=dict)
+  cumulative: bool = False
   seeds: int = 5
   budget: budgets.Unit = "steps"
   protocols: Sequence[str] = ()
@@ -69,7 +72,7 @@ class Study:
       Stopped: after SIGTERM or SIGINT; the same call resumes.
     """
     folder, page = pathlib.Path(self.workdir), self._page()
-    arms = make_arms(page, self.overrides, self.arms)
+    arms = make_arms(page, self.overrides, self.arms, self.cumulative)
     _check(arms, self)
     chosen = self._tune(folder, arms, share, members) if self.tune else {}
     with _alone(folder / "claims" / "plan"):
@@ -103,6 +106,7 @@ class Study:
   def _plan(self, folder: pathlib.Path, arms: Sequence[Arm],
             chosen: Mapping[str, tuning.Trial]) -> Plan:
     about = {"command": self.command, "base": _name(self.base),
+             "cumulative": self.cumulative,
              "overrides": list(self.overrides), "tuned": list(self.tune)}
     return planning.make_plan(
         [chosen[arm.name].arm if arm.name in chosen else arm for arm in arms],

@@ -22,42 +22,29 @@ Cost and score: not measured.
 from bert_jax import config
 from bert_jax.studies.study import Study
 
-SWITCHES = {
-    "no_nsp": "objective=mlm data.format=full_sentences "
-              "data.examples_per_row=2",
-    "mask30": "objective.masking.rate=0.3",
-    "pre_norm": "model.norm_placement=pre",
-    "no_biases": "model.use_bias=false model.norm.bias=false",
-    "gated": "model.feed_forward=gated",
-    "rotary": "model.positions=rotary",
-    "rms_norm": "model.norm=rms",
-    "no_dropout": "model.hidden_dropout_prob=0 "
-                  "model.attention_probs_dropout_prob=0",
-    "trapezoid": "schedule=trapezoid",
-    "adamw_betas": "optimizer=adamw optimizer.b2=0.98",
-    "muon": "optimizer=muon optimizer.weight_decay=0.01",
-}
 
-
-def words(switches, experiment):
-  """The overrides of these switches, in this order, for an arm."""
+def switches(experiment):
+  """What each arm adds; another schedule keeps the learning rate."""
   schedule = experiment.schedule
-  overrides = [word for switch in switches for word in SWITCHES[switch].split()]
-  if "trapezoid" in switches:
-    overrides += [f"schedule.learning_rate={schedule.learning_rate}",
-                  f"schedule.warmup_fraction={schedule.warmup_fraction}"]
-  # A choice begins with its defaults: choices first, then their options.
-  return " ".join(sorted(overrides, key=lambda word: word.partition("=")[
-      0].count(".")))
-
-
-def cumulative(experiment):
-  """The arms: each switch with all before it."""
-  names = list(SWITCHES)
-  return {name: words(names[:i + 1], experiment)
-          for i, name in enumerate(names)}
+  return {
+      "no_nsp": "objective=mlm data.format=full_sentences "
+                "data.examples_per_row=2",
+      "mask30": "objective.masking.rate=0.3",
+      "pre_norm": "model.norm_placement=pre",
+      "no_biases": "model.use_bias=false model.norm.bias=false",
+      "gated": "model.feed_forward=gated",
+      "rotary": "model.positions=rotary",
+      "rms_norm": "model.norm=rms",
+      "no_dropout": "model.hidden_dropout_prob=0 "
+                    "model.attention_probs_dropout_prob=0",
+      "trapezoid": "schedule=trapezoid "
+                   f"schedule.learning_rate={schedule.learning_rate} "
+                   f"schedule.warmup_fraction={schedule.warmup_fraction}",
+      "adamw_betas": "optimizer=adamw optimizer.b2=0.98",
+      "muon": "optimizer=muon optimizer.weight_decay=0.01",
+  }
 
 
 experiment = config.load_page("studies/bert_2018").experiment
-study = Study(arms=cumulative(experiment), seeds=5, budget="flops",
-              protocols=["mlm"])
+study = Study(arms=switches(experiment), cumulative=True, seeds=5,
+              budget="flops", protocols=["mlm percent=20"])

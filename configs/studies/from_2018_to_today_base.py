@@ -18,6 +18,5 @@ walk = config.load_page("studies/from_2018_to_today")
 experiment = config.override(config.load_page("base").experiment, [
     "data.length=128", "data.held_out_percent=2", "steps=100000",
     "evaluate_every=10000", "evaluation_batches=100"])
-study = dataclasses.replace(
-    sys.modules[walk.module].study,
-    arms=sys.modules[walk.module].cumulative(experiment))
+walk = sys.modules[walk.module]
+study = dataclasses.replace(walk.study, arms=walk.switches(experiment))

@@ -13,21 +13,24 @@ Cost and score: not measured.
 """
 
 import dataclasses
+import shlex
 import sys
 
 from bert_jax import config
+from bert_jax.studies.arms import joined
 
 walk = sys.modules[config.load_page("studies/from_2018_to_today").module]
 bert_2018 = walk.experiment
 
 
-def with_switches(names):
-  """BERT with these of the changes."""
-  return config.override(bert_2018, walk.words(names, bert_2018).split())
+def without(*names):
+  """BERT with all of the changes but these."""
+  return config.override(bert_2018, shlex.split(joined(
+      words for name, words in switches.items() if name not in names)))
 
 
-experiment = with_switches(walk.SWITCHES)
-study = dataclasses.replace(walk.study, seeds=3, arms={
-    f"without_{switch}": " ".join(config.changes(experiment, with_switches(
-        [name for name in walk.SWITCHES if name != switch])))
-    for switch in walk.SWITCHES})
+switches = walk.switches(bert_2018)
+experiment = without()
+study = dataclasses.replace(walk.study, cumulative=False, seeds=3, arms={
+    f"without_{name}": shlex.join(config.changes(experiment, without(name)))
+    for name in switches})

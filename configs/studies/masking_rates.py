@@ -25,4 +25,4 @@ experiment = config.override(
 study = Study(
     arms={f"mask{rate:.0%}".rstrip("%"): f"objective.masking.rate={rate}"
           for rate in (0.1, 0.2, 0.3, 0.4, 0.5)},
-    seeds=5, protocols=["mlm"])
+    seeds=5, protocols=["mlm percent=20"])

@@ -1,6 +1,7 @@
 """What several runs are, arm by arm and seed by seed, from their folders."""
 
 import dataclasses
+import itertools
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -38,7 +39,8 @@ class ComparedArm:
   """Runs that differ in their seed alone.
 
   Attributes:
-    changes: of the options, from the base's.
+    changes: of the options, from those of the base, or of the arm before in a
+      cumulative study.
     runs: by seed.
     unshared: what it does not share with the base, as "other masks".
     chosen: what its tuning chose.
@@ -67,6 +69,7 @@ class Comparison:
     protocols: titles of those that score the arms; the first one decides.
     equal: the unit in which the arms have the same budget; "": not known.
     overrides: that all arms share.
+    cumulative: whether an arm has the changes of all arms before it, too.
     tuned: the options and values that every arm tried; none: it is not known,
       or one setting served all arms, as `study` says.
     study: whether it was planned as one.
@@ -78,6 +81,7 @@ class Comparison:
   protocols: Sequence[str]
   equal: str = ""
   overrides: Sequence[str] = ()
+  cumulative: bool = False
   tuned: Sequence[str] = ()
   study: bool = False
 
@@ -95,14 +99,18 @@ def read_study(folder: pathlib.Path) -> Comparison:
   plan = definition.read(folder)
   if plan is None:
     raise UserError(f"{folder} is no study: it has no study.json.")
+  changes = [arm.changes for arm in plan.arms]
+  if plan.cumulative:
+    changes[1:] = [_changes(before, arm, "as in the base")
+                   for before, arm in itertools.pairwise(changes)]
   arms = [ComparedArm(
-      arm.name, arm.changes,
+      arm.name, changed,
       [read_run(definition.run_folder(folder, arm.name, seed), seed)
        for seed in plan.seeds], arm.unshared, arm.chosen)
-      for arm in plan.arms]
+      for arm, changed in zip(plan.arms, changes)]
   return Comparison(f"Study of {plan.base}", plan.command, arms,
-                    plan.protocols, plan.equal, plan.overrides, plan.tuned,
-                    study=True)
+                    plan.protocols, plan.equal, plan.overrides,
+                    plan.cumulative, plan.tuned, study=True)
 
 
 def read_runs(folders: Sequence[pathlib.Path],
@@ -156,12 +164,13 @@ def _options(run: ComparedRun) -> list[str]:
           if word.partition("=")[0] != "seed"]
 
 
-def _changes(base: Sequence[str], arm: Sequence[str]) -> list[str]:
-  """Of options that differ from the defaults, in the order of `arm`."""
+def _changes(base: Sequence[str], arm: Sequence[str],
+             undone: str = "as by default") -> list[str]:
+  """Of options that differ from others, in the order of `arm`."""
   keys = {word.partition("=")[0] for word in arm}
   back = [word.partition("=")[0] for word in base]
   return [*(word for word in arm if word not in base),
-          *(f"{key} as by default" for key in back if key not in keys)]
+          *(f"{key} {undone}" for key in back if key not in keys)]
 
 
 def _titles(arms: Sequence[ComparedArm]) -> list[str]:

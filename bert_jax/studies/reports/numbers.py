@@ -47,16 +47,21 @@ def _further(arms: Sequence[ArmScores]) -> list[str]:
           if all(name in further for further in of_all)]
 
 
-def differences(table: ScoreTable) -> str:
-  """From the base, with what can be said of them."""
-  digits = _digits(table.differences)
+def differences(rows: Sequence[ArmDifference], what: str,
+                lower_is_better: bool) -> str:
+  """With what can be said of them.
+
+  Args:
+    what: they are, as "mlm@1, minus the base".
+  """
+  digits = _digits(rows)
   return markdown.table(
-      [f"{table.protocol}, minus the base", "difference", "over seeds",
-       "over seeds and items", "p", "detectable", "verdict"],
-      [_difference(row, table, digits) for row in table.differences])
+      [what, "difference", "over seeds", "over seeds and items", "p",
+       "detectable", "verdict"],
+      [_difference(row, lower_is_better, digits) for row in rows])
 
 
-def _difference(row: ArmDifference, table: ScoreTable,
+def _difference(row: ArmDifference, lower_is_better: bool,
                 digits: int) -> list[str]:
   difference = row.difference
   if difference is None:
@@ -66,7 +71,7 @@ def _difference(row: ArmDifference, table: ScoreTable,
           interval(row.over_items, digits), _p(row.p),
           "-" if math.isnan(difference.detectable) else
           f"{difference.detectable:.{digits}f}",
-          verdict(row, table.lower_is_better)]
+          verdict(row, lower_is_better)]
 
 
 def _digits(rows: Sequence[ArmDifference]) -> int:

@@ -8,7 +8,8 @@ from bert_jax.reporting import study_plots
 from bert_jax.reporting.study_plots import ForestRow
 from bert_jax.studies.reports import curves
 from bert_jax.studies.reports.comparison import Comparison
-from bert_jax.studies.reports.score_tables import ScoreTable
+from bert_jax.studies.reports.score_tables import (
+    ArmDifference, ScoreTable)
 
 CURVES = "curves"
 _AXES = "steps", "tokens", "flops", "seconds"
@@ -37,9 +38,11 @@ class Picture:
 
 def draw(comparison: Comparison,
          tables: Sequence[ScoreTable]) -> dict[str, Picture]:
-  """By the protocol that they belong to, and CURVES."""
-  pictures = {table.protocol: _forest(table, comparison) for table in tables
-              if any(row.difference for row in table.differences)}
+  """By what they show, as "mlm@1, minus the base", and CURVES."""
+  pictures = {f"{table.protocol}, {minus}": _forest(
+      table, rows, minus, comparison)
+              for table in tables for rows, minus in table.families
+              if any(row.difference for row in rows)}
   key = curves.key_of(comparison)
   arms = curves.of_arms(comparison, key)
   if arms:
@@ -57,16 +60,18 @@ def draw(comparison: Comparison,
   return pictures
 
 
-def _forest(table: ScoreTable, comparison: Comparison) -> Picture:
+def _forest(table: ScoreTable, differences: Sequence[ArmDifference],
+            minus: str, comparison: Comparison) -> Picture:
   numbers = {arm.name: i for i, arm in enumerate(comparison.arms)}
   rows = [ForestRow(
       row.arm, numbers[row.arm], row.difference.mean,
       dataclasses.astuple(row.difference.over_seeds),
       dataclasses.astuple(row.over_items))
-      for row in table.differences if row.difference]
+      for row in differences if row.difference]
   figure = study_plots.forest(
-      rows, table.protocol, table.measure,
+      rows, table.protocol, f"{table.measure}, {minus}",
       "lower" if table.lower_is_better else "higher")
-  return Picture(f"Differences from the base: {table.protocol}",
-                 f"study_{table.protocol.replace(' ', '_')}.png", figure,
-                 {table.protocol: figure})
+  before = differences is table.increments
+  file = f"study_{table.protocol}{' increments' if before else ''}.png"
+  return Picture(f"{table.protocol}, {minus}", file.replace(" ", "_"), figure,
+                 {minus: figure})

@@ -13,7 +13,7 @@ from bert_jax.studies.reports.pictures import CURVES, Picture
 from bert_jax.studies.reports.score_tables import ScoreTable
 
 _HOW = """\
-The difference is arm minus base, of runs with the same seed, in the mean over
+The difference is that of runs with the same seed, in the mean over
 seeds. *Over seeds*: 95% interval for other seeds and the same test items (t).
 *Over seeds and items*: for other test items, too (Multi-Bootstrap, stretched to
 the width of Student's t for few seeds). *p*: of the t test, adjusted for the
@@ -47,12 +47,13 @@ def _text(comparison: Comparison, tables: Sequence[ScoreTable],
   """The parts that have something to say.
 
   Args:
-    pictures: by the protocol that they belong to, and CURVES.
+    pictures: by what they show, as "mlm@1, minus the base", and CURVES.
   """
   parts = [f"# {comparison.title}", _summary(comparison)]
   for table in tables:
     parts += [f"## {table.protocol}", *_results(table, comparison),
-              *_image(pictures, table.protocol)]
+              *(image for _, minus in table.families for image in _image(
+                  pictures, f"{table.protocol}, {minus}"))]
   if len(comparison.arms) > 1 and tables:
     parts.append(_HOW)
   parts += _list("Warnings", _warnings(comparison, tables))
@@ -105,8 +106,9 @@ def _results(table: ScoreTable, comparison: Comparison) -> list[str]:
   better = "lower" if table.lower_is_better else "higher"
   parts = [f"{table.measure}, {better} is better." if table.measure else "",
            numbers.scores(table)]
-  if table.differences:
-    parts.append(numbers.differences(table))
+  for rows, minus in table.families:
+    parts.append(numbers.differences(rows, f"{table.protocol}, {minus}",
+                                     table.lower_is_better))
   base = table.arms[0]
   if (len(comparison.arms) == 1
       and len(base.by_seed) >= calibration.LEAST_SEEDS):
@@ -148,7 +150,9 @@ def _changes(comparison: Comparison) -> str:
            or ("" if comparison.study and arm is not comparison.base else "-"),
            *([_code(arm.chosen)] if tuned else [])] for arm in comparison.arms]
   return markdown.table(
-      ["arm", "differs from the base in", "does not share with it",
+      ["arm", *(["adds to the arm before", "does not share with the base"]
+                if comparison.cumulative else
+                ["differs from the base in", "does not share with it"]),
        *(["chosen by tuning"] if tuned else [])], rows, numbers=False)
 
 

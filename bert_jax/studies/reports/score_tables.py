@@ -5,7 +5,7 @@ Dimensions: S seeds, R replicates, I items.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -67,6 +67,7 @@ class ScoreTable:
     measure, lower_is_better: of its values; of the first score.
     arms: the base first.
     differences: of the others.
+    increments: of the others from the arm before, in a cumulative study.
   """
 
   protocol: str
@@ -74,28 +75,44 @@ class ScoreTable:
   lower_is_better: bool
   arms: Sequence[ArmScores]
   differences: Sequence[ArmDifference]
+  increments: Sequence[ArmDifference] = ()
+
+  @property
+  def families(self) -> list[tuple[Sequence[ArmDifference], str]]:
+    """Differences whose p are adjusted together, and from what they are."""
+    both = ((self.differences, "minus the base"),
+            (self.increments, "minus the arm before"))
+    return [(rows, minus) for rows, minus in both if rows]
 
   @property
   def notes(self) -> list[str]:
     return list(dict.fromkeys(
-        note for part in (*self.arms, *self.differences)
+        note for part in (*self.arms, *self.differences, *self.increments)
         for note in part.notes))
 
 
 def tables(comparison: Comparison) -> list[ScoreTable]:
-  return [_table(comparison.arms, title) for title in comparison.protocols]
+  return [_table(comparison, title) for title in comparison.protocols]
 
 
-def _table(arms: Sequence[ComparedArm], title: str) -> ScoreTable:
-  of_arms = [_arm_scores(arm, title) for arm in arms]
+def _table(comparison: Comparison, title: str) -> ScoreTable:
+  of_arms = [_arm_scores(arm, title) for arm in comparison.arms]
   base, *others = of_arms
-  rows = [_difference(base, other) for other in others]
-  adjusted = differences.holm([
-      row.difference.p if row.difference else math.nan for row in rows])
   first = next((score for arm in of_arms for score in arm.by_seed.values()),
                Score(title))
-  return ScoreTable(title, first.measure, first.lower_is_better, of_arms, [
-      dataclasses.replace(row, p=p) for row, p in zip(rows, adjusted)])
+  return ScoreTable(title, first.measure, first.lower_is_better, of_arms,
+                    _differences((base, other) for other in others),
+                    _differences(zip(of_arms, others))
+                    if comparison.cumulative else ())
+
+
+def _differences(pairs: Iterable[tuple[ArmScores, ArmScores]]
+                 ) -> list[ArmDifference]:
+  """Of each pair the second minus the first."""
+  rows = [_difference(base, arm) for base, arm in pairs]
+  adjusted = differences.holm([
+      row.difference.p if row.difference else math.nan for row in rows])
+  return [dataclasses.replace(row, p=p) for row, p in zip(rows, adjusted)]
 
 
 def _arm_scores(arm: ComparedArm, title: str) -> ArmScores:
@@ -125,15 +142,17 @@ def _difference(base: ArmScores, arm: ArmScores) -> ArmDifference:
   seeds = sorted(base.by_seed.keys() & arm.by_seed.keys())
   if not seeds:
     return nothing(f"{arm.name}: no difference, as it has no seed in common "
-                   f"with the base ({_list(base.by_seed)} of the base, "
+                   f"with {base.name} ({_list(base.by_seed)} of {base.name}, "
                    f"{_list(arm.by_seed)} of {arm.name}).")
   data = {score.by_seed[seed].data for score in (base, arm) for seed in seeds}
   if len(data) > 1:
-    return nothing(f"{arm.name}: no difference, as the scores are of different "
-                   f"data (fingerprints {', '.join(sorted(data))}).")
+    return nothing(f"{arm.name}: no difference from {base.name}, as the scores "
+                   "are of different data (fingerprints "
+                   f"{', '.join(sorted(data))}).")
   alone = sorted(base.by_seed.keys() ^ arm.by_seed.keys())
-  notes = [f"{arm.name}: {_list(alone)} left out of the difference, as only "
-           "one of both arms has a score of it."] if alone else []
+  notes = [f"{arm.name}: {_list(alone)} left out of the difference from "
+           f"{base.name}, as only one of both has a score of it."
+          ] if alone else []
   difference = differences.paired(base.values_S(seeds), arm.values_S(seeds))
   sums = [resampled(scores, seeds) for scores in (base, arm)]
   over_items = (multi_bootstrap.widened(sums[1] - sums[0])
