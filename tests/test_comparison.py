@@ -110,8 +110,8 @@ def test_report_names_what_is_not_finished_and_not_paired(study):
       r"same, seed 2: failed at step 40 of 100: The loss is nan \| at \*step\*"
       " 40.", "base, seed 3: not begun.",
       "same, seed 3: not scored by mlm@1.",
-      "better: seed 3 left out of the difference from base, as only one of both "
-      "has a score of it.",
+      "better: seed 3 left out of the difference from base, as only one of "
+      "both has a score of it.",
       "same: seed 2 left out of the difference from base, as only one of both "
       "has a score of it."):
     assert f"* {line}\n" in text
@@ -119,8 +119,8 @@ def test_report_names_what_is_not_finished_and_not_paired(study):
 
 
 @pytest.mark.parametrize("about, reason", [
-    ({"data": "d2"}, "same: no difference from base, as the scores are of different data "
-     "(fingerprints d1, d2)."),
+    ({"data": "d2"}, "same: no difference from base, as the scores are of "
+     "different data (fingerprints d1, d2)."),
     ({"unscorable": "it has no MLM head"},
      "same: mlm@1 cannot score it: it has no MLM head."),
     ({"values_R": np.array([np.nan])}, "same, seed 0: the score is nan; "

@@ -14,6 +14,7 @@ from bert_jax.checkpoints.owner import Owner
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
 from bert_jax.objectives.mlm import Mlm
+from bert_jax.reporting import study_progress
 from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
@@ -237,15 +238,37 @@ def test_study_runs_what_is_missing_and_gives_the_same_report(
 def test_progress_without_a_terminal_is_a_line_at_times():
   out = io.StringIO()
   progress = StudyProgress(
-      [("base", "seed 0", 10), ("rotary", "seed 0", 20)],
+      [("base", "seed 0", 10), ("base", "seed 1", 10),
+       ("rotary", "seed 0", 20)],
       console=rich.console.Console(file=out, width=200), every=0)
   line = progress.terminal("base", "seed 0")(10, 0)
   line.write(1, {"train/loss": 6.25})
   for step in range(1, 5):
     line.advance(step)
-  assert "0 of 2 runs done, base seed 0 4/10 loss 6.250, 0:00:00 left" in (
+  assert "0 of 3 runs done, base seed 0 4/10 loss 6.250, 0:00:00 left" in (
       out.getvalue().splitlines()[-1])
   line.note("Resumed.")
   assert out.getvalue().splitlines()[-1] == "base seed 0: Resumed."
+  second = progress.terminal("base", "seed 1")(10, 0)
+  second.write(1, {"train/loss": 6.0})
+  progress.set("rotary", "seed 0", "running", 3)  # By another process.
+  assert progress.line().startswith(
+      "0 of 3 runs done, base 2 runs 0/10 loss 6.000 to 6.250, 1 in other "
+      "processes, ")
   progress.set("base", "seed 0", "finished", 10)
-  assert progress.line().startswith("1 of 2 runs done")
+  assert progress.line().startswith("1 of 3 runs done")
+
+
+def test_time_left_counts_the_seconds_of_a_program_once(monkeypatch):
+  """Two seeds that take a second a step together, and one that waits."""
+  now = 0.0
+  monkeypatch.setattr(study_progress.time, "monotonic", lambda: now)
+  progress = StudyProgress([("base", f"seed {i}", 10) for i in range(3)],
+                           console=rich.console.Console(file=io.StringIO()))
+  lines = [progress.terminal("base", f"seed {i}", together=2)(10, 0)
+           for i in range(2)]
+  for step in (1, 2, 3, 4):
+    now += 1.0
+    for line in lines:
+      line.advance(step)
+  assert progress.seconds_left() == pytest.approx(6 + 5)

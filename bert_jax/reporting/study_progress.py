@@ -2,8 +2,9 @@
 
 import dataclasses
 import datetime
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import rich.console
 import rich.live
@@ -14,13 +15,24 @@ _MARKS = {"waiting": "·", "running": "▶", "finished": "■", "failed": "✗"}
 
 @dataclasses.dataclass
 class _Run:
-  """What is known of a run; `rate` in seconds a step, of this process."""
+  """What is known of a run.
+
+  Attributes:
+    loss: the latest; None: it does not run in this process.
+    rate: seconds a step, of this process.
+    together: runs that take these seconds together, as one program.
+  """
 
   steps: int
   state: str = "waiting"
   step: int = 0
-  loss: str = ""
+  loss: float | None = None
   rate: float | None = None
+  together: int = 1
+
+  @property
+  def seconds_left(self) -> float | None:
+    return self.rate and (self.steps - self.step) * self.rate
 
 
 class StudyProgress:
@@ -65,10 +77,16 @@ class StudyProgress:
     """Prints a line of its own."""
     self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-  def terminal(self, arm: str, name: str) -> Callable[[int, int], "_Line"]:
-    """Makes what shows the progress of one run."""
-    return lambda steps, start: _Line(self, self._runs[arm, name],
-                                      f"{arm} {name}", start)
+  def terminal(self, arm: str, name: str, together: int = 1
+               ) -> Callable[[int, int], "_Line"]:
+    """Makes what shows the progress of one run.
+
+    Args:
+      together: runs that are one program with it.
+    """
+    run = self._runs[arm, name]
+    run.together = together
+    return lambda steps, start: _Line(self, run, f"{arm} {name}", start)
 
   def changed(self) -> None:
     """Prints a line where there is no table, if it is time."""
@@ -78,18 +96,27 @@ class StudyProgress:
       self.note(self.line())
 
   def line(self) -> str:
-    """All in one line."""
+    """All in one line; of the runs of other processes their number."""
     runs = self._runs.values()
     done = sum(run.state in ("finished", "failed") for run in runs)
-    now = [f"{arm} {name} {run.step}/{run.steps} {run.loss}".strip()
-           for (arm, name), run in self._runs.items()
-           if run.state == "running"]
+    now, elsewhere = [], 0
+    for arm in self._arms():
+      running = self._running(arm)
+      here = {name: run for name, run in running.items()
+              if run.loss is not None}
+      elsewhere += len(running) - len(here)
+      if here:
+        name = next(iter(here)) if len(here) == 1 else f"{len(here)} runs"
+        now.append(f"{arm} {name} {_progress(here.values())}")
+    if elsewhere:
+      now.append(f"{elsewhere} in other processes")
     return ", ".join([f"{done} of {len(runs)} runs done", *now,
                       f"{_duration(self.seconds_left())} left"])
 
   def seconds_left(self) -> float | None:
     """Of the study, by what steps took here; None before the first."""
-    rates = {arm: run.rate for (arm, _), run in self._runs.items() if run.rate}
+    rates = {arm: run.rate / run.together
+             for (arm, _), run in self._runs.items() if run.rate}
     if not rates:
       return None
     mean = sum(rates.values()) / len(rates)
@@ -99,15 +126,22 @@ class StudyProgress:
 
   def _table(self) -> rich.table.Table:
     table = rich.table.Table(box=None, pad_edge=False, show_header=False)
-    for arm in dict.fromkeys(arm for arm, _ in self._runs):
-      runs = {name: run for (a, name), run in self._runs.items() if a == arm}
-      now = [f"{name}: {run.step:,}/{run.steps:,}  {run.loss}  "
-             f"{_duration(run.rate and (run.steps - run.step) * run.rate)} left"
-             for name, run in runs.items() if run.state == "running"]
-      table.add_row(arm, "".join(_MARKS[run.state] for run in runs.values()),
-                    "; ".join(now))
+    for arm in self._arms():
+      marks = "".join(_MARKS[run.state] for (a, _), run in self._runs.items()
+                      if a == arm)
+      running = self._running(arm).values()
+      table.add_row(arm, marks, f"{_progress(running)}  "
+                    f"{_duration(next(iter(running)).seconds_left)} left"
+                    if running else "")
     table.add_row("", "", f"{_duration(self.seconds_left())} left of the study")
     return table
+
+  def _arms(self) -> list[str]:
+    return list(dict.fromkeys(arm for arm, _ in self._runs))
+
+  def _running(self, arm: str) -> dict[str, _Run]:
+    return {name: run for (a, name), run in self._runs.items()
+            if a == arm and run.state == "running"}
 
 
 class _Line:
@@ -116,7 +150,7 @@ class _Line:
   def __init__(self, board: StudyProgress, run: _Run, name: str, start: int):
     self._board, self._run, self._name = board, run, name
     self._start, self._since = start, None
-    run.state, run.step = "running", start
+    run.state, run.step, run.loss = "running", start, math.nan
 
   def advance(self, step: int) -> None:
     now = time.monotonic()
@@ -132,10 +166,19 @@ class _Line:
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     if "train/loss" in scalars:
-      self._run.loss = f"loss {scalars['train/loss']:.3f}"
+      self._run.loss = scalars["train/loss"]
 
   def close(self) -> None:
     pass
+
+
+def _progress(runs: Collection[_Run]) -> str:
+  """Of the slowest, with the losses of all."""
+  last = min(runs, key=lambda run: run.step)
+  losses = sorted({f"{run.loss:.3f}" for run in runs
+                   if run.loss is not None and not math.isnan(run.loss)})
+  loss = f" loss {' to '.join(losses[::max(1, len(losses) - 1)])}"
+  return f"{last.step:,}/{last.steps:,}{loss if losses else ''}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -152,8 +152,9 @@ def _score(unit: Unit, result: train.Result | Exception,
 
 def _train(units: Job, board: StudyProgress
            ) -> list[train.Result | Exception]:
-  observers = [Observers(terminal=board.terminal(unit.arm, unit.name),
-                         further_scores=_ruler(unit)) for unit in units]
+  observers = [Observers(
+      terminal=board.terminal(unit.arm, unit.name, together=len(units)),
+      further_scores=_ruler(unit)) for unit in units]
   if len(units) == 1:
     unit, = units
     return [train.train(unit.experiment, unit.folder, unit.page, observers[0])]
