@@ -221,6 +221,13 @@ def test_runs_that_are_no_arms_are_refused(tmp_path, capsys):
   assert "missing is no run: it has no run.json" in capsys.readouterr().err
 
 
+def test_study_of_another_version_is_refused(study):
+  text = (study / "study.json").read_text()
+  (study / "study.json").write_text(text.replace('"cumulative"', '"other"'))
+  with pytest.raises(UserError, match="another version of bert_jax"):
+    comparison.read_study(study)
+
+
 def test_arms_are_named_after_what_their_folders_share():
   of = lambda *groups: run_names.of_groups(
       [[pathlib.Path("/runs") / name for name in group.split()]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert_jax import files
+from bert_jax.config import UserError
 
 BASE = "base"  # the name of the arm that the others are compared with
 
@@ -70,10 +71,19 @@ def write(folder: pathlib.Path, definition: Definition) -> None:
 
 
 def read(folder: pathlib.Path) -> Definition | None:
-  """None where no study was begun."""
+  """None where no study was begun.
+
+  Raises:
+    UserError: it is of another version of the program.
+  """
   path = folder / "study.json"
   if not path.exists():
     return None
   values: Mapping[str, Any] = json.loads(path.read_text())
-  return Definition(**{**values, "arms": [
-      ArmDefinition(**arm) for arm in values["arms"]]})
+  try:
+    return Definition(**{**values, "arms": [
+        ArmDefinition(**arm) for arm in values["arms"]]})
+  except TypeError as error:
+    raise UserError(
+        f"{path} was written by another version of bert_jax ({error}); give "
+        "another workdir. `compare` takes the folders of its runs.") from None
