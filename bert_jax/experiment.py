@@ -7,7 +7,8 @@ import numpy as np
 
 from bert_jax.config import UserError, check_ranges
 from bert_jax.data.batches.rows import Rows
-from bert_jax.data.sources import Data, Datasets, TextData
+from bert_jax.data.base import Data, Datasets
+from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.model.bert import BertConfig
@@ -31,6 +32,8 @@ class Experiment:
   """Every option of a run. Defaults: BERT-base as published, on embedded text.
 
   Attributes:
+    model: the encoder.
+    finetuning: which parameters are frozen, learn slowly, or are new.
     steps: updates of a run, unless `epochs` or `budget` is set.
     epochs: passes over the training rows; None: as `steps` says.
     budget: what the run may use, as 20min, 2h, 3e15flops or 2e6tokens;
@@ -40,6 +43,8 @@ class Experiment:
       `batch_size` becomes the number of rows that hold them; None: as
       `batch_size` says.
     microbatches: parts of a batch that go through the network in turn.
+    seed: of data order, initial values, masks and dropout.
+    log_every: steps that a line of the log averages.
     evaluate_every, save_every: in steps; both also happen at the end.
     save_minutes: also saves after this time; None: by steps alone.
     evaluation_batches: of the held-out set at most; None: all of it.

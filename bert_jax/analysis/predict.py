@@ -8,7 +8,8 @@ from bert_jax.checkpoints import environment, reading as checkpoints
 from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import UserError
 from bert_jax.data.batches.rows import Rows
-from bert_jax.data.sources import Data, SquadData, TableData
+from bert_jax.data.base import Data
+from bert_jax.data.sources import SquadData, TableData
 from bert_jax.experiment import Experiment
 from bert_jax.runs.evaluation import check_overrides, load
 from bert_jax.runs.heads import rename_head

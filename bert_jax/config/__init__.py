@@ -14,13 +14,15 @@ pages. `override(base, changes(base, run)) == run` holds for every pair.
 """
 
 from bert_jax.config.choices import Choice, changes, options, override
-from bert_jax.config.errors import UserError, nearest
+from bert_jax.config.errors import UserError, nearest, nearest_keys
 from bert_jax.config.pages import (
-    PAGES, Page, load_page, pages_of, run_page, visible_modules)
+    PAGES, Page, load_page, page_names, page_source, pages_of, run_page,
+    visible_modules)
 from bert_jax.config.ranges import (
     Count, Decay, Fraction, Percent, Signed, check_ranges)
 
-__all__ = ["PAGES", "Choice", "Count", "Decay", "Fraction", "Page", "Percent",
-           "Signed", "UserError", "changes", "check_ranges", "load_page",
-           "nearest", "options", "override", "pages_of", "run_page",
-           "visible_modules"]
+__all__ = [
+    "PAGES", "Choice", "Count", "Decay", "Fraction", "Page", "Percent",
+    "Signed", "UserError", "changes", "check_ranges", "load_page", "nearest",
+    "nearest_keys", "options", "override", "page_names", "page_source",
+    "pages_of", "run_page", "visible_modules"]

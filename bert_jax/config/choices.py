@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from bert_jax.config.errors import UserError, nearest
+from bert_jax.config.errors import UserError, nearest, nearest_keys
 from bert_jax.config.pages import (
     MODULES, Page, modules_of, pages_of, visible_modules)
 
@@ -18,9 +18,17 @@ class Choice:
   """Base of the families; a family's members are frozen dataclasses."""
 
   choice_name: ClassVar[str]
+  _abstract: ClassVar[bool]
 
-  def __init_subclass__(cls, name: str | None = None, **kwargs: Any):
+  def __init_subclass__(cls, name: str | None = None, abstract: bool = False,
+                        **kwargs: Any):
+    """
+    Args:
+      name: by which it is chosen; None: that of its class.
+      abstract: what members have in common, and not one of them.
+    """
     super().__init_subclass__(**kwargs)
+    cls._abstract = abstract or cls.__name__.startswith("_")
     stem = cls.__name__.removesuffix(cls.family().__name__)
     cls.choice_name = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_",
                                      stem).lower()
@@ -44,7 +52,7 @@ class Choice:
     for member in open_classes:
       open_classes.extend(member.__subclasses__())
       if ("__dataclass_fields__" in vars(member)
-          and not member.__name__.startswith("_")
+          and not member._abstract
           and (not member.__module__.startswith(MODULES)
                or member.__module__ in rank)):
         members.append(member)
@@ -80,8 +88,22 @@ def override(base: Any, assignments: Iterable[str],
     key, equals, text = assignment.partition("=")
     if not equals:
       raise UserError(f"{assignment!r} is not an override; write key=value.")
-    tree.assign(key.strip().split("."), text, key.strip(), modules)
+    try:
+      tree.assign(key.strip().split("."), text, key.strip(), modules)
+    except _UnknownOption as error:
+      raise UserError(f"{key.strip()}: {error.cls.__name__} has no option "
+                      f"{error.name!r}" + _nearest_option(error, tree)
+                      ) from None
   return tree.build()
+
+
+def _nearest_option(error: "_UnknownOption", tree: "_Node") -> str:
+  """Of the same class, or else anywhere in the tree."""
+  elsewhere = nearest_keys(error.name, tree.keys())
+  text = nearest(error.name, error.valid)
+  if elsewhere and "did you mean" not in text:
+    return f"; did you mean {' or '.join(elsewhere)}{text.replace('.', '?', 1)}"
+  return text
 
 
 def changes(base: Any, run: Any) -> list[str]:
@@ -99,7 +121,7 @@ def options(experiment: Any) -> dict[str, str]:
     if dataclasses.is_dataclass(value):
       texts |= {f"{field.name}.{k}": v for k, v in options(value).items()}
     else:
-      texts[field.name] = _text(value)
+      texts[field.name] = text_of(value)
   return texts
 
 
@@ -110,7 +132,7 @@ def _changes(base: Any, run: Any, prefix: str) -> Iterator[str]:
     if not dataclasses.is_dataclass(new):
       # repr, so that 1 and 1.0, and nan and nan, compare as they are written.
       if repr(old) != repr(new):
-        yield f"{key}={_text(new)}"
+        yield f"{key}={text_of(new)}"
       continue
     if type(old) is not type(new):
       yield f"{key}={new.choice_name}"
@@ -118,7 +140,8 @@ def _changes(base: Any, run: Any, prefix: str) -> Iterator[str]:
     yield from _changes(old, new, key + ".")
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+  """A value as an override gives it."""
   if isinstance(value, tuple):
     plain = all(re.fullmatch(r"[^,\[\]]+", str(v)) for v in value)
     return ",".join(map(str, value)) if plain else json.dumps(list(value))
@@ -130,6 +153,14 @@ def _text(value: Any) -> str:
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
   return typing.get_type_hints(cls)
+
+
+class _UnknownOption(Exception):
+  """A class has no option of this name."""
+
+  def __init__(self, cls: type, name: str, valid: Sequence[str]):
+    super().__init__(name)
+    self.cls, self.name, self.valid = cls, name, valid
 
 
 @dataclasses.dataclass
@@ -150,12 +181,18 @@ class _Node:
     return self.cls(**{k: v.build() if isinstance(v, _Node) else v
                        for k, v in self.values.items()})
 
+  def keys(self, prefix: str = "") -> Iterator[str]:
+    """Dotted, of all values and choices below."""
+    for name, value in self.values.items():
+      yield prefix + name
+      if isinstance(value, _Node):
+        yield from value.keys(f"{prefix}{name}.")
+
   def assign(self, path: Sequence[str], text: str, key: str,
              modules: Sequence[str]) -> None:
     name, *rest = path
     if name not in self.values:
-      raise UserError(f"{key}: {self.cls.__name__} has no option {name!r}"
-                      + nearest(name, self.values))
+      raise _UnknownOption(self.cls, name, list(self.values))
     value = self.values[name]
     if rest:
       if not isinstance(value, _Node):

@@ -3,6 +3,7 @@
 import contextvars
 import dataclasses
 import hashlib
+import importlib.metadata
 import pathlib
 import sys
 import types
@@ -11,7 +12,20 @@ from typing import Any
 
 from bert_jax.config.errors import UserError, nearest
 
-PAGES = pathlib.Path(__file__).resolve().parents[2] / "configs"
+
+def _pages_folder() -> pathlib.Path:
+  """Of a checkout, or what was installed with the package."""
+  checkout = pathlib.Path(__file__).resolve().parents[2]
+  if (checkout / "setup.cfg").exists():
+    return checkout / "configs"
+  installed = importlib.metadata.files("bert_jax") or []
+  return next((pathlib.Path(file.locate()).resolve().parent
+               for file in installed
+               if file.match("bert_jax/configs/quickstart.py")),
+              checkout / "configs")
+
+
+PAGES = _pages_folder()
 MODULES = "bert_jax_page_"  # what the names of pages' modules begin with
 
 
@@ -102,14 +116,33 @@ def load_page(name: str) -> Page:
   return running.pages[name]
 
 
-def _read_page(name: str, folder: pathlib.Path) -> Page:
+def page_names() -> list[str]:
+  """Of the project's pages."""
+  return sorted(str(path.relative_to(PAGES).with_suffix(""))
+                for path in PAGES.rglob("*.py"))
+
+
+def page_source(name: str) -> str:
+  """The text of a page, which is not run.
+
+  Raises:
+    UserError: there is none.
+  """
+  return _page_path(name, pathlib.Path()).read_text()
+
+
+def _page_path(name: str, folder: pathlib.Path) -> pathlib.Path:
   for path in (folder / name, PAGES / name, PAGES / f"{name}.py"):
     if path.is_file():
-      return run_page(path.read_text(), str(path))
-  valid = sorted(str(p.relative_to(PAGES).with_suffix(""))
-                 for p in PAGES.rglob("*.py"))
+      return path
   raise UserError(f"No config page {name!r}, neither as a file in "
-                  f"{folder.absolute()} nor in configs/{nearest(name, valid)}")
+                  f"{folder.absolute()} nor in configs/"
+                  f"{nearest(name, page_names())}")
+
+
+def _read_page(name: str, folder: pathlib.Path) -> Page:
+  path = _page_path(name, folder)
+  return run_page(path.read_text(), str(path))
 
 
 def run_page(source: str, path: str,

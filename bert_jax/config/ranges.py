@@ -27,6 +27,11 @@ class Range:
     return math.isfinite(number) and self.low <= number <= self.high and not (
         self.below and number == self.high)
 
+  def short(self) -> str:
+    if self.high == math.inf:
+      return "" if self.low == -math.inf else f">= {self.low:g}"
+    return f"{self.low:g} to {'<' * self.below}{self.high:g}"
+
   def __str__(self) -> str:
     if self.high == math.inf:
       return f"finite numbers from {self.low} on"

@@ -1,11 +1,9 @@
-"""What an experiment learns from: running text, or a labeled task."""
+"""Where an experiment learns from: running text, or a labeled task."""
 
 import dataclasses
-import os
-import pathlib
 
-from bert_jax.config import Choice, Count, Percent, UserError
-from bert_jax.data.batches.rows import Rows
+from bert_jax.config import Count, Percent, UserError
+from bert_jax.data.base import Data, Datasets, cache_directory
 from bert_jax.data.labeled import base as labeled, glue
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.base import LabeledSet, subsample
@@ -14,7 +12,6 @@ from bert_jax.data.labeled.spans import SpanSet
 from bert_jax.data.labeled.tagging import TaggingSet, tagged
 from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.pretraining import corpus_builder
-from bert_jax.data.pretraining.corpus import Splits
 from bert_jax.data.pretraining.formats import Format, PairsFormat
 from bert_jax.data.pretraining.rows import PretrainingRows
 from bert_jax.data.records.bad_records import OnBadRecord
@@ -22,60 +19,6 @@ from bert_jax.data.records.columns import Columns
 from bert_jax.data.text import docstrings
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.choices import SentencePieceTokenizer, Tokenizer
-
-
-def cache_directory() -> pathlib.Path:
-  """Where corpora are kept: $BERT_JAX_CACHE or ~/.cache/bert_jax."""
-  return pathlib.Path(os.environ.get("BERT_JAX_CACHE")
-                      or pathlib.Path.home() / ".cache" / "bert_jax")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Datasets:
-  """Data that is ready to be read."""
-
-  train: Rows
-  evaluation: Rows
-  tokenizer: LoadedTokenizer
-  evaluation_set: LabeledSet | None = None  # the examples of `evaluation`
-  train_set: LabeledSet | None = None  # those of `train`
-  corpus: Splits | None = None
-
-  @property
-  def fingerprint(self) -> str:
-    return self.train.fingerprint
-
-
-@dataclasses.dataclass(frozen=True)
-class Data(Choice):
-  """Rows of `length` tokens that hold up to `examples_per_row` examples."""
-
-  length: Count = 512
-  examples_per_row: Count = 1
-
-  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
-              kind: type[LabeledSet] | None,
-              labels: tuple[str, ...]) -> Datasets:
-    """Reads, tokenizes and caches what is needed.
-
-    Args:
-      seed: of the order of rows and of all drawn with them.
-      tokenizer: the one of the network to start from; None: make one.
-      kind: of labels that the objective takes; None: it takes none.
-      labels: their names in the order of their ids; (): those in the data.
-    """
-    raise NotImplementedError
-
-  def unlabeled(self, source: str, kind: type[LabeledSet] | None,
-                labels: tuple[str, ...]) -> LabeledSet:
-    """The examples of a file to predict, whose labels are not looked at.
-
-    Raises:
-      UserError: it is not said how the examples lie in a file.
-    """
-    raise UserError(f"The run was trained on data={self.choice_name}, which "
-                    "has no columns; add data=table and "
-                    "data.columns.text=...")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +61,7 @@ class TextData(Data):
 
 
 @dataclasses.dataclass(frozen=True)
-class LabeledData(Data):
+class LabeledData(Data, abstract=True):
   """Labeled examples; members say where they come from.
 
   Attributes:
@@ -169,6 +112,7 @@ class TableData(LabeledData):
   Attributes:
     train, evaluation: the files; without one for evaluation, a part of the
       other is kept for it.
+    columns: where texts and labels stand in them.
   """
 
   train: str = ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Attention(Choice):
-  """A family: each member mixes values by queries and keys."""
+  """How values are mixed by queries and keys."""
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module that is called as PlainMixer is and may own parameters, which

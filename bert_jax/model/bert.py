@@ -16,9 +16,36 @@ from bert_jax.model.visibility import GlobalLocality, Locality
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-  """The model's options; names and defaults of `bert_config.json`."""
+  """The model's options; names and defaults of `bert_config.json`.
 
-  vocab_size: int | None = None  # None: as the tokenizer has.
+  Attributes:
+    vocab_size: tokens; None: as the tokenizer has.
+    hidden_size: width of the vectors between layers.
+    num_hidden_layers: layers of the encoder.
+    num_attention_heads: of a layer; they divide `hidden_size`.
+    intermediate_size: width inside the feed-forward part.
+    hidden_act: activation of feed-forward parts and of the vocabulary head.
+    hidden_dropout_prob: of embeddings and of what a layer adds to its input.
+    attention_probs_dropout_prob: of attention weights.
+    max_position_embeddings: the longest row that positions are made for.
+    type_vocab_size: kinds of segments.
+    initializer_range: standard deviation of initial weights.
+    layer_norm_eps: added to the variance in norms.
+    use_bias: whether the linear layers of encoder and vocabulary head add
+      vectors. Norms and gated layers have an option of their own, heads for
+      labels always do.
+    embedding_size: width of the embeddings, which are then projected (ALBERT);
+      None: as `hidden_size`.
+    norm_placement: behind each part of a layer as BERT (post), before it
+      (pre), or both (sandwich).
+    dtype: of the computation; parameters are float32.
+    scan_unroll: layers in one trip of the loop over layers: more is faster to
+      run and slower to compile. It changes no result and no parameter.
+    remat: compute a layer's inner results again in the backward pass: a fourth
+      more time for much less memory.
+  """
+
+  vocab_size: int | None = None
   hidden_size: int = 768
   num_hidden_layers: int = 12
   num_attention_heads: int = 12
@@ -30,11 +57,7 @@ class BertConfig:
   type_vocab_size: int = 2
   initializer_range: float = 0.02
   layer_norm_eps: float = 1e-12
-  # Whether the linear layers of encoder and vocabulary head add vectors. Norms
-  # and gated layers have an option of their own, heads for labels always do.
   use_bias: bool = True
-  # Width of the embeddings, which are then projected (ALBERT); None: as
-  # hidden_size.
   embedding_size: int | None = None
   inputs: Inputs = TokensInputs()
   positions: Positions = LearnedPositions()
@@ -44,12 +67,8 @@ class BertConfig:
   norm: Norm = LayerNorm()
   norm_placement: Placement = "post"
   stack: Stack = UniformStack()
-  dtype: Literal["float32", "bfloat16"] = "float32"  # Parameters: float32.
-  # Layers in one trip of the loop over layers: more is faster to run and
-  # slower to compile. It changes no result and no parameter.
+  dtype: Literal["float32", "bfloat16"] = "float32"
   scan_unroll: int = 4
-  # Compute a layer's inner results again in the backward pass: a fourth more
-  # time for much less memory.
   remat: bool = False
 
   def __post_init__(self):

@@ -21,7 +21,7 @@ AUXILIARY = "auxiliary"
 
 
 class FeedForward(Choice):
-  """A family: what a layer makes of each vector by itself."""
+  """What a layer makes of each vector by itself."""
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module from (x_BLD, context) to (B, L, D), whose parameters lie at
@@ -43,6 +43,10 @@ class GatedFeedForward(FeedForward):
 
   It has three matrices where `mlp` has two: the same number of parameters has
   `intermediate_size` 2/3 as large.
+
+  Attributes:
+    activation: f.
+    bias: whether the matrices come with vectors.
   """
 
   activation: Activation = "gelu"

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
 
 class Inputs(Choice):
-  """A family: each member makes vectors from keys of the batch, its own among
-  them, which the objective or its kind of labels declares."""
+  """What the network reads.
+
+  Each member makes vectors from keys of the batch, its own among them, which
+  the objective or its kind of labels declares.
+  """
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module from the batch to (B, L, D), where D is

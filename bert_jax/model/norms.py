@@ -15,7 +15,7 @@ Function = Callable[[jax.Array], jax.Array]
 
 
 class Norm(Choice):
-  """A family: how vectors are normalized."""
+  """How vectors are normalized."""
 
   def build(self, epsilon: float, name: str | None = None) -> nn.Module:
     """A module from (..., D) to (..., D) that may own parameters."""
@@ -24,7 +24,11 @@ class Norm(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm(Norm):
-  """(x - mean) / deviation * scale + bias (Ba et al. 2016)."""
+  """(x - mean) / deviation * scale + bias (Ba et al. 2016).
+
+  Attributes:
+    bias: whether there is one.
+  """
 
   bias: bool = True
 
@@ -34,7 +38,11 @@ class LayerNorm(Norm):
 
 @dataclasses.dataclass(frozen=True)
 class RmsNorm(Norm):
-  """x / root mean square * scale (Zhang and Sennrich 2019)."""
+  """x / root mean square * scale (Zhang and Sennrich 2019).
+
+  Attributes:
+    bias: whether one is added.
+  """
 
   bias: bool = False
 

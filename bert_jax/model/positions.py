@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class Positions(Choice):
-  """A family: each hook gives a module, which may own parameters, or None."""
+  """How the network knows where a token stands.
+
+  Each hook gives a module, which may own parameters, or None.
+  """
 
   def embedding(self, options: "BertConfig") -> nn.Module | None:
     """From position ids (B, L) to what is added to the embeddings."""

@@ -27,7 +27,7 @@ _BLOCK_OPTIONS = (
 
 
 class Stack(Choice):
-  """A family: which layers follow each other."""
+  """Which layers follow each other."""
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module that is called as Uniform is; parameters lie at

@@ -47,7 +47,7 @@ def visible(example_ids_BL: jax.Array, order_BL: jax.Array | None = None,
 
 
 class Locality(Choice):
-  """A family: how far a token sees, layer by layer.
+  """How far a token sees, layer by layer.
 
   Layers may be computed in a loop, where `layer` is a traced integer.
   """
@@ -73,7 +73,11 @@ class GlobalLocality(Locality):
 @dataclasses.dataclass(frozen=True)
 class WindowLocality(Locality):
   """`size` tokens on each side, as Longformer without its global tokens
-  (Beltagy et al. 2020). Computed densely: it saves nothing."""
+  (Beltagy et al. 2020). Computed densely: it saves nothing.
+
+  Attributes:
+    size: of the window, tokens on each side.
+  """
 
   size: int = 64
 

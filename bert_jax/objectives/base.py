@@ -23,7 +23,7 @@ Batch = Mapping[str, jax.Array]
 
 
 class Objective(Choice):
-  """One class holds everything that sets an objective apart.
+  """What the network learns: one class holds everything that sets it apart.
 
   The loss is the sum of the parts, each part its total over its weight. The
   weights are known before the network runs, so that the denominators are

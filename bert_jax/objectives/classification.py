@@ -59,7 +59,10 @@ class MultiLabel(Objective):
   """Any number of classes for a text: a yes or no for each (sigmoid).
 
   The loss of an example is the mean over the classes, as in torch's
-  BCEWithLogitsLoss. `labels` as in Classification.
+  BCEWithLogitsLoss.
+
+  Attributes:
+    labels: names of the classes; (): those in the data, sorted.
   """
 
   labels: tuple[str, ...] = ()
@@ -89,7 +92,10 @@ class MultipleChoice(SoftmaxObjective, Objective):
   """One of several texts that follow another (Devlin et al. 2019, 4.4).
 
   Each choice is a segment with a logit; the softmax is over an example's
-  choices, as many as there are `labels`.
+  choices.
+
+  Attributes:
+    labels: names of the choices, which say how many there are.
   """
 
   labels: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ class Runner:
 
 @dataclasses.dataclass(frozen=True)
 class Layout(Choice):
-  """Builds a Runner for a recipe."""
+  """How a step is laid over the devices: a member builds its Runner."""
 
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:
@@ -63,6 +63,11 @@ class MeshLayout(Layout):
   """One program over data x fsdp x tensor devices.
 
   What is None is chosen, for the least traffic that fits in memory.
+
+  Attributes:
+    data: devices, or groups of them, that share the rows of a batch.
+    fsdp: devices that share the parameters and rows of such a group.
+    tensor: devices that share heads, feed-forward width and vocabulary.
   """
 
   data: Count | None = None

@@ -24,7 +24,8 @@ DECAYED: Rules[bool] = (
 class Optimizer(Choice):
   """A rule for updates; gradients are clipped by their global norm first.
 
-  `clip_norm` 0 leaves them as they are.
+  Attributes:
+    clip_norm: the largest norm of all gradients together; 0: any.
   """
 
   clip_norm: float = 1.0
@@ -47,7 +48,13 @@ class Optimizer(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class AdamW(Optimizer, name="adamw"):
-  """Adam with decoupled decay (Loshchilov and Hutter 2019)."""
+  """Adam with decoupled decay (Loshchilov and Hutter 2019).
+
+  Attributes:
+    b1, b2: decay of the averages of gradients and of their squares.
+    eps: added to the root of the latter.
+    weight_decay: times the learning rate; not of norms and biases.
+  """
 
   b1: Decay = 0.9
   b2: Decay = 0.999
@@ -77,7 +84,14 @@ class BertAdam(AdamW):
 
 @dataclasses.dataclass(frozen=True)
 class Lamb(Optimizer):
-  """LAMB (You et al. 2020) for large batches."""
+  """LAMB (You et al. 2020) for large batches.
+
+  Attributes:
+    b1, b2: decay of the averages of gradients and of their squares.
+    eps: added to the root of the latter.
+    weight_decay: added to the update before it is scaled; not of norms and
+      biases.
+  """
 
   b1: Decay = 0.9
   b2: Decay = 0.999
@@ -91,7 +105,11 @@ class Lamb(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Sgd(Optimizer):
-  """Plain stochastic gradient descent."""
+  """Plain stochastic gradient descent.
+
+  Attributes:
+    momentum: decay of the sum of gradients; 0: none.
+  """
 
   momentum: Decay = 0.0
 
@@ -102,7 +120,13 @@ class Sgd(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Lion(Optimizer):
-  """The sign of a momentum (Chen et al. 2023); rates a tenth of Adam's."""
+  """The sign of a momentum (Chen et al. 2023); rates a tenth of Adam's.
+
+  Attributes:
+    b1: weight of the momentum in the update.
+    b2: decay of the momentum.
+    weight_decay: times the learning rate; not of norms and biases.
+  """
 
   b1: Decay = 0.9
   b2: Decay = 0.99
@@ -119,12 +143,16 @@ class Muon(Optimizer):
   (Jordan et al. 2024); Adam for embeddings, heads, norms and biases.
 
   Attributes:
+    beta: decay of the momentum.
+    steps: of Newton and Schulz, that make it orthogonal.
+    b1, b2: of Adam.
+    weight_decay: of all but norms and biases.
     rms: of the update of a matrix; at 0.2 the learning rates of Adam hold for
       both (Liu et al. 2025).
   """
 
   beta: Decay = 0.95
-  steps: int = 5  # of Newton and Schulz
+  steps: int = 5
   rms: float = 0.2
   b1: Decay = 0.9
   b2: Decay = 0.999

@@ -10,8 +10,12 @@ from bert_jax.config import Choice, Fraction, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Choice):
-  """Linear warm-up over the first `warmup_fraction` of the steps, then a
-  decay."""
+  """The learning rate: a linear warm-up, then a decay.
+
+  Attributes:
+    learning_rate: the peak, at the end of the warm-up.
+    warmup_fraction: of the steps.
+  """
 
   learning_rate: float = 1e-4
   warmup_fraction: float = 0.01
@@ -50,7 +54,11 @@ class LinearSchedule(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class CosineSchedule(Schedule):
-  """Down to `final` of the peak along half a cosine."""
+  """Down to a fraction of the peak along half a cosine.
+
+  Attributes:
+    final: that fraction.
+  """
 
   final: Fraction = 0.0
 

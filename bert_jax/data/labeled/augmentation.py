@@ -47,7 +47,11 @@ class NoAugmentation(Augmentation, name="none"):
 
 @dataclasses.dataclass(frozen=True)
 class _Random(Augmentation):
-  """Each token with the probability `rate`."""
+  """Each token with the same probability.
+
+  Attributes:
+    rate: that probability.
+  """
 
   rate: float = 0.1
 

@@ -62,16 +62,23 @@ class Tokenizer(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
-  """SentencePiece (Kudo and Richardson 2018)."""
+  """SentencePiece (Kudo and Richardson 2018).
+
+  Attributes:
+    vocab_size: pieces, special tokens included.
+    model_type: how pieces are chosen.
+    lowercase: whether text is made lower case first.
+    byte_fallback: rare characters become bytes: no text is lost, so no [UNK]
+      is predicted and bits per byte are honest. It takes 256 ids; `false` gives
+      them to pieces, covers .9995 of the characters and makes the others [UNK].
+    path: an existing .model, whose own settings hold then; "": train one.
+  """
 
   vocab_size: int = 8192
   model_type: Literal["bpe", "unigram"] = "bpe"
   lowercase: bool = False
-  # Rare characters become bytes: no text is lost, so no [UNK] is predicted and
-  # bits per byte are honest. It takes 256 ids; `false` gives them to pieces,
-  # covers .9995 of the characters and makes the others [UNK].
   byte_fallback: bool = True
-  path: str = ""  # an existing .model; its own settings hold then
+  path: str = ""
 
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
@@ -99,13 +106,21 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
 
 @dataclasses.dataclass(frozen=True)
 class WordPieceTokenizer(Tokenizer, name="wordpiece"):
-  """BERT's own WordPiece, with its normalizer, by the `tokenizers` library."""
+  """BERT's own WordPiece, with its normalizer, by the `tokenizers` library.
+
+  Attributes:
+    vocab_size: pieces, special tokens included.
+    lowercase: whether text is made lower case first.
+    strip_accents: from letters; None: if `lowercase`, as BERT does.
+    chinese_characters: whether each of them is a word.
+    path: an existing vocab.txt, whose length is the vocabulary's; "": train.
+  """
 
   vocab_size: int = 30522
   lowercase: bool = True
-  strip_accents: bool | None = None  # none: if lowercase, as BERT does
-  chinese_characters: bool = True  # each of them is a word
-  path: str = ""  # an existing vocab.txt; vocab_size is then its length
+  strip_accents: bool | None = None
+  chinese_characters: bool = True
+  path: str = ""
 
   def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
     if self.path:
@@ -162,7 +177,11 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
 
 @dataclasses.dataclass(frozen=True)
 class DirectoryTokenizer(Tokenizer, name="directory"):
-  """The one in a directory of Hugging Face's: see `from_directory`."""
+  """The one in a directory of Hugging Face's: see `from_directory`.
+
+  Attributes:
+    path: of the directory.
+  """
 
   path: str = ""
 

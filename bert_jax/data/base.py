@@ -1,0 +1,70 @@
+"""What an experiment learns from: the family, and what its members prepare."""
+
+import dataclasses
+import os
+import pathlib
+
+from bert_jax.config import Choice, Count, UserError
+from bert_jax.data.batches.rows import Rows
+from bert_jax.data.labeled.base import LabeledSet
+from bert_jax.data.pretraining.corpus import Splits
+from bert_jax.data.tokenizers.base import LoadedTokenizer
+
+
+def cache_directory() -> pathlib.Path:
+  """Where corpora are kept: $BERT_JAX_CACHE or ~/.cache/bert_jax."""
+  return pathlib.Path(os.environ.get("BERT_JAX_CACHE")
+                      or pathlib.Path.home() / ".cache" / "bert_jax")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Datasets:
+  """Data that is ready to be read."""
+
+  train: Rows
+  evaluation: Rows
+  tokenizer: LoadedTokenizer
+  evaluation_set: LabeledSet | None = None  # the examples of `evaluation`
+  train_set: LabeledSet | None = None  # those of `train`
+  corpus: Splits | None = None
+
+  @property
+  def fingerprint(self) -> str:
+    return self.train.fingerprint
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Choice):
+  """What is learned from.
+
+  Attributes:
+    length: tokens of a row.
+    examples_per_row: that a row holds at most.
+  """
+
+  length: Count = 512
+  examples_per_row: Count = 1
+
+  def prepare(self, seed: int, tokenizer: LoadedTokenizer | None,
+              kind: type[LabeledSet] | None,
+              labels: tuple[str, ...]) -> Datasets:
+    """Reads, tokenizes and caches what is needed.
+
+    Args:
+      seed: of the order of rows and of all drawn with them.
+      tokenizer: the one of the network to start from; None: make one.
+      kind: of labels that the objective takes; None: it takes none.
+      labels: their names in the order of their ids; (): those in the data.
+    """
+    raise NotImplementedError
+
+  def unlabeled(self, source: str, kind: type[LabeledSet] | None,
+                labels: tuple[str, ...]) -> LabeledSet:
+    """The examples of a file to predict, whose labels are not looked at.
+
+    Raises:
+      UserError: it is not said how the examples lie in a file.
+    """
+    raise UserError(f"The run was trained on data={self.choice_name}, which "
+                    "has no columns; add data=table and "
+                    "data.columns.text=...")
