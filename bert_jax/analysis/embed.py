@@ -72,7 +72,7 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
     UserError: no such layer or pooling, no pooler was trained, the network has
       fewer positions, or what should be texts is something else.
   """
-  _check_texts(texts, pairs)
+  check_texts(texts, pairs)
   environment.warn(saved.manifest.progress.environment)
   experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
   if length is not None:
@@ -105,7 +105,11 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   return [_normalized(vectors) for vectors in results] if normalize else results
 
 
-def _check_texts(texts: Sequence[str], pairs: Sequence[str]) -> None:
+def check_texts(texts: Sequence[str], pairs: Sequence[str]) -> None:
+  """
+  Raises:
+    UserError: they are no lists of texts, or not as many.
+  """
   for name, values in (("texts", texts), ("pairs", pairs)):
     if isinstance(values, str):
       raise UserError(f"{name}: expected a list of texts, as in "

@@ -1,14 +1,9 @@
 """Comparing runs that are done: compare."""
 
 import argparse
-import pathlib
-from collections.abc import Sequence
 
 from bert_jax.cli import flags
-from bert_jax.config import UserError
-from bert_jax.studies import definition
-from bert_jax.studies.reports import comparison, missing_scores, report
-from bert_jax.studies.reports.comparison import Comparison
+from bert_jax.studies.comparing import compare
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -29,23 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-  result = _read([pathlib.Path(run) for run in options.runs],
-                 options.protocol or ())
+  report = compare(*options.runs, protocols=options.protocol or ())
   if options.output:
-    folder = pathlib.Path(options.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    report.write(folder, result)
-  flags.say(report.markdown_of(result))
-
-
-def _read(folders: list[pathlib.Path], protocols: Sequence[str]) -> Comparison:
-  studies = [folder for folder in folders if definition.read(folder)]
-  if not studies:
-    return comparison.read_runs(
-        folders, missing_scores.score_missing(folders, protocols))
-  if len(folders) > 1:
-    raise UserError(f"{studies[0]} is a study: give it alone, or runs only.")
-  if protocols:
-    raise UserError(f"{studies[0]} is a study, whose protocols are its own; "
-                    "compare the folders of its runs by others.")
-  return comparison.read_study(studies[0])
+    report.write(options.output)
+  flags.say(repr(report))

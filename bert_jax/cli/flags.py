@@ -18,6 +18,8 @@ def command(commands: argparse._SubParsersAction, name: str,
   """Adds a command to the others."""
   parser = commands.add_parser(name, help=summary, description=summary)
   parser.set_defaults(run=run)
+  parser.add_argument("--traceback", action="store_true",
+                      help="of an error in your own code, all lines")
   return parser
 
 

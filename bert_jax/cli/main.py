@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from bert_jax import distributed, files
+from bert_jax import config, distributed, files
 from bert_jax.checkpoints import reading
 from bert_jax.cli import (
     compare, options as option_commands, prepare, runs, score, study, train,
@@ -77,12 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
           f"{distributed.exit_together(_interrupted(options))}",
           file=sys.stderr)
     return 128 + signal.SIGINT
-  except Exception:
+  except Exception as error:
     if reason := distributed.no_devices():
       print(f"bert-jax {options.command}: {reason}", file=sys.stderr)
       return 1
-    distributed.exit_together(traceback.format_exc())
-    raise
+    line = config.users_line(error)
+    if options.traceback or not line:
+      distributed.exit_together(traceback.format_exc())
+      raise
+    first = str(error).strip().partition("\n")[0]
+    print(f"bert-jax {options.command}: " + distributed.exit_together(
+        f"{line}\n{type(error).__name__}: {first}\nWith --traceback, all "
+        "lines that lead there."), file=sys.stderr)
+    return 1
   return 0
 
 

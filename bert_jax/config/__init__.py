@@ -14,7 +14,7 @@ pages. `override(base, changes(base, run)) == run` holds for every pair.
 """
 
 from bert_jax.config.choices import Choice, changes, options, override
-from bert_jax.config.errors import UserError, nearest, nearest_keys
+from bert_jax.config.errors import UserError, nearest, nearest_keys, users_line
 from bert_jax.config.pages import (
     PAGES, Page, load_page, page_names, page_source, pages_of, run_page,
     visible_modules)
@@ -25,4 +25,4 @@ __all__ = [
     "PAGES", "Choice", "Count", "Decay", "Fraction", "Page", "Percent",
     "Signed", "UserError", "changes", "check_ranges", "load_page", "nearest",
     "nearest_keys", "options", "override", "page_names", "page_source",
-    "pages_of", "run_page", "visible_modules"]
+    "pages_of", "run_page", "users_line", "visible_modules"]

@@ -60,12 +60,23 @@ class Choice:
     return {member.choice_name: member for member in members}
 
   @classmethod
+  def _undecorated(cls, name: str) -> str:
+    """A hint, if a class of that name is no dataclass."""
+    for member in cls.family().__subclasses__():
+      if (member.choice_name == name
+          and "__dataclass_fields__" not in vars(member)):
+        return (f"; the class {member.__name__} has no decorator: write "
+                "@bert_jax.choice, or @dataclasses.dataclass(frozen=True), "
+                "above it")
+    return ""
+
+  @classmethod
   def member(cls, name: str, key: str,
              modules: Sequence[str]) -> type["Choice"]:
     members = cls.members(modules)
     if name not in members:
       raise UserError(f"{key}={name}: no such {cls.family().__name__.lower()}"
-                      + nearest(name, members))
+                      + cls._undecorated(name) + nearest(name, members))
     return members[name]
 
 

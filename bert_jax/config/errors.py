@@ -1,11 +1,38 @@
 """Errors that a user understands."""
 
 import difflib
+import pathlib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+
+
+_PACKAGE = str(pathlib.Path(__file__).resolve().parents[1])
+_LIBRARIES = tuple(sysconfig.get_path(name) for name in (
+    "stdlib", "platstdlib", "purelib", "platlib", "scripts"))
 
 
 class UserError(ValueError):
   """A mistake in what the user gave; its message is all the user needs."""
+
+  def _render_traceback_(self) -> list[str]:
+    """What IPython shows: the user's own line, then the message."""
+    line = users_line(self)
+    return [*([line, ""] if line else []), f"UserError: {self}"]
+
+
+def users_line(error: BaseException) -> str:
+  """Where in the user's own code, a page's or a cell's, an error came from: the
+  innermost such line with its place; "" if there is none."""
+  if isinstance(error, SyntaxError) and error.text:
+    return (f"{error.filename}, line {error.lineno}:\n    "
+            f"{error.text.strip()}")
+  lines = [frame for frame in traceback.extract_tb(error.__traceback__)
+           if not frame.filename.startswith((_PACKAGE, *_LIBRARIES, "<frozen"))]
+  if not lines:
+    return ""
+  last = lines[-1]
+  return f"{last.filename}, line {last.lineno}:\n    {last.line}"
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

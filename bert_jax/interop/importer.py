@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.checkpoints.owner import Owner
-from bert_jax.checkpoints.reading import read_manifests
+from bert_jax.checkpoints.reading import (
+    Checkpoint, read_checkpoint, read_manifests)
 from bert_jax.config import UserError
 from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.base import Data
@@ -67,16 +68,34 @@ def save(imported: Imported, workdir: str | pathlib.Path) -> Experiment:
 def _save(imported: Imported, workdir: pathlib.Path) -> Experiment:
   if (workdir / "checkpoints").is_dir() and read_manifests(workdir):
     raise UserError(f"{workdir} already holds a run; give another workdir.")
-  experiment = Experiment(
-      model=imported.model, objective=imported.objective,
-      data=_data(imported.objective, imported.length))
-  manifest = Manifest.create(experiment, None, imported.tokenizer,
-                             f"imported from {imported.source}")
+  manifest = _manifest(imported)
   zero = jnp.zeros((), jnp.int32)
   state = TrainState(zero, zero, jax.tree.map(jnp.asarray, imported.params), ())
   with CheckpointManager(workdir) as checkpoints:
     checkpoints.save(state, manifest)
-  return experiment
+  return manifest.experiment
+
+
+def checkpoint(source: str | pathlib.Path) -> Checkpoint:
+  """What a network is used by: of a run, or read from elsewhere.
+
+  Args:
+    source: a work directory, or as of `read`.
+
+  Raises:
+    UserError: as `read_checkpoint` and `read`.
+  """
+  if (pathlib.Path(source).expanduser() / "checkpoints").is_dir():
+    return read_checkpoint(pathlib.Path(source).expanduser())
+  imported = read(str(source))
+  return Checkpoint(jax.device_get(imported.params), _manifest(imported), 0)
+
+
+def _manifest(imported: Imported) -> Manifest:
+  return Manifest.create(
+      Experiment(model=imported.model, objective=imported.objective,
+                 data=_data(imported.objective, imported.length)),
+      None, imported.tokenizer, f"imported from {imported.source}")
 
 
 def _data(objective: Objective, length: int) -> Data:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
   from bert_jax.model.bert import BertConfig
 
 
+# The collection of what attention weighs: PlainMixer gives it its weights,
+# (B, H, L, M), which costs nothing where nobody asks for them.
+ATTENTION = "attention"
+
+
 class Attention(Choice):
   """How values are mixed by queries and keys."""
 
@@ -63,6 +68,7 @@ class PlainMixer(nn.Module):
     hidden = jnp.finfo(jnp.float32).min
     score_BHLM = jnp.where(visible_BLM[:, None], score_BHLM, hidden)
     weight_BHLM = self.weights(score_BHLM).astype(value_BMHK.dtype)
+    self.sow(ATTENTION, "weight_BHLM", weight_BHLM)
     weight_BHLM = dropout(
         weight_BHLM, self.options.attention_probs_dropout_prob, keys_B,
         DropoutSite.ATTENTION)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from bert_jax import config
 from bert_jax.config import Choice, Count, UserError, nearest
+from bert_jax.model.attention import ATTENTION
 from bert_jax.model.block import Layer
 from bert_jax.model.feed_forward import AUXILIARY
 
@@ -191,7 +192,8 @@ class _Repeated(nn.Module):
     apply = lambda layer, x_BLD, number: layer.keep(
         x_BLD, number, context, keys_B)
     return nn.scan(apply, variable_broadcast="params",
-                   variable_axes={AUXILIARY: 0}, split_rngs={"params": False},
+                   variable_axes={AUXILIARY: 0, ATTENTION: 0},
+                   split_rngs={"params": False},
                    unroll=min(self.options.scan_unroll, len(layers)))(
                        self.layer, x_BLD, layers)
 
@@ -202,7 +204,7 @@ def _loop(body: type[nn.Module], options: "BertConfig",
   if body is Layer:
     body = _layer(options)
   return nn.scan(
-      body, variable_axes={"params": 0, AUXILIARY: 0},
+      body, variable_axes={"params": 0, AUXILIARY: 0, ATTENTION: 0},
       split_rngs={"params": True}, in_axes=(0, nn.broadcast, nn.broadcast),
       length=trips, unroll=min(options.scan_unroll, trips),
       methods=["__call__", "keep"])(options)

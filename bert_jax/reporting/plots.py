@@ -21,10 +21,15 @@ _SCORES = ("accuracy", "f1", "matthews", "pearson", "spearman")
 
 
 def plot_curves(jsonl: str | pathlib.Path, png: str | pathlib.Path) -> None:
-  """Draws losses, and beside them scores, of a metrics.jsonl over its steps.
+  """Saves `run_curves` of a metrics.jsonl, if there are any."""
+  figure = run_curves(jsonl)
+  if figure is not None:
+    save(figure, png)
 
-  Nothing is drawn where nothing was written.
-  """
+
+def run_curves(jsonl: str | pathlib.Path) -> Any:
+  """A figure of losses, and beside them scores, of a metrics.jsonl over its
+  steps; None where nothing was written."""
   curves = _curves(read_jsonl(jsonl))
   panels = {"loss": {name: curve for name, curve in curves.items()
                      if name.endswith("/loss")},
@@ -32,7 +37,7 @@ def plot_curves(jsonl: str | pathlib.Path, png: str | pathlib.Path) -> None:
                       if name.endswith(_SCORES)}}
   panels = {title: panel for title, panel in panels.items() if panel}
   if not panels:
-    return
+    return None
   figure, axes = new_figure(len(panels))
   for axis, (title, panel) in zip(axes, panels.items()):
     for name, (steps, values) in panel.items():
@@ -43,7 +48,7 @@ def plot_curves(jsonl: str | pathlib.Path, png: str | pathlib.Path) -> None:
     axis.set(title=title, xlabel="step", ylabel=title)
     axis.legend()
   figure.suptitle(pathlib.Path(jsonl).absolute().parent.name)
-  save(figure, png)
+  return figure
 
 
 def _curves(lines: Sequence[Mapping[str, float]]
