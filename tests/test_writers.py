@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -58,15 +59,22 @@ def test_broken_line_is_named(tmp_path, line):
 
 def test_progress_prints_lines_without_a_terminal():
   to = console()
-  progress = terminal.Progress(40, start=20, console=to, every=0)
+  progress = terminal.Progress(40, start=20, name="rms, seed 3", console=to,
+                               every=0)
   progress.advance(30)
-  progress.write(30, {"train/loss": 2.34567, "train/tokens_per_second": 12345})
+  progress.write(30, {
+      "train/gradient_norm": .5, "train/loss": 2.34567, "train/accuracy": .1,
+      "train/mlm_loss": 2.34567, "train/perplexity": 10.4,
+      "train/tokens_per_second": 12345})
   progress.write(30, {"held_out/loss": 2.5, "held_out/accuracy": .25})
   progress.close()
-  training, held_out = to.file.getvalue().splitlines()
+  compiling, training, held_out = to.file.getvalue().splitlines()
+  assert compiling == "rms, seed 3: compiling"
+  # The loss first, and nothing that says the same.
   assert re.fullmatch(
-      r"30/40  loss 2.346  12.3k tokens/s  0:00:\d\d left", training)
-  assert held_out == "30/40  held out: loss 2.5  accuracy 0.25"
+      r"rms, seed 3: 30/40  loss 2.346  accuracy 0.1  gradient_norm 0.5  "
+      r"12.3k tokens/s  0:00:\d\d left", training)
+  assert held_out == "rms, seed 3: 30/40  held out: loss 2.5  accuracy 0.25"
 
 
 def test_training_lines_are_rare_but_include_the_last():
@@ -75,7 +83,7 @@ def test_training_lines_are_rare_but_include_the_last():
   for step in range(1, 51):
     progress.write(step, {"train/loss": 1, "train/tokens_per_second": 900})
   progress.close()
-  lines = to.file.getvalue().splitlines()
+  _, *lines = to.file.getvalue().splitlines()
   assert [line.split()[0] for line in lines] == ["1/50", "50/50"]
   assert "900 tokens/s" in lines[0]
 
@@ -99,8 +107,32 @@ def test_progress_bar_fits_a_narrow_terminal():
   progress.close()
   _, _, drawn = to.file.getvalue().rpartition("\x1b[2K")
   line, _, _ = drawn.partition("\n")
-  assert "number_0 0  number_1" in line and "…" in line and "5/1000000" in line
+  assert re.search(r"5/1000000 number_0 0  number_1 0.1429 +-:--:--", line)
   assert rich.cells.cell_len(line) <= 80
+
+
+def test_progress_says_that_it_compiles():
+  to = rich.console.Console(file=io.StringIO(), width=80, force_terminal=True,
+                            color_system=None)
+  progress = terminal.Progress(10, start=4, console=to)
+  progress.close()
+  assert re.search(r"4/10 compiling \(0 s\)", to.file.getvalue())
+
+
+def test_notebook_has_a_bar_of_its_own(monkeypatch):
+  """Of its own kind: one display that is updated, and no terminal's."""
+  shown = []
+  handle = types.SimpleNamespace(update=shown.append)
+  shell = types.SimpleNamespace(kernel=None)
+  monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(
+      get_ipython=lambda: shell, display=types.SimpleNamespace(
+          display=lambda value, display_id: shown.append(value) or handle)))
+  progress = terminal.Progress(10)
+  progress.write(5, {"train/loss": 1.5})
+  progress.close()
+  assert shown[0] == "compiling"
+  assert '<progress value="5" max="10">' in shown[1]._repr_html_()
+  assert "5/10  loss 1.5" in shown[1]._repr_html_()
 
 
 def events(folder):

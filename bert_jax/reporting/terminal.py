@@ -1,45 +1,64 @@
-"""Progress on a terminal."""
+"""Progress on a terminal, in a notebook, or as lines."""
 
 import datetime
+import html
 import math
+import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
+import rich.console
 import rich.progress
 import rich.table
+import rich.text
+
+_BAR = 16  # characters
+# What a reader can tell from the loss; files have it all the same.
+_DERIVED = "perplexity"
 
 
 class Progress:
-  """A bar on a terminal, else lines; on stderr.
+  """A bar on a terminal or in a notebook, else lines; on stderr.
+
+  The loss and the time left are always to be seen, further numbers as far as
+  the terminal is wide.
 
   Args:
     steps: the step at which the run ends.
     start: the step that the run resumes from.
+    name: of the run, before each line where there is no bar.
     console: where to print; stderr by default.
     every: seconds between lines of training numbers where there is no bar;
       held-out numbers and those of the last step always get their line.
   """
 
-  def __init__(self, steps: int, start: int = 0,
+  def __init__(self, steps: int, start: int = 0, name: str = "",
                console: rich.console.Console | None = None, every: float = 10):
     self._console = console or rich.console.Console(stderr=True)
     self._steps, self._every, self._last_line = steps, every, -math.inf
+    self._prefix = f"{name}: " if name else ""
+    self._display = _notebook() if console is None else None
     self._bar = rich.progress.Progress(
-        rich.progress.BarColumn(bar_width=20),
+        rich.progress.BarColumn(bar_width=_BAR),
         rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("{task.description}", table_column=(
-            rich.table.Column(no_wrap=True, overflow="ellipsis", ratio=1))),
-        rich.progress.TimeRemainingColumn(), console=self._console, expand=True,
-        refresh_per_second=2, disable=not self._console.is_terminal)
-    self._task = self._bar.add_task("", total=steps, completed=start)
+        _Numbers(self._console, steps), rich.progress.TimeRemainingColumn(),
+        console=self._console, expand=True, refresh_per_second=2,
+        disable=self._display is not None or not self._console.is_terminal)
+    self._task = self._bar.add_task(name, total=steps, completed=start,
+                                    start_step=start, numbers=[])
     self._bar.start()
+    if self._bar.disable and not self._display:
+      self.note("compiling")
 
   def advance(self, step: int) -> None:
     self._bar.update(self._task, completed=step)
 
   def note(self, text: str) -> None:
     """Prints a line of its own, above the bar."""
-    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    self._console.print(self._prefix * self._bar.disable + text,
+                        highlight=False, markup=False,
+                        soft_wrap=not self._console.is_terminal)
 
   def write(self, step: int, scalars: Mapping[str, float]) -> None:
     groups = _by_source(scalars)
@@ -47,23 +66,72 @@ class Progress:
     if training:
       self.advance(step)
       rate = training.pop("tokens_per_second", math.nan)
-      self._training(step, f"{_text(training)}  {_thousands(rate)} tokens/s")
+      self._training(step, [*_texts(training), f"{_thousands(rate)} tokens/s"])
     for source, numbers in groups.items():
-      self.note(f"{step}/{self._steps}  {source}: {_text(numbers)}")
+      self.note(f"{step}/{self._steps}  {source}: "
+                + "  ".join(_texts(numbers)))
 
-  def _training(self, step: int, numbers: str) -> None:
-    self._bar.update(self._task, description=numbers)
+  def _training(self, step: int, numbers: list[str]) -> None:
+    self._bar.update(self._task, numbers=numbers)
+    if self._display:
+      self._display.update(_Bar(step, self._steps, self._left(), numbers))
+      return
     now = time.monotonic()
     due = now - self._last_line >= self._every or step == self._steps
     if due and not self._console.is_terminal:
       self._last_line = now
-      seconds = self._bar.tasks[0].time_remaining or 0
-      self.note(f"{step}/{self._steps}  {numbers}  "
-                f"{datetime.timedelta(seconds=round(seconds))} left")
+      self.note(f"{step}/{self._steps}  {'  '.join(numbers)}  {self._left()}")
+
+  def _left(self) -> str:
+    seconds = self._bar.tasks[0].time_remaining or 0
+    return f"{datetime.timedelta(seconds=round(seconds))} left"
 
   def close(self) -> None:
     if not self._bar.disable:  # Else rich before 15 prints an empty line.
       self._bar.stop()
+
+
+class _Numbers(rich.progress.ProgressColumn):
+  """As many as there is room for, or that the step is being compiled."""
+
+  def __init__(self, console: rich.console.Console, steps: int):
+    # Beside it stand the bar, the steps and the time left, with a space each.
+    self._width = console.width - _BAR - 2 * len(str(steps)) - 11
+    super().__init__(rich.table.Column(no_wrap=True, overflow="crop", ratio=1))
+
+  def render(self, task: rich.progress.Task) -> rich.text.Text:
+    numbers = task.fields["numbers"]
+    if not numbers and task.completed == task.fields["start_step"]:
+      return rich.text.Text(f"compiling ({task.elapsed or 0:.0f} s)")
+    text = ""
+    for number in numbers:
+      if len(text) + len(number) > self._width:
+        break
+      text += f"{number}  "
+    return rich.text.Text(text.rstrip())
+
+
+class _Bar:
+  """A bar as a notebook shows it."""
+
+  def __init__(self, step: int, steps: int, left: str, numbers: list[str]):
+    self._bar = f'<progress value="{step}" max="{steps}"></progress>'
+    self._text = f"{step}/{steps}  {'  '.join(numbers)}  {left}"
+
+  def _repr_html_(self) -> str:
+    return f"{self._bar} <code>{html.escape(self._text)}</code>"
+
+  def __repr__(self) -> str:
+    return self._text
+
+
+def _notebook() -> Any:
+  """Where a notebook shows a bar; None: this is no notebook."""
+  interactive = sys.modules.get("IPython")
+  shell = interactive and interactive.get_ipython()
+  if not shell or not hasattr(shell, "kernel"):
+    return None
+  return interactive.display.display("compiling", display_id=True)
 
 
 def _by_source(scalars: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -75,8 +143,20 @@ def _by_source(scalars: Mapping[str, float]) -> dict[str, dict[str, float]]:
   return groups
 
 
-def _text(numbers: Mapping[str, float]) -> str:
-  return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+def _texts(numbers: Mapping[str, float]) -> list[str]:
+  """First the loss; what says the same as another number is left out."""
+  texts = {name: f"{value:.4g}" for name, value in numbers.items()
+           if name != _DERIVED}
+  loss = texts.get("loss")
+  first = [name for name in texts if name == "loss"]
+  rest = sorted((name for name in texts if name != "loss" and not (
+      name.endswith("_loss") and texts[name] == loss)), key=_rank)
+  return [f"{name} {texts[name]}" for name in [*first, *rest]]
+
+
+def _rank(name: str) -> int:
+  """Losses and scores before what describes the step."""
+  return name in ("gradient_norm", "learning_rate", "masked_fraction")
 
 
 def _thousands(number: float) -> str:

@@ -152,7 +152,9 @@ class _Attempt:
                  experiment.batch_size, detector, start, progress.tokens,
                  progress.window,
                  remark=experiment.objective.remark,
-                 terminal=self.observers.terminal) as log:
+                 terminal=self.observers.progress(
+                     f"{self.workdir.absolute().name}, seed "
+                     f"{experiment.seed}, {distributed.devices()}")) as log:
       for note in notes:
         log.note(note)
 

@@ -22,13 +22,13 @@ from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.metrics.selection import rank
 from bert_jax.parallel.cost import Workload
 from bert_jax.reporting import plots
-from bert_jax.reporting.terminal import Progress
 from bert_jax.runs.anomalies import AnomalyDetector
 from bert_jax.runs.clock import Clock
 from bert_jax.runs.early_stopping import EarlyStopping
 from bert_jax.runs.evaluation import check_best
 from bert_jax.runs.initialize import first_state
 from bert_jax.runs.loop import Job, Scores, Stopped, train_loop
+from bert_jax.runs.observers import Observers
 from bert_jax.runs.step_log import StepLog
 from bert_jax.studies.members import layout, results as member_results
 from bert_jax.studies.members.results import Member, MemberResult
@@ -89,13 +89,13 @@ class Sweep:
 
   def __init__(self, experiment: Experiment, members: Sequence[Member],
                at_once: int | None = None,
-               terminal: Callable[[int, int], Any] = Progress):
+               observers: Observers = Observers()):
     """
     Args:
       experiment: what the members share.
       members: at least one.
       at_once: how many run together; None: as the devices have memory for.
-      terminal: makes what shows the progress, as `StepLog` takes it.
+      observers: what shows the progress.
 
     Raises:
       UserError: it cannot be run, or not as a sweep.
@@ -106,7 +106,7 @@ class Sweep:
     self.run = compose(members[0].configure(experiment),
                        self._source and self._source.manifest.tokenizer)
     check_best(self.run)
-    self.members, self._terminal = list(members), terminal
+    self.members, self._observers = list(members), observers
     self.provenance = provenance(experiment, members)
     devices = jax.local_devices()
     self._group = at_once or min(len(members), self._room(devices))
@@ -191,7 +191,8 @@ class Sweep:
     job, results = self._job(group)
     with StepLog(workdir, experiment.steps, experiment.log_every,
                  count * experiment.batch_size, detector,
-                 members=count, terminal=self._terminal) as log:
+                 members=count, terminal=self._observers.progress(
+                     f"{workdir.parent.name}/{workdir.name}")) as log:
       try:
         train_loop(job, self.first_states(group, log.note), 0, log)
       except Stopped as stopped:

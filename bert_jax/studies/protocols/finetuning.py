@@ -22,6 +22,7 @@ from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import make_mesh, place, row_devices
 from bert_jax.reporting.writers import Silent
 from bert_jax.runs.evaluation import Evaluator
+from bert_jax.runs.observers import Observers
 from bert_jax.studies.members import sweep
 from bert_jax.studies.members.results import MemberResult, to_json
 from bert_jax.studies.members.sweep import Sweep
@@ -86,7 +87,7 @@ class FinetuningProtocol(Protocol):
           f"max_position_embeddings={network.model.max_position_embeddings}"))
     task = dataclasses.replace(fitted.task(network), init_from=str(workdir))
     members = Sweep(task, sweep.grid(task, fitted.seeds),
-                    terminal=lambda steps, start: Silent())
+                    observers=Observers(terminal=lambda *_: Silent()))
     try:
       members.run.shape()
     except KeyError as error:
