@@ -2,6 +2,8 @@
 
 import configparser
 import dataclasses
+import os
+import signal
 
 import pytest
 
@@ -92,3 +94,13 @@ def test_every_folder_of_pages_is_installed():
   assert dict(settings["options.data_files"]) == {
       f"share/bert_jax/{folder.relative_to(config.PAGES.parent)}":
       f"{folder.relative_to(config.PAGES.parent)}/*.py" for folder in folders}
+
+
+def test_reader_that_has_enough_ends_a_command_silently(monkeypatch, capfd):
+  def broken():
+    raise BrokenPipeError(32, "Broken pipe")
+
+  monkeypatch.setattr(config, "page_names", broken)
+  monkeypatch.setattr(os, "dup2", lambda *_: None)
+  assert main(["pages"]) == 128 + signal.SIGPIPE
+  assert capfd.readouterr().err == ""

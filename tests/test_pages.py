@@ -198,6 +198,12 @@ def test_page_travels_with_the_pages_it_builds_on(
       "factor = 7", "factor = 77"))
   with pytest.raises(UserError, match="(?s)-  factor = 77.*[+]  factor = 7"):
     check_same_run(Manifest.from_json(changed), source)
+  longer, other = (dataclasses.replace(source, changes=[
+      *source.changes, "steps=77", *more]) for more in ([], ["batch_size=3"]))
+  with pytest.raises(UserError, match="(?s)steps=.*init_from=THIS ONE"):
+    check_same_run(longer, source)
+  with pytest.raises(UserError, match="(?s)steps=.*leave these as they were"):
+    check_same_run(other, source)
   with pytest.raises(UserError, match="No config page 'lib/nothing.py'"):
     config.load_page("lib/nothing.py")
   (tmp_path / "loop.py").write_text("from bert_jax import config\n"

@@ -22,6 +22,13 @@ RESUMABLE = ("layout", "microbatches", "log_every", "keep_checkpoints",
              "patience")
 
 
+_OTHER_LENGTH = """\
+Warm-up and decay of the learning rate are laid over all steps, so that a run
+cannot get longer or shorter. Two ways: the same options in another workdir, from
+the beginning; or in another workdir with init_from=THIS ONE, which starts from
+its parameters, with a warm-up and an optimizer of its own."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Progress:
   """What a run needs to resume, beside its state.
@@ -151,18 +158,19 @@ def check_same_run(old: Manifest, new: Manifest) -> None:
   was, now = (config.options(config.override(
       Experiment(), manifest.changes, new.loaded_pages))
               for manifest in (old, new))
-  differing = [
-      f"{key}={now[key]} (was {was[key]})" if key in now and key in was
+  differing = {
+      key: f"{key}={now[key]} (was {was[key]})" if key in now and key in was
       else f"{key}={now[key]} (was not there)" if key in now
       else f"{key} is not there (was {was[key]})"
       for key in dict.fromkeys([*now, *was])
       if (key not in was or key not in now or was[key] != now[key])
-      and key.split(".")[0] not in RESUMABLE]
+      and key.split(".")[0] not in RESUMABLE}
   if differing:
+    ways = (_OTHER_LENGTH if differing.keys() <= {"steps", "epochs", "budget"}
+            else "Give another workdir, or leave these as they were.")
     raise UserError(
         "This work directory holds another run, which the following would "
-        f"change:\n  {chr(10).join(differing)}\nGive another workdir, or "
-        "leave these as they were.")
+        "change:\n  " + "\n  ".join(differing.values()) + f"\n{ways}")
   if old.data_fingerprint != new.data_fingerprint:
     raise UserError("This work directory holds a run over other data (the "
                     "fingerprints differ); give another workdir.")

@@ -65,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
           options.distributed or ("auto" if arguments is None else "none"),
           options.coordinator, options.processes, options.process)
     options.run(options)
+    sys.stdout.flush()
+  except BrokenPipeError:
+    # Who reads our output has enough, as `| head`. What is left in the buffer
+    # has no reader at the exit either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
   except (UserError, OSError) as error:
     message = distributed.exit_together(str(error))
     print(f"bert-jax {options.command}: {message}", file=sys.stderr)
