@@ -1,5 +1,6 @@
 """What an experiment is, before anything is paid for it."""
 
+import functools
 import math
 
 import jax
@@ -10,7 +11,9 @@ from bert_jax.parallel import cost, mesh
 from bert_jax.parallel.cost import Plan
 from bert_jax.parallel.layouts import MeshLayout, memory_limit
 from bert_jax.reporting import markdown
+from bert_jax.training import numerics
 from bert_jax.training.param_paths import leaves
+from bert_jax.training.step import train_step
 
 _PLANS = 8  # lines in the table of layouts
 
@@ -70,6 +73,13 @@ def layouts(experiment: Experiment, devices: int | None = None,
       f"{experiment.batch_size} and microbatches={experiment.microbatches}; "
       "activations as the backward pass needs them, before the compiler saves "
       "some.", _verdict(plans, memory)]))
+
+
+def compile_step(experiment: Experiment) -> None:
+  """Compiles its training step for one device; its data are not read."""
+  work = workload(experiment)
+  step = numerics.jit(functools.partial(train_step, work.recipe))
+  step.lower(work.state, work.rows(work.batch_size)).compile()
 
 
 def _verdict(plans: list[Plan], memory: int | None) -> str:

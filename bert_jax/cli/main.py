@@ -16,8 +16,8 @@ import jax
 from bert_jax import config, distributed, files
 from bert_jax.checkpoints import reading
 from bert_jax.cli import (
-    compare, options as option_commands, prepare, runs, score, study, train,
-    use, weights)
+    compare, doctor, options as option_commands, prepare, runs, score, study,
+    train, use, weights)
 from bert_jax.config import UserError
 from bert_jax.data.base import cache_directory
 from bert_jax.runs import loop
@@ -131,8 +131,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
       prog="bert-jax", description="BERT in JAX, from raw text to a solved "
       "task. Experiments are config pages; key=value overrides any option.")
   commands = parser.add_subparsers(dest="command", required=True)
-  for group in (option_commands, prepare, train, study, compare, runs, score,
-                use, weights):
+  for group in (option_commands, doctor, prepare, train, study, compare, runs,
+                score, use, weights):
     group.add(commands)
   options, rest = parser.parse_known_args(arguments)
   # Overrides may also follow flags.

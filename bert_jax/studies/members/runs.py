@@ -51,7 +51,8 @@ class MemberRun:
     self.log = StepLog(
         workdir, experiment.steps, experiment.log_every, experiment.batch_size,
         self._detector, int(state.step), progress.tokens, progress.window,
-        remark=experiment.objective.remark, terminal=observers.progress(workdir.name))
+        remark=experiment.objective.remark,
+        terminal=observers.progress(workdir.name))
 
   @classmethod
   @contextlib.contextmanager
