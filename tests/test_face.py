@@ -82,6 +82,7 @@ def test_page_and_run_say_what_they_are(folder, tmp_path):
   assert run.record.state == "finished" and run.record.step == 2
   assert f"loss {run.scores['loss']:.4g}" in repr(run)
   assert len(run.curves().axes) == 2
+  assert run.curves()._repr_png_().startswith(b"\x89PNG")
   again = bj.run(tmp_path / "run")
   small_run.equal(run.params, again.params)
   assert bj.load(str(tmp_path / "run")).params.keys() == {"encoder", "mlm"}

@@ -1,5 +1,6 @@
 """Pictures of curves and of tables, and the style of all pictures."""
 
+import functools
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -102,9 +103,8 @@ def new_figure(panels: int, rows: int = 1,
     panels: in all rows together.
     size: of a panel in inches.
   """
-  from matplotlib.figure import Figure  # Slow to import.
   columns = panels // rows
-  figure = Figure(figsize=(size[0] * columns, size[1] * rows), dpi=110,
+  figure = _figure_class()(figsize=(size[0] * columns, size[1] * rows), dpi=110,
                   layout="constrained")
   axes = figure.subplots(rows, columns, squeeze=False).ravel()
   for axis in axes:
@@ -113,6 +113,21 @@ def new_figure(panels: int, rows: int = 1,
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_axisbelow(True)
   return figure, axes
+
+
+@functools.cache
+def _figure_class() -> type:
+  """Of figures that a notebook shows, whatever backend it has."""
+  from matplotlib.figure import Figure  # Slow to import.
+
+  class NotebookFigure(Figure):
+
+    def _repr_png_(self) -> bytes:
+      file = io.BytesIO()
+      self.savefig(file, format="png")
+      return file.getvalue()
+
+  return NotebookFigure
 
 
 def save(figure: Any, png: str | pathlib.Path) -> None:
