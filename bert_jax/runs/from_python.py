@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import signal
 from typing import Any
 
 from bert_jax import config
@@ -12,6 +13,7 @@ from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
 from bert_jax.reporting import plots
 from bert_jax.runs import record
+from bert_jax.runs.loop import Stopped
 from bert_jax.runs.record import Record
 from bert_jax.runs.train import train as train_experiment
 
@@ -122,5 +124,9 @@ def train(page: RunPage | Experiment | str, workdir: str | pathlib.Path,
   source = page.page if isinstance(page, RunPage) else None
   experiment = page.experiment if isinstance(page, RunPage) else page
   folder = pathlib.Path(workdir).expanduser()
-  train_experiment(resolve_experiment(experiment, overrides), folder, source)
+  try:
+    train_experiment(resolve_experiment(experiment, overrides), folder, source)
+  except KeyboardInterrupt:  # While it compiles, reads or restores.
+    raise Stopped("Interrupted. The same call resumes from what was saved, or "
+                  "starts again.", signal.SIGINT) from None
   return TrainedRun(folder)

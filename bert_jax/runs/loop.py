@@ -31,6 +31,10 @@ class Stopped(Exception):
     super().__init__(message)
     self.number = number
 
+  def _render_traceback_(self) -> list[str]:
+    """What IPython shows."""
+    return [str(self)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
