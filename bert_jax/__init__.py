@@ -90,12 +90,13 @@ def load(source: str) -> "Bert":
   return Bert(importer.checkpoint(source), str(source))
 
 
-def __getattr__(name: str) -> Any:
-  if name not in _MODULES:
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  value = getattr(importlib.import_module(_MODULES[name]), name)
-  globals()[name] = value
-  return value
+if not TYPE_CHECKING:  # Else a checker takes any name for one of these.
+  def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+      raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -25,6 +25,7 @@ from bert_jax.runs.evaluation import load
 from bert_jax.training import numerics
 
 MASK = "[MASK]"
+Arrays = Mapping[str, np.ndarray | jax.Array]  # a batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Bert:
 
   def __init__(self, checkpoint: Checkpoint, source: str):
     self._checkpoint, self._source = checkpoint, source
-    self._networks: dict[bool, Callable[[Any, Batch], Any]] = {}
+    self._networks: dict[bool, Callable[[Any, Arrays], Any]] = {}
 
   @property
   def experiment(self) -> Experiment:
@@ -187,7 +188,7 @@ class Bert:
             "example_ids": zeros + 1, "cls_positions": zeros[:, :1],
             "example_mask": np.ones((1, 1), np.float32)}
 
-  def __call__(self, texts: Sequence[str] | Batch, *,
+  def __call__(self, texts: Sequence[str] | Arrays, *,
                attention: bool = False) -> Outputs:
     """All that the network computes of texts, or of a batch, without dropout.
 
@@ -213,8 +214,8 @@ class Bert:
             (slice(None), slice(longest)) if key.dimensions == "L" else ...]
         for name, key in rows.keys.items()}, attention)
 
-  def _apply(self, batch: Batch, attention: bool) -> Outputs:
-    batch = {key: np.asarray(value) for key, value in batch.items()}
+  def _apply(self, given: Arrays, attention: bool) -> Outputs:
+    batch = {key: np.asarray(value) for key, value in given.items()}
     if attention not in self._networks:
       self._networks[attention] = self._network(attention)
     outputs = jax.device_get(self._networks[attention](self.params, batch))
@@ -224,7 +225,7 @@ class Bert:
         batch["input_ids"], batch["example_ids"] > 0)],
                    outputs.pop("hidden_states"), outputs, weights)
 
-  def _network(self, attention: bool) -> Callable[[Any, Batch], Any]:
+  def _network(self, attention: bool) -> Callable[[Any, Arrays], Any]:
     objective = self.experiment.objective
     module = _Asked(self.experiment.model, objective)
 

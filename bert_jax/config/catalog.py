@@ -66,7 +66,7 @@ def meanings(cls: type) -> dict[str, str]:
   texts: dict[str, str] = {}
   for base in reversed(cls.__mro__):
     _, _, section = (vars(base).get("__doc__") or "").partition("Attributes:\n")
-    indent = re.match(" *", section)[0]
+    indent = " " * (len(section) - len(section.lstrip(" ")))
     lines = re.split(rf"\n+(?={indent}\S)", section.rstrip()) if indent else []
     for line in lines:
       names, colon, meaning = line.strip().partition(":")
@@ -97,4 +97,5 @@ def type_name(hint: Any) -> str:
                       for a in arguments)
   if origin is tuple:
     return f"{type_name(arguments[0])},..."
-  return {bool: "true | false", str: "text"}.get(hint, hint.__name__)
+  names: dict[Any, str] = {bool: "true | false", str: "text"}
+  return names.get(hint, hint.__name__)

@@ -12,6 +12,7 @@ import linecache
 import symtable
 import sys
 import types
+import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,11 +21,13 @@ from bert_jax.config.errors import UserError
 from bert_jax.config.pages import run_page
 
 _PLAIN = (int, float, str, bytes, bool, type(None), tuple, frozenset)
+_T = typing.TypeVar("_T", bound=Choice)
 # The text of a class that a decorator has moved to a page, by the class.
 _TEXTS: dict[type, list[str]] = {}
 
 
-def choice(cls: type[Choice]) -> type[Choice]:
+@typing.dataclass_transform(frozen_default=True)
+def choice(cls: type[_T]) -> type[_T]:
   """Makes a class a member of its family: a frozen dataclass.
 
   In a notebook or a script, too: what it needs to exist elsewhere is kept in

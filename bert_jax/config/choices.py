@@ -145,7 +145,7 @@ def _changes(base: Any, run: Any, prefix: str) -> Iterator[str]:
       if repr(old) != repr(new):
         yield f"{key}={text_of(new)}"
       continue
-    if type(old) is not type(new):
+    if isinstance(new, Choice) and type(old) is not type(new):
       yield f"{key}={new.choice_name}"
       old = type(new)()
     yield from _changes(old, new, key + ".")

@@ -90,9 +90,9 @@ def modules_of(pages: Iterable[Page]) -> list[str]:
 def visible_modules(preferred: Iterable[Page] = ()) -> list[str]:
   """Modules of the pages that are visible here, all or, in a page, those that
   it has loaded and its own; what counts more is later."""
-  running, preferred = _RUNNING.get(), modules_of(preferred)
-  return ([*_LOADED, *preferred] if running is None else
-          [*modules_of(running.pages.values()), *preferred, running.module])
+  running, first = _RUNNING.get(), modules_of(preferred)
+  return ([*_LOADED, *first] if running is None else
+          [*modules_of(running.pages.values()), *first, running.module])
 
 
 def load_page(name: str) -> Page:
@@ -155,7 +155,8 @@ def run_page(source: str, path: str,
     path: of its file, for messages and for the pages that it builds on.
     pages: the JSON of those; None: they are files.
   """
-  above = _RUNNING.get().sources if _RUNNING.get() else ()
+  running = _RUNNING.get()
+  above = running.sources if running else ()
   if source in above:
     raise UserError(f"The config page {path} builds on itself.")
   module = types.ModuleType(

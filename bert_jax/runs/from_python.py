@@ -65,7 +65,10 @@ class TrainedRun:
   @property
   def record(self) -> Record:
     """What it is and how far, as run.json says."""
-    return record.read(self.folder)
+    about = record.read(self.folder)
+    if about is None:
+      raise UserError(f"{self.folder} is no run: it has no run.json.")
+    return about
 
   @functools.cached_property
   def checkpoint(self) -> Checkpoint:
@@ -99,10 +102,9 @@ def run(workdir: str | pathlib.Path) -> TrainedRun:
   Raises:
     UserError: no run was begun there.
   """
-  folder = pathlib.Path(workdir).expanduser()
-  if record.read(folder) is None:
-    raise UserError(f"{workdir} is no run: it has no run.json.")
-  return TrainedRun(folder)
+  opened = TrainedRun(pathlib.Path(workdir).expanduser())
+  opened.record  # Raises, if there is none.
+  return opened
 
 
 def train(page: RunPage | Experiment | str, workdir: str | pathlib.Path,
