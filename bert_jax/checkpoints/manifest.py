@@ -24,9 +24,9 @@ RESUMABLE = ("layout", "microbatches", "log_every", "keep_checkpoints",
 
 _OTHER_LENGTH = """\
 Warm-up and decay of the learning rate are laid over all steps, so that a run
-cannot get longer or shorter. Two ways: the same options in another workdir, from
-the beginning; or in another workdir with init_from=THIS ONE, which starts from
-its parameters, with a warm-up and an optimizer of its own."""
+cannot get longer or shorter. Two ways: the same options in another workdir,
+from the beginning; or in another workdir with init_from=THIS ONE, which starts
+from its parameters, with a warm-up and an optimizer of its own."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -117,12 +117,13 @@ def accelerator(backend: str, there: list[str]) -> Finding:
   if backend != "cpu" or not unused:
     return Finding("backend", backend)
   kind, = unused[:1]
-  extra = {"tpu": "tpu", "gpu": "cuda"}[kind]
-  return Finding(
-      "backend", f"{backend}, though there is a {kind}",
-      f"install the extra [{extra}], as tools/quickstart.sh does"
-      + ("; or another process holds the TPU: `sudo lsof /dev/accel* "
-         "/dev/vfio/*` names it" if kind == "tpu" else "; or JAX_PLATFORMS says cpu"))
+  extra, otherwise = {
+      "tpu": ("tpu", "another process holds it: `sudo lsof /dev/accel* "
+              "/dev/vfio/*` names that"),
+      "gpu": ("cuda", "JAX_PLATFORMS says cpu")}[kind]
+  return Finding("backend", f"{backend}, though there is a {kind}",
+                 f"install the extra [{extra}], as tools/quickstart.sh does; "
+                 f"or {otherwise}")
 
 
 def addresses(environment: Mapping[str, str],
