@@ -2,10 +2,12 @@
 
 import functools
 import math
+import textwrap
 
 import jax
 
 from bert_jax import config
+from bert_jax.config import catalog
 from bert_jax.experiment import Experiment, workload
 from bert_jax.parallel import cost, mesh
 from bert_jax.parallel.cost import Plan
@@ -19,10 +21,12 @@ _PLANS = 8  # lines in the table of layouts
 
 
 def describe(experiment: Experiment, page: Experiment, docstring: str,
-             devices: int | None = None, memory: int | None = None) -> str:
+             devices: int | None = None, memory: int | None = None,
+             columns: int = 80) -> str:
   """The page's words, differences, all options, parameters, FLOPs, layouts.
 
   Args:
+    columns: of a line.
     devices: how many to lay the experiment on; None: those that are there.
     memory: bytes of each; None: as the devices say that are there.
   """
@@ -31,8 +35,7 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
                       ("Differs from the page", page)):
     different = config.changes(base, experiment)
     parts.append("\n  ".join([f"{title}:", *(different or ["nothing"])]))
-  parts.append("\n  ".join(["All options:", *(
-      f"{k}={v}" for k, v in config.options(experiment).items())]))
+  parts.append(_options(experiment, columns))
   counts = parameter_counts(experiment)
   parts.append(markdown.table(
       ["parameters", "number"],
@@ -45,6 +48,23 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
   if isinstance(experiment.layout, MeshLayout):
     parts.append(layouts(experiment, devices, memory))
   return "\n\n".join(parts)
+
+
+def _options(experiment: Experiment, columns: int) -> str:
+  """In the groups of an experiment, each with what it means."""
+  lines, last = ["All options:"], ""
+  for option in catalog.catalog(experiment):
+    first, _, rest = option.key.partition(".")
+    group = first if rest or option.members else "run"
+    if group != last:
+      lines.append("")
+    last = group
+    assignment = f"  {option.key}={option.value}"
+    lines += textwrap.wrap(
+        f"{assignment:<40}  {option.meaning}", columns,
+        subsequent_indent=" " * 42, break_long_words=False,
+        break_on_hyphens=False)
+  return "\n".join(lines)
 
 
 def layouts(experiment: Experiment, devices: int | None = None,

@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import shutil
 
 from bert_jax import files
 from bert_jax.analysis import describe
@@ -69,7 +70,8 @@ def _show(options: argparse.Namespace) -> None:
   experiment, page = flags.of_page(options)
   print(describe.describe(
       experiment, page.experiment, page.docstring, options.devices,
-      options.memory and options.memory * 10**9))
+      options.memory and options.memory * 10**9,
+      shutil.get_terminal_size().columns))
 
 
 def _quickstart(options: argparse.Namespace) -> None:
