@@ -126,11 +126,24 @@ def _check_local(options: argparse.Namespace) -> None:
       files.check_local(path)
 
 
+_FIRST_STEPS = """\
+first steps:
+  bert-jax quickstart                            all of it, in minutes
+  bert-jax pretrain quickstart --workdir runs/a schedule.learning_rate=3e-4
+                                                 again, it resumes
+  bert-jax options objective.masking             what can be chosen there
+  bert-jax predict runs/task new.tsv --output labeled.tsv
+  bert-jax COMMAND --help                        each in detail"""
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
       prog="bert-jax", description="BERT in JAX, from raw text to a solved "
-      "task. Experiments are config pages; key=value overrides any option.")
-  commands = parser.add_subparsers(dest="command", required=True)
+      "task.\nExperiments are config pages; key=value overrides any option.",
+      epilog=_FIRST_STEPS,
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  commands = parser.add_subparsers(dest="command", required=True,
+                                   metavar="COMMAND")
   for group in (option_commands, doctor, prepare, train, study, compare, runs,
                 score, use, weights):
     group.add(commands)

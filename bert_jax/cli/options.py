@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import itertools
 import shutil
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
@@ -42,14 +43,13 @@ def _options(options: argparse.Namespace) -> None:
   if not shown:
     raise UserError(f"No key, meaning or member of an option has "
                     f"{options.search!r}.")
+  own: dict[str, list[Option]] = {}
   for option in shown:
-    # The members of a choice are shown with their options.
-    if any(o.members and o.key in keys and option.key.startswith(f"{o.key}.")
-           for o in shown):
-      continue
-    members = (catalog.members_of(experiment, option.key)
-               if option.key in keys and option.members else None)
-    print(_text(option, members))
+    if option in itertools.chain.from_iterable(own.values()):
+      continue  # It stands below its member.
+    own = (_own(catalog.members_of(experiment, option.key))
+           if option.key in keys and option.members else own)
+    print(_text(option, own if option.key in keys else {}))
 
 
 def _asked(key: str, options: Sequence[Option]) -> bool:
@@ -81,13 +81,16 @@ def _speaks(option: Option, word: str | None) -> bool:
   return word is None or word.lower() in text.lower()
 
 
-def _text(option: Option,
-          members: Mapping[str, Sequence[Option]] | None) -> str:
-  """A paragraph; of a choice with its members.
+def _own(members: Mapping[str, Sequence[Option]]) -> dict[str, list[Option]]:
+  """Of each member the options that not all have."""
+  shared = set.intersection(*({(o.key, o.meaning) for o in options}
+                              for options in members.values()))
+  return {name: [o for o in options if (o.key, o.meaning) not in shared]
+          for name, options in members.items()}
 
-  Args:
-    members: their options; None: they are not asked for.
-  """
+
+def _text(option: Option, own: Mapping[str, Sequence[Option]]) -> str:
+  """A paragraph; of a choice with its members, and `own` options of each."""
   value = option.value or '""'
   lines = [f"{option.key}={value}" + (
       "" if option.members else f"  ({option.type})"),
@@ -95,9 +98,9 @@ def _text(option: Option,
   width = max(map(len, option.members), default=0)
   for name, meaning in option.members.items():
     lines += _wrapped(f"{name:<{width}}  {meaning}", 6, width + 2)
-    for own in (members or {}).get(name, ()):
-      lines += _wrapped(f"{own.key}={own.value or chr(34) * 2}  ({own.type})  "
-                        f"{own.meaning}", 10, 4)
+    for o in own.get(name, ()):
+      lines += _wrapped(f"{o.key}={o.value or chr(34) * 2}  ({o.type})  "
+                        f"{o.meaning}", 10, 4)
   return "\n".join(lines)
 
 
