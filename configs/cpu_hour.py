@@ -10,7 +10,7 @@ than BERT-base has shorten that further. Then rows of 64 tokens.
       init_from=runs/short data.length=64 batch_size=64 steps=500 \
       schedule=cosine schedule.learning_rate=1e-3 --workdir runs/hour
 
-Cost and score: see the README.
+Cost and score: see docs/results.md.
 """
 
 from bert_jax.data.pretraining.formats import FullSentencesFormat
