@@ -72,6 +72,14 @@ def link_faults(text: str, folder: pathlib.Path) -> list[str]:
   return faults
 
 
+def path_faults(text: str) -> list[str]:
+  """Files of this repository, named in the prose, that do not exist."""
+  names = re.findall(r"`((?:(?:bert_jax|configs|docs|tests|tools)/[\w./]+|"
+                     r"test_\w+\.py))`", _BLOCK.sub("", text))
+  return [name for name in names if not (ROOT / name).exists()
+          and not (ROOT / "tests" / name).exists()]
+
+
 def calls(text: str) -> Iterator[list[str]]:
   """Arguments of each command of the program in the shell blocks."""
   for code in blocks(text, "bash"):
@@ -206,6 +214,12 @@ def test_broken_links_are_reported(text):
   assert not link_faults(
       "# A, b's c\n[a](#a-bs-c) `[a](no.md)` [b](https://no.md) "
       "[c](results.md#killed)\n```\n[a](no.md)\n```", DOCS)
+
+
+def test_files_in_the_prose_exist():
+  assert not all_faults(path_faults)
+  assert path_faults("`tools/no.py` `test_no.py` `configs/studies/` `x/y` "
+                     "`test_docs.py`") == ["tools/no.py", "test_no.py"]
 
 
 def test_commands_exist_with_their_options(capsys):
