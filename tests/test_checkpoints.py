@@ -248,11 +248,13 @@ PAGE = """
 import dataclasses
 from bert_jax.objectives.mlm import Mlm
 
+FACTOR = 2.0
+
 # A word.
 @dataclasses.dataclass(frozen=True)
 class Scaled(Mlm):
   def losses(self, logits, batch):
-    return {k: 2.0 * v for k, v in super().losses(logits, batch).items()}
+    return {k: FACTOR * v for k, v in super().losses(logits, batch).items()}
 
 experiment = None
 """
@@ -267,8 +269,9 @@ def test_changed_page_is_refused_unless_only_comments_changed(folder, tmp_path):
 
   run, page = of_page(PAGE)
   pull_the_plug(run, tmp_path, 3, page)
-  with pytest.raises(UserError, match=r"(?s)-.* 2.0 \* v.*\+.* 3.0 \* v"):
+  with pytest.raises(UserError, match=r"(?s)-FACTOR = 2.0.*\+FACTOR = 3.0"):
     run, page = of_page(PAGE.replace("2.0", "3.0"))
     train.train(run, tmp_path, page)
-  run, page = of_page(PAGE.replace("# A word.", "# Another."))
+  # Words, and what no class of the page needs, as the arms of a study.
+  run, page = of_page(PAGE.replace("# A word.", "# Another.") + "arms = 3\n")
   train.train(run, tmp_path, page)

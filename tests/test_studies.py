@@ -18,7 +18,7 @@ from bert_jax.reporting import study_progress
 from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.runs import record, train
 from bert_jax.runs.loop import Stopped
-from bert_jax.studies import arms, tuning, work
+from bert_jax.studies import arms, plan, tuning, work
 from bert_jax.studies.members import together
 from bert_jax.studies.protocols import scored_runs, scores
 from bert_jax.studies.protocols.base import Protocol
@@ -272,3 +272,32 @@ def test_time_left_counts_the_seconds_of_a_program_once(monkeypatch):
     for line in lines:
       line.advance(step)
   assert progress.seconds_left() == pytest.approx(6 + 5)
+
+
+PAGE = """
+import dataclasses
+from bert_jax.model.norms import LayerNorm
+
+@dataclasses.dataclass(frozen=True)
+class OwnNorm(LayerNorm):
+  gain: float = 1.0
+
+experiment = None
+"""
+
+
+def test_runs_that_were_begun_otherwise_are_named_before_anything_runs(
+    tmp_path):
+  page = config.run_page(PAGE, "mine.py")
+  all_units = [dataclasses.replace(unit, page=page)
+               for unit in units(tmp_path, 4)]
+  for unit, options, text in zip(
+      all_units, (["log_every=7"], ["seed=1"], ["seed=2"], ["seed=3", "steps=9"]),
+      (PAGE, PAGE + "arms = 3\n", PAGE.replace("1.0", "2.0"), PAGE)):
+    unit.folder.mkdir(parents=True)
+    record.write(unit.folder, record.Record(options=options, page=text))
+  with pytest.raises(UserError) as error:
+    plan.check_same(all_units)
+  assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
+      "base seed 2: its page defines other classes",
+      "base seed 3: the defaults (was steps=9)"]

@@ -149,7 +149,7 @@ def check_same_run(old: Manifest, new: Manifest) -> None:
     UserError: they are different runs; says in what.
   """
   # The page first: its choices may have changed under the same names.
-  pages = list(_page_changes(_text(old.pages), _text(new.pages)))
+  pages = list(page_changes(_text(old.pages), _text(new.pages)))
   if pages:
     raise UserError(
         "The config page defines something else than when this run began:\n  "
@@ -182,7 +182,7 @@ def _text(pages: Iterable[Mapping[str, Any]]) -> str:
                    for page in pages)
 
 
-def _page_changes(old: str, new: str) -> Iterator[str]:
+def page_changes(old: str, new: str) -> Iterator[str]:
   """Lines of a diff, where the pages' definitions differ.
 
   The page's options are compared as options, and its words do not matter.
@@ -194,13 +194,27 @@ def _page_changes(old: str, new: str) -> Iterator[str]:
 
 
 def _definitions(page: str) -> list[str]:
-  """A page's statements but for words, imports, and the experiment."""
-  return [ast.dump(statement) for statement in ast.parse(page).body
-          if not isinstance(statement, (ast.Expr, ast.Import, ast.ImportFrom))
-          and not _binds_experiment(statement)]
+  """A page's classes, and the statements that they need: a study's arms, or how
+  the experiment is made, which is compared as options, may change."""
+  body = [statement for statement in ast.parse(page).body
+          if not isinstance(statement, (ast.Expr, ast.Import, ast.ImportFrom))]
+  needed = [isinstance(statement, ast.ClassDef) for statement in body]
+  while True:
+    read = {name for statement, is_needed in zip(body, needed) if is_needed
+            for name in _names(statement, ast.Load)}
+    more = [is_needed or not read.isdisjoint(_names(statement, ast.Store))
+            for statement, is_needed in zip(body, needed)]
+    if more == needed:
+      return [ast.dump(statement) for statement, is_needed in zip(body, needed)
+              if is_needed]
+    needed = more
 
 
-def _binds_experiment(statement: ast.stmt) -> bool:
-  return isinstance(statement, ast.Assign) and any(
-      isinstance(t, ast.Name) and t.id == "experiment"
-      for t in statement.targets)
+def _names(statement: ast.stmt, context: type[ast.expr_context]) -> set[str]:
+  """That a statement reads (Load) or binds (Store), also inside of it."""
+  names = {node.id for node in ast.walk(statement)
+           if isinstance(node, ast.Name) and isinstance(node.ctx, context)}
+  if context is ast.Store and isinstance(statement, (
+      ast.ClassDef, ast.FunctionDef)):
+    return {statement.name}
+  return names

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from bert_jax import config
-from bert_jax.checkpoints.manifest import RESUMABLE
+from bert_jax.checkpoints.manifest import RESUMABLE, page_changes
 from bert_jax.checkpoints.reading import latest_manifest
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
@@ -117,6 +117,9 @@ def check_same(units: Sequence[Unit]) -> None:
     saved = record.read(unit.folder)
     if saved is None or not saved.options:
       continue
+    if saved.page and unit.page and any(page_changes(
+        saved.page, unit.page.source)):
+      faults.append(f"{unit.arm} {unit.name}: its page defines other classes")
     was, now = (
         {change for change in changes
          if change.partition("=")[0].split(".")[0] not in RESUMABLE}
