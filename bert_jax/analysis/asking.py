@@ -67,6 +67,7 @@ class Bert:
 
   @property
   def experiment(self) -> Experiment:
+    """That it was trained in."""
     return self._checkpoint.manifest.experiment
 
   @property

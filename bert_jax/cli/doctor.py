@@ -84,7 +84,8 @@ def findings(workdir: pathlib.Path,
 def python(version: tuple[int, int]) -> Finding:
   text = ".".join(map(str, version))
   return Finding("Python", text, "" if version >= (3, 11) else
-                 "3.11 is the oldest that works: uv venv --python 3.12")
+                 "3.11 is the oldest that works; `uv python install 3.12` "
+                 "brings a newer one")
 
 
 def _version(package: str) -> str:

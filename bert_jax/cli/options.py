@@ -33,16 +33,26 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _options(options: argparse.Namespace) -> None:
-  defaults = list(catalog.catalog(Experiment()))
-  keys = [word for word in options.words if _asked(word, defaults)]
+  known = {option.key for option in catalog.catalog(Experiment())} | {
+      option.key for option, _ in catalog.of_other_members(Experiment())}
+  keys = [word for word in options.words
+          if any(_within(key, word) for key in known)]
   pages = [word for word in options.words if word not in keys]
-  experiment = _experiment(pages, [option.key for option in defaults])
+  experiment = _experiment(pages, known)
   shown = [option for option in catalog.catalog(experiment)
            if (not keys or any(_within(option.key, key) for key in keys))
            and _speaks(option, options.search)]
-  if not shown:
+  # What the experiment has not, but would with another choice.
+  further = [] if shown else [
+      (option, choice) for option, choice in catalog.of_other_members(
+          experiment) if (not keys or any(_within(option.key, key)
+                                          for key in keys))
+      and _speaks(option, options.search)]
+  if not shown and not further:
     raise UserError(f"No key, meaning or member of an option has "
                     f"{options.search!r}.")
+  for option, choice in further:
+    print(f"with {choice}:\n{_text(option, {})}")
   own: dict[str, list[Option]] = {}
   for option in shown:
     if option in itertools.chain.from_iterable(own.values()):
@@ -50,10 +60,6 @@ def _options(options: argparse.Namespace) -> None:
     own = (_own(catalog.members_of(experiment, option.key))
            if option.key in keys and option.members else own)
     print(_text(option, own if option.key in keys else {}))
-
-
-def _asked(key: str, options: Sequence[Option]) -> bool:
-  return any(_within(option.key, key) for option in options)
 
 
 def _within(key: str, prefix: str) -> bool:

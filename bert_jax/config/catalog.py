@@ -51,6 +51,20 @@ def catalog(options: Any, prefix: str = "") -> Iterator[Option]:
       yield from catalog(value, key + ".")
 
 
+def of_other_members(options: Any, prefix: str = ""
+                     ) -> Iterator[tuple[Option, str]]:
+  """Options that another choice would have, each with that, as "data=glue"."""
+  for field in dataclasses.fields(options):
+    key, value = prefix + field.name, getattr(options, field.name)
+    if isinstance(value, Choice):
+      for name, member in value.members().items():
+        if name != value.choice_name:
+          yield from ((option, f"{key}={name}")
+                      for option in catalog(member(), key + "."))
+    if dataclasses.is_dataclass(value):
+      yield from of_other_members(value, key + ".")
+
+
 def members_of(options: Any, key: str) -> dict[str, list[Option]]:
   """Of the choice at a key the options of each member: of the chosen one as
   they are, of others the defaults."""

@@ -27,7 +27,7 @@ class LayerNorm(Norm):
   """(x - mean) / deviation * scale + bias (Ba et al. 2016).
 
   Attributes:
-    bias: whether there is one.
+    bias: whether a learned vector is added.
   """
 
   bias: bool = True
@@ -41,7 +41,7 @@ class RmsNorm(Norm):
   """x / root mean square * scale (Zhang and Sennrich 2019).
 
   Attributes:
-    bias: whether one is added.
+    bias: whether a learned vector is added.
   """
 
   bias: bool = False

@@ -98,7 +98,8 @@ class TrainedRun:
 
 
 def run(workdir: str | pathlib.Path) -> TrainedRun:
-  """
+  """A run by its work directory.
+
   Raises:
     UserError: no run was begun there.
   """
@@ -115,6 +116,7 @@ def train(page: RunPage | Experiment | str, workdir: str | pathlib.Path,
 
   Args:
     page: what `page` gives or takes, or an experiment.
+    workdir: gets checkpoints, metrics and a picture of the curves.
     overrides: further ones.
 
   Raises:
