@@ -233,4 +233,6 @@ def test_switches_of_the_walk_come_one_at_a_time():
     assert {change.partition("=")[0] for change in changes} - {
         "schedule.learning_rate", "schedule.warmup_fraction",
         "optimizer.b2"} <= {word.partition("=")[0] for word in expected}
-  assert not arms[-1].changes(Arm("", "", last.experiment))
+  assert {change.partition("=")[0] for change in arms[-1].changes(
+      Arm("", "", last.experiment))} == {
+          "budget", "evaluate_every", "save_every"}

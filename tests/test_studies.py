@@ -292,7 +292,8 @@ def test_runs_that_were_begun_otherwise_are_named_before_anything_runs(
   all_units = [dataclasses.replace(unit, page=page)
                for unit in units(tmp_path, 4)]
   for unit, options, text in zip(
-      all_units, (["log_every=7"], ["seed=1"], ["seed=2"], ["seed=3", "steps=9"]),
+      all_units,
+      (["log_every=7"], ["seed=1"], ["seed=2"], ["seed=3", "steps=9"]),
       (PAGE, PAGE + "arms = 3\n", PAGE.replace("1.0", "2.0"), PAGE)):
     unit.folder.mkdir(parents=True)
     record.write(unit.folder, record.Record(options=options, page=text))
