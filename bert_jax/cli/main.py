@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
   except (UserError, OSError) as error:
-    message = distributed.exit_together(str(error))
+    # The line of a page, if it was one that gave this.
+    line = config.users_line(error)
+    message = distributed.exit_together(
+        f"{line}\n{error}" if line else str(error))
     print(f"bert-jax {options.command}: {message}", file=sys.stderr)
     return 1
   except loop.Stopped as stopped:
