@@ -46,9 +46,10 @@ def test_options_are_those_of_an_experiment():
 @pytest.mark.parametrize("words, lines", [
     (["model.norm"], ["model.norm=layer", "    How vectors are normalized",
                       "model.norm.bias=true  (true | false)"]),
-    (["data.task"], ["with data=glue:", 'data.task=MRPC  (text)']),
+    (["data.task"], ["with data=glue:", "data.task=MRPC  (text)"]),
     (["model.positions"], [
-        "          model.positions.base=10000.0  (float)  of the wavelengths."]),
+        "          model.positions.base=10000.0  (float)  of the "
+        "wavelengths."]),
     (["quickstart", "schedule"], ["schedule=constant", "      constant   The "
                                   "peak throughout"]),
     (["--search", "smoothed"], []),
