@@ -16,7 +16,10 @@ of a gated layer has half as many parameters again, which takes steps from that
 arm on. One learning rate serves all arms; `--tune` looks for that of each. On
 an accelerator, from_2018_to_today_base.py is the same at the size of BERT-base.
 
-Cost and score: not measured.
+Cost: 70 minutes of each of two cores (--members 5 --share 1/2, 2/2). Score:
+docs/results.md. No NSP, 30% masking, rotary, no dropout and the trapezoid help;
+a gate, b2 = .98 and Muon at Adam's rate hurt; of pre-norm, no biases and
+RMSNorm five seeds cannot tell.
 """
 
 from bert_jax import config
