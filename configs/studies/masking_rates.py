@@ -11,7 +11,8 @@ Six arms of five seeds with equal steps, on two CPU cores. Rows have 32 tokens:
 in 16, rates of 10% and 15% are both two tokens. No next sentences, pre-norm and
 no dropout, as networks of today are trained.
 
-Cost and score: not measured.
+Cost: 40 minutes of each of two cores (--members 3 --share 1/2, 2/2). Score:
+docs/results.md. More than 15% helps, and 40% has the lowest mean.
 """
 
 from bert_jax import config
