@@ -293,12 +293,14 @@ def test_runs_that_were_begun_otherwise_are_named_before_anything_runs(
                for unit in units(tmp_path, 4)]
   for unit, options, text in zip(
       all_units,
-      (["log_every=7"], ["seed=1"], ["seed=2"], ["seed=3", "steps=9"]),
+      (["log_every=7"], ["seed=1"], [], ["seed=3", "steps=9"]),
       (PAGE, PAGE + "arms = 3\n", PAGE.replace("1.0", "2.0"), PAGE)):
     unit.folder.mkdir(parents=True)
-    record.write(unit.folder, record.Record(options=options, page=text))
+    record.write(unit.folder, record.Record(
+        started=record.now(), options=options, page=text))
   with pytest.raises(UserError) as error:
     plan.check_same(all_units)
   assert [line.strip() for line in str(error.value).splitlines()[1:]] == [
       "base seed 2: its page defines other classes",
+      "base seed 2: seed=2 (was the defaults)",
       "base seed 3: the defaults (was steps=9)"]

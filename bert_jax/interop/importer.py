@@ -14,8 +14,8 @@ from bert_jax.checkpoints.owner import Owner
 from bert_jax.checkpoints.reading import (
     Checkpoint, read_checkpoint, read_manifests)
 from bert_jax.config import UserError
-from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.base import Data
+from bert_jax.data.labeled.windows import SpanOptions
 from bert_jax.data.sources import reader_of
 from bert_jax.data.tokenizers import choices, hf_directory, wordpiece
 from bert_jax.data.tokenizers.base import LoadedTokenizer

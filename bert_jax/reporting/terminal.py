@@ -148,15 +148,16 @@ def _texts(numbers: Mapping[str, float]) -> list[str]:
   texts = {name: f"{value:.4g}" for name, value in numbers.items()
            if name != _DERIVED}
   loss = texts.get("loss")
-  first = [name for name in texts if name == "loss"]
-  rest = sorted((name for name in texts if name != "loss" and not (
-      name.endswith("_loss") and texts[name] == loss)), key=_rank)
-  return [f"{name} {texts[name]}" for name in [*first, *rest]]
+  return [f"{name} {texts[name]}" for name in sorted(texts, key=_rank)
+          if not (name.endswith("_loss") and texts[name] == loss)]
 
 
 def _rank(name: str) -> int:
-  """Losses and scores before what describes the step."""
-  return name in ("gradient_norm", "learning_rate", "masked_fraction")
+  """The loss before other losses and scores, and these before what describes
+  the step."""
+  if name == "loss":
+    return 0
+  return 1 + (name in ("gradient_norm", "learning_rate", "masked_fraction"))
 
 
 def _thousands(number: float) -> str:

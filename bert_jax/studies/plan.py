@@ -115,7 +115,7 @@ def check_same(units: Sequence[Unit]) -> None:
   faults = []
   for unit in units:
     saved = record.read(unit.folder)
-    if saved is None or not saved.options:
+    if saved is None or not saved.started:  # It failed before it began.
       continue
     if saved.page and unit.page and any(page_changes(
         saved.page, unit.page.source)):
