@@ -34,7 +34,7 @@ from bert_jax.experiment import Experiment
 from bert_jax.interop import (
     exporter, hf_checkpoint, hub, importer, parameter_map, tf_checkpoint,
     torch_pickle)
-from bert_jax.interop.model_card import CardDetails
+from bert_jax.interop.card_details import CardDetails
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.objectives.base import Objective
@@ -475,9 +475,6 @@ def test_hub_downloads_by_its_own_client(tmp_path, monkeypatch):
   client.snapshot_download = fail
   with pytest.raises(UserError, match="no route to host[^\n]*$"):
     importer.read("google-bert/tiny")
-  monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-  with pytest.raises(UserError, match="install huggingface_hub"):
-    importer.read("google-bert/tiny")
 
 
 def test_directories_older_than_transformers_are_read(tmp_path):
@@ -554,7 +551,7 @@ def test_import_embeds_evaluates_and_exports(tmp_path, capsys, monkeypatch):
   for name, x in load_file(target / "model.safetensors").items():
     np.testing.assert_array_equal(x, tensors_of("bert/pooler")[name])
   card = (target / "README.md").read_text()
-  assert 'license: "mit"' in card and "not recorded" in card
+  assert "license: mit" in card and "not recorded" in card
   assert main(["export", work, str(target)]) == 1
   assert "is not empty" in capsys.readouterr().err
   assert main(["import", str(source), "--workdir", work]) == 1
@@ -578,7 +575,7 @@ def test_card_states_what_the_run_recorded(tmp_path):
   assert "1.024e+04, padding counted" in card
 
 
-def run(folder, flat, objective, **options):
+def run(folder, flat, objective, init_from="", **options):
   """A work directory like that of a run of four steps."""
   model = config.override(BertConfig(vocab_size=40), [
       "hidden_size=8", "num_hidden_layers=1", "num_attention_heads=2",
@@ -587,8 +584,8 @@ def run(folder, flat, objective, **options):
   tokenizer = WordPieceTokenizer(path=str(
       vocabulary(folder) / "vocab.txt")).build(())
   manifest = Manifest.create(Experiment(
-      model=model, objective=objective, data=TextData(length=10)), None,
-      tokenizer, "x")
+      model=model, objective=objective, data=TextData(length=10),
+      init_from=init_from), None, tokenizer, "x")
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   state = TrainState(np.int32(4), np.int32(0), params, ())
   with CheckpointManager(folder / "run") as checkpoints:

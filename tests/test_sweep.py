@@ -20,7 +20,7 @@ from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import TableData
 from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment
-from bert_jax.interop import exporter, model_card
+from bert_jax.interop import exporter
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import loop, record, train as train_lib
@@ -88,7 +88,7 @@ def test_best_member_can_be_exported(eight, ended, folder):
   assert said.tokens == sum(
       np.count_nonzero(loader.batch(rows, 8, step)["example_ids"])
       for step in range(4))
-  exporter.export(workdir, folder / "exported", model_card.CardDetails())
+  exporter.export(workdir, folder / "exported")
   card = (folder / "exported" / "README.md").read_text()
   assert "shared with other members" in card
 

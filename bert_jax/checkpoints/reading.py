@@ -1,6 +1,9 @@
 """Reading the checkpoints of a run, which may be running."""
 
 import dataclasses
+import functools
+import hashlib
+import json
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -30,6 +33,13 @@ class Checkpoint:
   params: Any
   manifest: Manifest
   step: int
+
+  @functools.cached_property
+  def name(self) -> str:
+    """Its step and a digest of the checksums of all its arrays."""
+    text = json.dumps(self.manifest.checksums, sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return f"step {self.step}, {digest}"
 
 
 def read_checkpoint(workdir: str | pathlib.Path) -> Checkpoint:

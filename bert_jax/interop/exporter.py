@@ -1,21 +1,38 @@
 """A run's network for other programs."""
 
+import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Literal
 
-from bert_jax.checkpoints.reading import read_checkpoint
+from bert_jax.checkpoints.manifest import Manifest
+from bert_jax.checkpoints.reading import latest_manifest, read_checkpoint
+from bert_jax.config import UserError
 from bert_jax.interop import (
-    hf_checkpoint, model_card, sentence_transformers)
-from bert_jax.interop.model_card import CardDetails
+    card_header, hf_checkpoint, hub, model_card, sentence_transformers)
+from bert_jax.interop.card_details import CardDetails, CardScore
 from bert_jax.objectives.embedding import Similarity
 from bert_jax.training.param_paths import leaves
 
 Family = Literal["auto", "bert", "roberta"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Exported:
+  """What was written.
+
+  Attributes:
+    architecture: the class of `transformers` that it is for.
+    card_problems: a line for each thing that the card lacks or gives away.
+  """
+
+  architecture: str
+  card_problems: list[str]
+
+
 def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
-           details: CardDetails = CardDetails(),
-           family: Family = "auto") -> str:
+           details: CardDetails = CardDetails(), family: Family = "auto",
+           scores: Sequence[CardScore] = (), name: str = "") -> Exported:
   """Writes a directory that `transformers` loads, and of an objective that
   compares vectors, `sentence-transformers`.
 
@@ -23,9 +40,8 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
     details: for the model card.
     family: what the network is called; "auto": RoBERTa where the tokenizer is
       RoBERTa's, else BERT.
-
-  Returns:
-    The class of `transformers` that it is for.
+    scores: of the run, by protocols; those of this checkpoint are shown.
+    name: on the hub, as OWNER/NAME; "": the title is the directory's name.
 
   Raises:
     UserError: no checkpoint, a network that Hugging Face's BERT cannot
@@ -33,6 +49,8 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
   """
   workdir, directory = pathlib.Path(workdir), pathlib.Path(directory)
   saved = read_checkpoint(workdir)
+  details = dataclasses.replace(details, base_model=details.base_model
+                                or _base_model(saved.manifest))
   experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
   networks = experiment.objective.networks(experiment.model)
   model = networks.pop("encoder")
@@ -50,9 +68,27 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
   if isinstance(experiment.objective, Similarity):
     of_sentences = sentence_transformers.written(
         experiment.objective, model.hidden_size, experiment.data.length)
+  card = model_card.write(
+      saved, details, [s for s in scores if s.checkpoint == saved.name],
+      architecture, name or directory.name)
   hf_checkpoint.write(
-        directory, options, tensors,
-        tokenizer.directory(model.max_position_embeddings) | of_sentences
-        | {"README.md": model_card.write(saved, details, architecture,
-                                         directory.name).encode()})
-  return architecture
+      directory, options, tensors,
+      tokenizer.directory(model.max_position_embeddings) | of_sentences
+      | {"README.md": card.encode()})
+  return Exported(architecture, card_header.problems(saved, details, scores))
+
+
+def _base_model(manifest: Manifest) -> str:
+  """The hub's model that a network comes from; "": none, or it is unknown."""
+  seen = set()
+  while not hub.name_in(manifest.data_fingerprint):
+    experiment = manifest.experiment
+    source = "" if experiment.from_scratch else experiment.init_from
+    if not source or source in seen:
+      return ""
+    seen.add(source)
+    try:
+      manifest = latest_manifest(source)
+    except UserError:  # It is not here.
+      return ""
+  return hub.name_in(manifest.data_fingerprint)

@@ -117,7 +117,7 @@ def read(source: str, tokenizer: str = "") -> Imported:
   """
   path = pathlib.Path(source).expanduser()
   if not path.is_dir() and hub.is_name(source):
-    path = hub.download(source)
+    path, source = hub.download(source), hub.origin(source)
   sentences = sentence_transformers.read(path)
   if sentences:
     path = sentences.network

@@ -3,78 +3,40 @@
 What is unknown is "not recorded".
 """
 
-import dataclasses
-import json
+from collections.abc import Sequence
 
 from bert_jax import config
 from bert_jax.checkpoints.reading import Checkpoint
-from bert_jax.experiment import Experiment, workload
-from bert_jax.interop.hf_config import TASKS
+from bert_jax.experiment import Experiment, step_flops
+from bert_jax.interop import card_header
+from bert_jax.interop.card_details import CardDetails, CardScore
+from bert_jax.interop.card_header import UNKNOWN
 from bert_jax.reporting import markdown
 
-UNKNOWN = "not recorded"
 
-
-def _detail(meaning: str) -> str:
-  return dataclasses.field(default="", metadata={"help": meaning})
-
-
-@dataclasses.dataclass(frozen=True)
-class CardDetails:
-  """What only the user knows; "" is "not recorded"."""
-
-  data: str = _detail("what the network was trained on")
-  data_license: str = _detail("of that")
-  license: str = _detail("of the weights, in the hub's words: apache-2.0")
-  language: str = _detail("as in en")
-  limits: str = _detail("known ones, beside those the run shows")
-
-
-def write(saved: Checkpoint, details: CardDetails,
+def write(saved: Checkpoint, details: CardDetails, scores: Sequence[CardScore],
           architecture: str, name: str) -> str:
   """
   Args:
     saved: the network.
     details: by the user.
+    scores: of this checkpoint, by protocols.
     architecture: the class of `transformers`.
-    name: the title.
+    name: of the model; with an owner, on the hub.
   """
   experiment = saved.manifest.experiment
+  title = name.rpartition("/")[2]
   return "\n\n".join([
-      _header(saved, details, architecture),
-      f"# {name}",
+      card_header.header(saved, details, scores, architecture, title),
+      f"# {title}",
       _summary(saved, architecture),
-      "## Use\n\n" + _use(architecture, experiment),
+      "## Use\n\n" + _use(architecture, name),
       "## Training\n\n" + markdown.table(
-          ["", ""], _training(saved, details)),
-      "## Scores\n\n" + _scores(saved),
+          ["", ""], _training(saved, details), numbers=False),
+      "## Scores\n\n" + _scores(saved, scores),
       "## Known limits\n\n" + "\n".join(_limits(saved, details)),
       "## Options\n\nDifferent from BERT-base as published:\n\n```\n"
       + "\n".join(config.changes(Experiment(), experiment)) + "\n```"]) + "\n"
-
-
-def _header(saved: Checkpoint, details: CardDetails, architecture: str) -> str:
-  """YAML between lines of dashes; JSON's strings are YAML's."""
-  fields = {"library_name": "transformers", "tags": ["bert", "bert-jax"]}
-  if details.license:
-    fields["license"] = details.license
-  if details.language:
-    fields["language"] = details.language
-  task = TASKS.get(saved.manifest.experiment.objective.label_kind)
-  use = task.use if task else (
-      "feature-extraction" if architecture.endswith("Model") else "fill-mask")
-  if not architecture.endswith("ForNextSentencePrediction"):  # It has no name.
-    fields["pipeline_tag"] = use
-  if task and saved.manifest.scores:
-    fields["model-index"] = [{
-        "name": "bert-jax", "results": [{
-            "task": {"type": use},
-            "dataset": {"name": details.data or UNKNOWN,
-                        "type": details.data or UNKNOWN},
-            "metrics": [{"type": name, "value": value}
-                        for name, value in saved.manifest.scores.items()]}]}]
-  return "\n".join(["---", *(f"{k}: {json.dumps(v, ensure_ascii=False)}"
-                             for k, v in fields.items()), "---"])
 
 
 def _summary(saved: Checkpoint, architecture: str) -> str:
@@ -89,67 +51,95 @@ def _summary(saved: Checkpoint, architecture: str) -> str:
           f"run of bert_jax with objective={objective.choice_name}.{labels}")
 
 
-def _use(architecture: str, experiment: Experiment) -> str:
+def _use(architecture: str, name: str) -> str:
   auto = "AutoModel" + next(
       (ending for ending in (
           "ForPreTraining", "ForMaskedLM", "ForNextSentencePrediction",
           "ForSequenceClassification", "ForTokenClassification",
           "ForQuestionAnswering", "ForMultipleChoice")
        if architecture.endswith(ending)), "")
+  path = f'"{name}"' if "/" in name else "PATH"
   return (f"```python\nfrom transformers import {auto}, AutoTokenizer\n\n"
-          f"tokenizer = AutoTokenizer.from_pretrained(PATH)\n"
-          f"model = {auto}.from_pretrained(PATH)\n"
+          f"tokenizer = AutoTokenizer.from_pretrained({path})\n"
+          f"model = {auto}.from_pretrained({path})\n"
           "outputs = model(**tokenizer(\"a text\", return_tensors=\"pt\"))\n"
           "```")
 
 
 def _training(saved: Checkpoint, details: CardDetails) -> list[list[str]]:
-  experiment = saved.manifest.experiment
+  experiment, progress = saved.manifest.experiment, saved.manifest.progress
   optimizer, schedule = experiment.optimizer, experiment.schedule
-  rows = [
-      ["data", details.data or UNKNOWN],
-      ["license of the data", details.data_license or UNKNOWN],
-      ["started from", experiment.init_from or "random parameters"]]
+  data = ", ".join(filter(None, [details.data, *details.dataset_names]))
+  rows = [["data", data or UNKNOWN],
+          ["license of the data", details.data_license or UNKNOWN]]
   if not saved.step:  # Imported: how it was trained is unknown.
-    return [*rows[:2], ["came from", saved.manifest.data_fingerprint],
+    return [*rows, ["came from", saved.manifest.data_fingerprint],
             *([what, UNKNOWN] for what in ("steps", "tokens", "FLOPs",
                                            "devices", "hours"))]
+  start = experiment.init_from or "random parameters"
+  if experiment.init_from and experiment.from_scratch:
+    start = f"random parameters, with the tokenizer of {start}"
+  elif experiment.init_from and details.base_model:
+    start = f"{details.base_model}, as {start}"
   positions = saved.step * experiment.batch_size * experiment.data.length
+  padding = f"; how many of them were padding: {UNKNOWN}"
   return rows + [
+      ["started from", start],
       ["steps", f"{saved.step:,} of {experiment.batch_size} rows of "
                 f"{experiment.data.length} tokens"],
-      ["tokens", f"{positions:.4g}, padding counted; how many of them were "
-       f"padding: {UNKNOWN}"],
-      ["FLOPs", f"{saved.step * workload(experiment).flops:.3g} of matrix "
-       "products, padding counted"],
-      ["devices", saved.manifest.progress.devices],
-      ["hours", f"{saved.manifest.progress.seconds / 3600:.2f} by the clock"],
+      ["tokens", (f"{progress.tokens:.4g}; " if progress.tokens else "")
+       + f"{positions:.4g}, padding counted"
+       + ("" if progress.tokens else padding)],
+      ["FLOPs", f"{saved.step * step_flops(experiment):.3g} of matrix "
+       "products, padding counted, in these steps"],
+      ["devices", progress.devices],
+      ["hours", f"{progress.seconds / 3600:.2f} by the clock"],
       ["optimizer", f"{optimizer.choice_name}, peak rate "
        f"{schedule.learning_rate:g}, {schedule.choice_name} schedule"],
       ["seed", str(experiment.seed)],
       ["fingerprint of the data", saved.manifest.data_fingerprint]]
 
 
-def _scores(saved: Checkpoint) -> str:
-  if not saved.manifest.scores:
-    return f"Scores: {UNKNOWN}."
+def _scores(saved: Checkpoint, scores: Sequence[CardScore]) -> str:
+  parts = [_held_out(saved)] if saved.manifest.scores else []
+  if scores:
+    parts.append(_by_protocol(saved, scores))
+  return "\n\n".join(parts) or f"Scores: {UNKNOWN}."
+
+
+def _held_out(saved: Checkpoint) -> str:
   experiment = saved.manifest.experiment
   options = config.options(experiment)
   held = [f"{key}={options[key]}" for key in (
       "data", "data.text", "data.evaluation_text", "data.train",
       "data.evaluation",
       "data.held_out_percent") if key in options and options[key]]
-  selected = (f"of the step with the best {experiment.best}, selected on the "
-              "same set" if experiment.best else "of the last step, not "
-              "selected")
   part = (f"the first {experiment.evaluation_batches} batches of it"
           if experiment.evaluation_batches else "every example once")
   return markdown.table(
       ["held out", "value"],
       [[n, f"{v:.6g}"] for n, v in saved.manifest.scores.items()]) + (
-          f"\n\nProtocol: {selected}; {part}; {', '.join(held)}. One seed: "
-          f"{experiment.seed}, so how much the scores vary with the seed is "
-          "unknown.")
+          f"\n\nProtocol: {card_header.selection(experiment)}; {part}; "
+          f"{', '.join(held)}. One seed: {experiment.seed}, so how much the "
+          "scores vary with the seed is unknown.")
+
+
+def _by_protocol(saved: Checkpoint, scores: Sequence[CardScore]) -> str:
+  rows = [[score.protocol, score.measure, f"{score.value:.6g}",
+           "-" if score.deviation is None else f"{score.deviation:.2g}",
+           str(score.seeds), score.split or UNKNOWN,
+           f"{score.items:,}" if score.items else "-", score.data[:8] or "-"]
+          for score in scores]
+  meanings = dict.fromkeys(
+      f"* {score.protocol.partition(' ')[0]}: {score.meaning}"
+      for score in scores if score.meaning)
+  return "\n\n".join(filter(None, [
+      markdown.table(
+          ["protocol", "measure", "score", "standard deviation", "seeds",
+           "scored on", "items", "data"], rows, numbers=False),
+      "\n".join(meanings),
+      "Seeds are those of fine-tunings; the network itself is one, of seed "
+      f"{saved.manifest.experiment.seed}."]))
 
 
 def _limits(saved: Checkpoint, details: CardDetails) -> list[str]:

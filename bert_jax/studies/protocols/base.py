@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from bert_jax import config
 from bert_jax.config import Choice, UserError
+from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.experiment import Experiment, Run
 from bert_jax.studies.protocols.scores import Score
 
@@ -22,6 +23,8 @@ class Protocol(Choice):
   version: ClassVar[int] = 1
   # Options that say where something lies, which is no part of the title.
   places: ClassVar[tuple[str, ...]] = ()
+  # What part of the data is scored; "": it does not say.
+  split: ClassVar[str] = ""
 
   @property
   def named(self) -> str:
@@ -59,6 +62,10 @@ class Protocol(Choice):
   def fit(self, experiments: Sequence[Experiment]) -> "Protocol":
     """With what the compared experiments decide, as the length of rows."""
     return self
+
+  def label_kind(self) -> type[LabeledSet] | None:
+    """Of the task that it scores; None: the network itself is asked."""
+    return None
 
   def data(self, run: Run) -> str | None:
     """The fingerprint of what it scores a run on, as `Score.data`; None: that

@@ -27,7 +27,6 @@ from bert_jax.studies.members import sweep
 from bert_jax.studies.members.results import MemberResult, to_json
 from bert_jax.studies.members.sweep import Sweep
 from bert_jax.studies.protocols.base import Protocol
-from bert_jax.studies.protocols.scored_runs import checkpoint_name
 from bert_jax.studies.protocols.scores import Score
 
 # A network's dropout is part of how it was pretrained; this is the protocol's.
@@ -51,12 +50,17 @@ class FinetuningProtocol(Protocol):
 
   seeds: int
 
+  split: ClassVar = "evaluation set"
+
   def __post_init__(self):
     check_ranges(self)
 
   def task(self, network: Experiment) -> Experiment:
     """Of a pretrained network, all but `init_from`."""
     raise NotImplementedError
+
+  def label_kind(self) -> type[LabeledSet] | None:
+    return self.task(_ANY_NETWORK).objective.label_kind
 
   def measure(self, labeled: LabeledSet) -> str | None:
     """The score that counts; None: the first of those that there are."""
@@ -124,7 +128,7 @@ def _majority(labeled: LabeledSet, measure: str) -> dict[str, float]:
 def _finetune(members: Sweep, protocol: FinetuningProtocol, data: str,
               workdir: pathlib.Path) -> list[dict[str, Any]]:
   """Trains what is not trained yet of this checkpoint on this data."""
-  checkpoint = checkpoint_name(read_checkpoint(workdir))
+  checkpoint = read_checkpoint(workdir).name
   folder = (workdir / "then" / protocol.title.replace(" ", "_")
             / digest([checkpoint, data])[:16])
   # All that the members come from, but not where it lies.

@@ -1,8 +1,6 @@
 """Scores of finished runs, which are kept in their folders."""
 
 import dataclasses
-import hashlib
-import json
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -38,7 +36,7 @@ def score_run(workdir: str | pathlib.Path, protocols: Sequence[Protocol],
   workdir = pathlib.Path(workdir)
   saved = read_checkpoint(workdir)
   run = plain(run) if run else _composed(workdir, saved)
-  name, known, params = checkpoint_name(saved), scores.read(workdir), None
+  name, known, params = saved.name, scores.read(workdir), None
   results: dict[str, Score] = {}
   for protocol in protocols:
     protocol = protocol.fit([run.experiment])
@@ -53,13 +51,6 @@ def score_run(workdir: str | pathlib.Path, protocols: Sequence[Protocol],
         scores.write(workdir, score)
     results[protocol.title] = score
   return results
-
-
-def checkpoint_name(saved: Checkpoint) -> str:
-  """Its step and a digest of the checksums of all its arrays."""
-  text = json.dumps(saved.manifest.checksums, sort_keys=True)
-  digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-  return f"step {saved.step}, {digest}"
 
 
 def plain(run: Run) -> Run:

@@ -30,7 +30,7 @@ class Score:
       columns for others.
     further: more numbers of the same run, as {"bits_per_byte": 1.2}.
     unscorable: why the protocol cannot score the run; "": it can.
-    checkpoint: what was scored, as `checkpoint_name` calls it; "": parameters
+    checkpoint: what was scored, as `Checkpoint.name`; "": parameters
       that were not read from a checkpoint.
   """
 

@@ -103,6 +103,7 @@ class _GlueTask(_TaskProtocol):
   folder: str = "glue"
 
   places: ClassVar = ("folder",)
+  split: ClassVar = "dev set"
   task_name: ClassVar[str]
 
   def measure(self, labeled: LabeledSet) -> str:
@@ -226,12 +227,16 @@ class GlueProtocol(Protocol):
   folder: str = "glue"
 
   places: ClassVar = ("folder",)
+  split: ClassVar = "dev set"
 
   def __post_init__(self):
     check_ranges(self)
     for name in self.tasks or ("",):
       if name not in _BY_NAME:
         raise UserError(f"tasks={name}" + nearest(name, _BY_NAME))
+
+  def label_kind(self) -> type[LabeledSet]:
+    return ClassificationSet  # Most of them.
 
   def _protocols(self, experiments: Sequence[Experiment]) -> list[_GlueTask]:
     return [_BY_NAME[name](seeds=self.seeds, rate=self.rate,

@@ -39,6 +39,7 @@ class _TextProtocol(Protocol):
   part: Part = "score"
   percent: Percent = 100.0
 
+  split: ClassVar = "held-out documents"
   question: ClassVar[Question]
   # What the rows are, and what cuts documents into them.
   kind: ClassVar[type[ItemRows]]
