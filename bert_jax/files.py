@@ -23,6 +23,13 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _COMPRESSION_SUFFIXES = (".gz", ".xz", ".bz2", ".zst")
 
 
+def cache_directory() -> pathlib.Path:
+  """Where corpora and what is compiled are kept: $BERT_JAX_CACHE or
+  ~/.cache/bert_jax."""
+  return pathlib.Path(os.environ.get("BERT_JAX_CACHE")
+                      or pathlib.Path.home() / ".cache" / "bert_jax")
+
+
 def check_local(path: str | os.PathLike) -> None:
   """
   Raises:

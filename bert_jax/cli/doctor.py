@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import jax
 
-from bert_jax import config, distributed
+from bert_jax import config, distributed, files
 from bert_jax.analysis import describe
 from bert_jax.cli import flags
 from bert_jax.config import UserError
-from bert_jax.data.base import cache_directory
 from bert_jax.experiment import Experiment
 
 _SMALL = ("model.vocab_size=64", "model.hidden_size=32", "data.length=16",
@@ -75,7 +74,8 @@ def findings(workdir: pathlib.Path,
   yield Finding("devices", f"{distributed.devices()}, "
                 f"{jax.process_count()} processes")
   yield from addresses(environment, jax.process_count())
-  for about, folder in (("workdir", workdir), ("cache", cache_directory())):
+  for about, folder in (("workdir", workdir),
+                        ("cache", files.cache_directory())):
     yield disk(about, folder)
   yield hosts()
   yield compiler()

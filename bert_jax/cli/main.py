@@ -19,7 +19,6 @@ from bert_jax.cli import (
     compare, doctor, options as option_commands, prepare, runs, score, study,
     train, use, weights)
 from bert_jax.config import UserError
-from bert_jax.data.base import cache_directory
 from bert_jax.runs import loop
 
 
@@ -139,7 +138,8 @@ first steps:
   bert-jax COMMAND --help                        each in detail"""
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def make_parser() -> argparse.ArgumentParser:
+  """Of all commands."""
   parser = argparse.ArgumentParser(
       prog="bert-jax", description="BERT in JAX, from raw text to a solved "
       "task.\nExperiments are config pages; key=value overrides any option.",
@@ -150,6 +150,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   for group in (option_commands, doctor, prepare, train, study, compare, runs,
                 score, use, weights):
     group.add(commands)
+  return parser
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+  parser = make_parser()
   options, rest = parser.parse_known_args(arguments)
   # Overrides may also follow flags.
   if rest:
@@ -165,4 +170,4 @@ def use_compilation_cache() -> None:
   says, as by JAX_COMPILATION_CACHE_DIR, or else beside the corpora."""
   if jax.config.jax_compilation_cache_dir is None:
     jax.config.update("jax_compilation_cache_dir",
-                      str(cache_directory() / "compiled"))
+                      str(files.cache_directory() / "compiled"))

@@ -1,20 +1,12 @@
 """What an experiment learns from: the family, and what its members prepare."""
 
 import dataclasses
-import os
-import pathlib
 
 from bert_jax.config import Choice, Count, UserError
 from bert_jax.data.batches.rows import Rows
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.pretraining.corpus import Splits
 from bert_jax.data.tokenizers.base import LoadedTokenizer
-
-
-def cache_directory() -> pathlib.Path:
-  """Where corpora are kept: $BERT_JAX_CACHE or ~/.cache/bert_jax."""
-  return pathlib.Path(os.environ.get("BERT_JAX_CACHE")
-                      or pathlib.Path.home() / ".cache" / "bert_jax")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from bert_jax.config import Count, Percent, UserError
-from bert_jax.data.base import Data, Datasets, cache_directory
+from bert_jax.data.base import Data, Datasets
 from bert_jax.data.labeled import base as labeled, glue
 from bert_jax.data.labeled.augmentation import Augmentation, NoAugmentation
 from bert_jax.data.labeled.base import LabeledSet, subsample
@@ -43,7 +43,7 @@ class TextData(Data):
               kind: type[LabeledSet] | None,
               labels: tuple[str, ...]) -> Datasets:
     splits = corpus_builder.prepare(
-        self.text, tokenizer or self.tokenizer, cache_directory() / "corpora",
+        self.text, tokenizer or self.tokenizer, corpus_builder.cache_folder(),
         self.held_out_percent, self.evaluation_text)
 
     train, held_out = (PretrainingRows(

@@ -74,6 +74,11 @@ def train_tokenizer(spec: str, tokenizer: Tokenizer) -> LoadedTokenizer:
   return trained
 
 
+def cache_folder() -> pathlib.Path:
+  """Where corpora are kept."""
+  return files.cache_directory() / "corpora"
+
+
 @functools.cache
 def say(spec: str, description: str) -> None:
   """Says it of a text on stderr, once, as a study reads it for every run."""
