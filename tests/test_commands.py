@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from bert_jax.analysis import step_time
 from bert_jax.checkpoints import reading
 from bert_jax.cli.main import main, program
 from bert_jax.config import UserError
@@ -80,15 +81,23 @@ def test_trained_tokenizer_can_be_loaded(text, tmp_path, tokenizer, name):
   assert loaded.decode(loaded.encode(["red green"])[0]) == "red green"
 
 
-def test_show_prints_size_and_differences(capsys):
+@pytest.fixture
+def step_of_a_second(monkeypatch):
+  """Every step takes a second, and nothing is measured."""
+  monkeypatch.setattr(step_time, "estimate", lambda experiment: (
+      step_time.StepTime(1.0, "", True)))
+
+
+def test_show_prints_size_and_differences(capsys, step_of_a_second):
   assert main(["show", "base", "objective.masking=whole_word"]) == 0
   out = capsys.readouterr().out
   assert "objective.masking=whole_word" in out
   # BERT-base with its heads, as published: 110M.
   assert "110,106,428" in out
+  assert "1,000,000 steps take at least 11.6 days" in out
 
 
-def test_show_plans_for_absent_devices(capsys):
+def test_show_plans_for_absent_devices(capsys, step_of_a_second):
   assert main(["show", "tiny", "--devices", "6", "--memory", "16",
                "batch_size=768"]) == 0
   out = capsys.readouterr().out

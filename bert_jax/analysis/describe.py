@@ -7,6 +7,7 @@ import textwrap
 import jax
 
 from bert_jax import config
+from bert_jax.analysis import step_time
 from bert_jax.config import catalog
 from bert_jax.experiment import Experiment, workload
 from bert_jax.parallel import cost, mesh
@@ -22,8 +23,9 @@ _PLANS = 8  # lines in the table of layouts
 
 def describe(experiment: Experiment, page: Experiment, docstring: str,
              devices: int | None = None, memory: int | None = None,
-             columns: int = 80) -> str:
-  """The page's words, differences, all options, parameters, FLOPs, layouts.
+             columns: int = 80, measured: bool = False) -> str:
+  """The page's words, differences, all options, parameters, FLOPs, time,
+  layouts.
 
   Args:
     columns: of a line.
@@ -45,6 +47,7 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
   parts.append(f"Training takes {workload(experiment).flops_per_token:.3g} "
                "FLOPs a token: the matrix products of a step, the optimizer's "
                "included.")
+  parts.append(step_time.text(experiment, measured))
   if isinstance(experiment.layout, MeshLayout):
     parts.append(layouts(experiment, devices, memory))
   return "\n\n".join(parts)

@@ -25,13 +25,17 @@ def add(commands: argparse._SubParsersAction) -> None:
       making.add_argument("--output", required=True,
                           help="a .model or vocab.txt file")
   showing = flags.command(
-      commands, "show", _show, "The composed experiment, its size, how it "
-      "differs from BERT-base as published, and how it lies on devices.")
+      commands, "show", _show, "The composed experiment, how it "
+      "differs from BERT-base as published, its size, how long it takes here, "
+      "and how it lies on devices.")
   flags.page(showing)
   showing.add_argument("--devices", type=flags.positive, help="number of "
                        "devices to lay it out on; they need not exist")
   showing.add_argument("--memory", type=flags.positive, metavar="GB",
                        help="of each device")
+  showing.add_argument("--measure", action="store_true", help="runs some steps "
+                       "of it here for the time that they take, which is else "
+                       "estimated from the FLOPs")
   quick = flags.command(
       commands, "quickstart", _quickstart, "Pretrain on the documentation that "
       "Python carries, then solve a task with it.")
@@ -71,7 +75,7 @@ def _show(options: argparse.Namespace) -> None:
   print(describe.describe(
       experiment, page.experiment, page.docstring, options.devices,
       options.memory and options.memory * 10**9,
-      shutil.get_terminal_size().columns))
+      shutil.get_terminal_size().columns, options.measure))
 
 
 def _quickstart(options: argparse.Namespace) -> None:
