@@ -118,7 +118,7 @@ def assert_equal(values: Mapping[str, str], error: str = "") -> None:
     if error:
       raise UserError(error)
     return
-  hosts = _exchange({
+  hosts = gather({
       "host": f"{socket.gethostname()}:{jax.process_index()}", "error": error,
       "values": {**values, "local devices": str(jax.local_device_count())}})
   _hosts[:] = [host["host"] for host in hosts]
@@ -163,6 +163,12 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
   return dict(groups)
 
 
+def names(processes: Iterable[int]) -> str:
+  """Their hosts and numbers, as "node:1 and 6 more"; known from the first
+  `assert_equal` on."""
+  return _names([_hosts[process] for process in processes])
+
+
 def _names(hosts: Sequence[str]) -> str:
   """Host names, shortened: on a pod, most hosts agree."""
   if len(hosts) <= 2:
@@ -170,12 +176,14 @@ def _names(hosts: Sequence[str]) -> str:
   return f"{hosts[0]} and {len(hosts) - 1} more"
 
 
-def _exchange(value: Any) -> list[Any]:
-  """The values of all processes, by process; JSON.
+def gather(value: Any) -> list[Any]:
+  """The values of all processes, by process; JSON. It waits for all of them.
 
   Through jax's coordination service: where processes are set otherwise, a
   computation over their devices would hang or abort.
   """
+  if jax.process_count() == 1:
+    return [value]
   client = ocp.multihost.get_jax_distributed_client()
   number = next(_exchanges)  # alike on all processes
   keys = [f"bert_jax/exchange/{number}/{process}"
@@ -198,7 +206,7 @@ def _wait_for(client: Any, key: str) -> str:
 
 def broadcast(value: Any) -> Any:
   """The value of process 0, on every process; JSON."""
-  return value if jax.process_count() == 1 else _exchange(value)[0]
+  return gather(value)[0]
 
 
 def exit_together(error: str, seconds: int = 20) -> str:

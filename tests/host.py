@@ -5,7 +5,9 @@
 The results of the scenarios are written to FOLDER/PROCESSES_PROCESS.json.
 """
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -148,6 +150,17 @@ def disagree(folder: pathlib.Path) -> list[str]:
   attempt(plain(folder, data=dataclasses.replace(data, text="missing.txt")
                 if last else data))
   return answers
+
+
+def doctor(folder: pathlib.Path) -> tuple[int, str]:
+  """Exit code and output, where process 1 has another work directory."""
+  from bert_jax.cli import doctor as doctor_command, main as main_command
+  doctor_command.compiler = lambda: doctor_command.Finding("compiler", "")
+  workdir = folder if distributed.first() else "/proc/none"
+  with (contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(out)):
+    code = main_command.main(["doctor", "--workdir", str(workdir)])
+  return code, out.getvalue()
 
 
 def agree(folder: pathlib.Path) -> str:

@@ -1,9 +1,11 @@
 """What `doctor` says of a machine."""
 
 import pathlib
+import time
 
 import pytest
 
+from bert_jax import distributed
 from bert_jax.cli import doctor
 from bert_jax.cli.main import main
 
@@ -33,14 +35,28 @@ def alone(name: str, value: str) -> list[doctor.Finding]:
     (lambda: doctor.accelerator("tpu", ["tpu"]), None),
     (lambda: alone("TPU_PROCESS_ADDRESSES", "10.0.0.2,10.0.0.3")[0],
      "on every host"),
-    (lambda: doctor.disk("cache", pathlib.Path("/proc/none")),
-     "BERT_JAX_CACHE")])
-def test_fault_has_its_remedy(finding, remedy):
+    (lambda: next(doctor.disk("cache", pathlib.Path("/proc/none"))),
+     "BERT_JAX_CACHE"),
+    (lambda: doctor.disk_clock("workdir", -60.0), "set both by NTP"),
+    (lambda: doctor.disk_clock("workdir", 3.0), None),
+    (lambda: doctor.compared_clocks([5.0, 3.0, 4.0]), None),
+    (lambda: doctor.compared_clocks([5.0, 99.0, 4.0]), "true`): node:1")])
+def test_fault_has_its_remedy(finding, remedy, monkeypatch):
+  monkeypatch.setattr(distributed, "_hosts", ["node:0", "node:1", "node:2"])
   text = finding().remedy
   assert (remedy in text) if remedy else not text
 
 
 def test_full_disk_is_a_fault(monkeypatch, tmp_path):
   monkeypatch.setattr(doctor, "_LEAST_DISK", 10**18)
-  assert "make room" in doctor.disk("workdir", tmp_path).remedy
+  assert "make room" in next(doctor.disk("workdir", tmp_path)).remedy
   assert not alone("TPU_PROCESS_ADDRESSES", "local")
+
+
+@pytest.mark.parametrize("ahead, about", [
+    (0.0, ["workdir"]), (60.0, ["workdir", "clock of workdir"])])
+def test_clock_of_the_disk_is_compared(monkeypatch, tmp_path, ahead, about):
+  monkeypatch.setattr(doctor.time, "time", lambda now=time.time: now() - ahead)
+  seen = list(doctor.disk("workdir", tmp_path))
+  assert [finding.about for finding in seen] == about
+  assert not list(tmp_path.iterdir())

@@ -94,7 +94,7 @@ def two(folder, one) -> list[dict]:
     train.train(host.plain(folder, save_every=100), folder / "legs",
                 observers=Observers(ask))
   return group(folder, 2, "finetune", "resume", "rows", "steps", "flags",
-               "disagree")
+               "disagree", "doctor")
 
 
 def assert_same(outputs: dict, expected: dict) -> None:
@@ -150,6 +150,15 @@ def test_differing_processes_stop_together(folder, two):
     assert ":0" in table.splitlines()[1] and ":1" in table.splitlines()[1]
     assert ":1: " in message and "missing.txt" in message
   assert not (folder / "never" / "metrics.jsonl").exists()
+
+
+def test_doctor_reports_faults_of_other_processes(two):
+  (code, out), (other_code, other_out) = (answers["doctor"] for answers in two)
+  assert code == other_code == 1
+  fault, = (line for line in out.splitlines() if line.startswith("!!"))
+  assert ":1: workdir: /proc" in fault
+  assert "clocks: 0.0 s apart" in out and "1 of these need" in out
+  assert "ok" not in other_out and "1 of these need" in other_out
 
 
 def test_four_processes_share_rows_and_name_differences(folder):

@@ -6,10 +6,11 @@ import importlib.metadata
 import os
 import pathlib
 import shutil
+import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ _SMALL = ("model.vocab_size=64", "model.hidden_size=32", "data.length=16",
           "model.intermediate_size=64", "batch_size=8")
 _PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint")
 _LEAST_DISK = 5 * 10**9  # bytes; of BERT-base a checkpoint has 1.3e9
+_MOST_SKEW = 10.0  # seconds; an owner is taken for dead after 180
 
 
 class Finding(NamedTuple):
@@ -39,11 +41,17 @@ class Finding(NamedTuple):
   text: str
   remedy: str = ""
 
+  def lines(self, where: str = "") -> str:
+    """For the terminal; `where` names processes."""
+    first = (f"{'!!' if self.remedy else 'ok'}  {where and f'{where}: '}"
+             f"{self.about}: {self.text}")
+    return f"{first}\n      {self.remedy}" if self.remedy else first
+
 
 def add(commands: argparse._SubParsersAction) -> None:
   doctor = flags.command(
       commands, "doctor", _doctor, "Looks for what would keep a run from "
-      "training here: versions, devices, hosts, disk, the compiler.")
+      "training here: versions, devices, hosts, clocks, disk, the compiler.")
   doctor.add_argument("--workdir", default=".", help="where runs will be; "
                       "default: here")
   flags.several_hosts(doctor)
@@ -52,32 +60,46 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _doctor(options: argparse.Namespace) -> None:
   """
   Raises:
-    UserError: something is wrong.
+    UserError: something is wrong, here or on another process.
   """
-  faults = 0
+  own = []
   for finding in findings(pathlib.Path(options.workdir), os.environ):
-    faults += bool(finding.remedy)
-    flags.say(f"{'!!' if finding.remedy else 'ok'}  {finding.about}: "
-              f"{finding.text}")
-    if finding.remedy:
-      flags.say(f"      {finding.remedy}")
-  if faults:
+    own.append(finding)
+    flags.say(finding.lines())
+  first, *others = [[Finding(*finding) for finding in process]
+                    for process in distributed.gather(own)]
+  further = elsewhere(first, others)
+  for finding, processes in further.items():
+    flags.say(finding.lines(distributed.names(processes)))
+  if faults := sum(bool(finding.remedy) for finding in (*first, *further)):
     raise UserError(f"{faults} of these need something to be done.")
+
+
+def elsewhere(first: Sequence[Finding], others: Sequence[Sequence[Finding]]
+              ) -> dict[Finding, list[int]]:
+  """What process 0 has not seen, with the numbers of those that have."""
+  processes: dict[Finding, list[int]] = {}
+  for process, seen in enumerate(others, 1):
+    for finding in seen:
+      if finding not in first:
+        processes.setdefault(finding, []).append(process)
+  return processes
 
 
 def findings(workdir: pathlib.Path,
              environment: Mapping[str, str]) -> Iterator[Finding]:
-  """One after another, as some take seconds."""
+  """Of this process, one after another, as some take seconds."""
   yield python(sys.version_info[:2])
   yield versions({name: _version(name) for name in _PACKAGES})
   yield accelerator(jax.default_backend(), accelerators())
   yield Finding("devices", f"{distributed.devices()}, "
                 f"{jax.process_count()} processes")
   yield from addresses(environment, jax.process_count())
-  for about, folder in (("workdir", workdir),
-                        ("cache", files.cache_directory())):
-    yield disk(about, folder)
+  yield from disk("workdir", workdir)
+  yield from disk("cache", files.cache_directory())
   yield hosts()
+  if jax.process_count() > 1:
+    yield clocks()
   yield compiler()
 
 
@@ -140,20 +162,51 @@ def addresses(environment: Mapping[str, str],
     yield Finding("JAX_PLATFORMS", platforms)
 
 
-def disk(about: str, folder: pathlib.Path) -> Finding:
-  """Whether there is room, and the right to write."""
+def disk(about: str, folder: pathlib.Path) -> Iterator[Finding]:
+  """Whether a file can be written, read, renamed and removed, as those of runs
+  are, whether there is room for more, and what time it is there."""
   there = next(path for path in (folder.absolute(), *folder.absolute().parents)
                if path.is_dir())
+  probe, data = there / f".doctor-{uuid.uuid4().hex}", os.urandom(64)
   try:
-    with tempfile.NamedTemporaryFile(dir=there):
-      pass
+    since = time.time()
+    with files.replacing(probe) as file:  # It renames, too.
+      file.write(data)
+    now, written = time.time(), probe.stat().st_mtime
+    kept = probe.read_bytes() == data
+    probe.unlink()
   except OSError as error:
-    return Finding(about, f"{there}: {error.strerror}", "name another folder"
-                   + (", by BERT_JAX_CACHE" if about == "cache" else ""))
+    yield Finding(about, f"{there}: {error.strerror}", "name another folder"
+                  + (", by BERT_JAX_CACHE" if about == "cache" else ""))
+    return
   free = shutil.disk_usage(there).free
-  return Finding(about, f"{there}, {free / 1e9:.0f} GB free", "" if (
-      free >= _LEAST_DISK) else "make room: a checkpoint of BERT-base has 1.3 "
-      "GB, and three are kept")
+  yield Finding(about, f"{there}, {free / 1e9:.0f} GB free",
+                "a file there does not hold what was written to it: name "
+                "another folder" if not kept else
+                "" if free >= _LEAST_DISK else "make room: a checkpoint of "
+                "BERT-base has 1.3 GB, and three are kept")
+  skew = _outside(written, since, now)
+  if abs(skew) >= 1:  # Some disks know no more than seconds.
+    yield disk_clock(about, skew)
+
+
+def _outside(moment: float, since: float, until: float) -> float:
+  """How many seconds it lies after or, less than 0, before a time."""
+  return max(0.0, moment - until) + min(0.0, moment - since)
+
+
+def disk_clock(about: str, skew: float) -> Finding:
+  """Of a disk whose files get times that lie `skew` seconds ahead.
+
+  By the time of its file another host sees whether the owner of a work
+  directory, or of a part of a shared study, is alive.
+  """
+  return Finding(
+      f"clock of {about}", f"{abs(skew):.1f} s "
+      f"{'ahead of' if skew > 0 else 'behind'} this machine", "" if (
+          abs(skew) <= _MOST_SKEW) else "set both by NTP (`timedatectl set-ntp "
+      "true`): runs that are alive may be taken for dead, as their files look "
+      "old")
 
 
 def hosts() -> Finding:
@@ -165,6 +218,23 @@ def hosts() -> Finding:
   count = jax.process_count()
   return Finding("hosts", "alone" if count == 1 else
                  f"all {count} processes answered, with the same versions")
+
+
+def clocks() -> Finding:
+  """Of all processes, compared when all are here; after `hosts`."""
+  distributed.gather("all are here")
+  return compared_clocks(distributed.gather(time.time()))
+
+
+def compared_clocks(times: Sequence[float]) -> Finding:
+  """Of each process, read at the same moment."""
+  usual = statistics.median_low(times)
+  far = [process for process, moment in enumerate(times)
+         if abs(moment - usual) > _MOST_SKEW]
+  return Finding(
+      "clocks", f"{max(times) - min(times):.1f} s apart at most",
+      f"set them by NTP (`timedatectl set-ntp true`): {distributed.names(far)}"
+      if far else "")
 
 
 def compiler() -> Finding:
