@@ -21,6 +21,8 @@ if TYPE_CHECKING:
   from bert_jax.data.base import Data
   from bert_jax.data.pretraining.formats import Format
   from bert_jax.experiment import Experiment
+  from bert_jax.interop.card_details import CardDetails
+  from bert_jax.interop.exporter import export
   from bert_jax.model.attention import Attention
   from bert_jax.model.bert import BertConfig
   from bert_jax.model.feed_forward import FeedForward
@@ -47,6 +49,8 @@ _HOMES = {
     "data.base": ("Data",),
     "data.pretraining.formats": ("Format",),
     "experiment": ("Experiment",),
+    "interop.card_details": ("CardDetails",),
+    "interop.exporter": ("export",),
     "model.attention": ("Attention",),
     "model.bert": ("BertConfig",),
     "model.feed_forward": ("FeedForward",),
@@ -68,11 +72,12 @@ _HOMES = {
 _MODULES = {name: f"{__name__}.{home}" for home, names in _HOMES.items()
             for name in names}
 __all__ = [
-    "Adapter", "Attention", "Bert", "BertConfig", "Choice", "Data",
-    "Experiment", "FeedForward", "Format", "Inputs", "Locality", "Masking",
-    "Norm", "Objective", "Optimizer", "Outputs", "Positions", "Protocol",
-    "Report", "RunPage", "Schedule", "Stack", "Study", "TrainedRun",
-    "UserError", "choice", "compare", "load", "page", "run", "train"]
+    "Adapter", "Attention", "Bert", "BertConfig", "CardDetails", "Choice",
+    "Data", "Experiment", "FeedForward", "Format", "Inputs", "Locality",
+    "Masking", "Norm", "Objective", "Optimizer", "Outputs", "Positions",
+    "Protocol", "Report", "RunPage", "Schedule", "Stack", "Study",
+    "TrainedRun", "UserError", "choice", "compare", "export",
+    "import_weights", "load", "page", "run", "train"]
 
 
 def load(source: str) -> "Bert":
@@ -88,6 +93,25 @@ def load(source: str) -> "Bert":
   from bert_jax.analysis.asking import Bert
   from bert_jax.interop import importer
   return Bert(importer.checkpoint(source), str(source))
+
+
+def import_weights(source: str, workdir: str, tokenizer: str = "") -> "Bert":
+  """A network from elsewhere in a work directory, which `init_from` takes.
+
+  The same call reads it once.
+
+  Args:
+    source: a directory of Hugging Face's or Google's, or the name of a model
+      of the hub.
+    workdir: gets it as that of a run.
+    tokenizer: another directory or file to take the tokenizer from.
+
+  Raises:
+    UserError: there is none, it cannot be read, or `workdir` holds another run.
+  """
+  from bert_jax.analysis.asking import Bert
+  from bert_jax.interop import importer
+  return Bert(importer.import_weights(source, workdir, tokenizer), source)
 
 
 if not TYPE_CHECKING:  # Else a checker takes any name for one of these.

@@ -3,11 +3,13 @@
 import dataclasses
 import pathlib
 import re
+import shutil
 import types
 
 import numpy as np
 import pytest
 
+import bert_jax as bj
 from bert_jax import files
 from bert_jax.cli.main import main
 from bert_jax.config import UserError
@@ -63,6 +65,18 @@ def test_study_says_which_arm_helps_and_which_it_cannot_tell(study):
   assert "| other masks" in text and "`model.x=better`" in text
   assert "one learning rate served all arms" in text
   assert "nats a token, lower is better" in text
+
+
+def test_report_is_shown_and_drawn_in_a_notebook(study):
+  compared = bj.compare(study)
+  assert row(compared._repr_markdown_(), "verdict", "better")["verdict"] == (
+      "better")
+  axis, = compared.forest().axes
+  assert [label.get_text() for label in axis.get_yticklabels()] == [
+      "better", "same"]
+  shutil.rmtree(study / "base")
+  with pytest.raises(UserError, match="nothing to draw"):
+    bj.compare(study).forest()
 
 
 def test_cumulative_study_compares_each_arm_with_the_one_before(tmp_path):

@@ -25,6 +25,7 @@ from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import compose
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
+from bert_jax.studies.arms import make_arms
 from bert_jax.training import numerics
 from tests import small_run
 
@@ -64,7 +65,8 @@ def test_every_name_of_the_face_exists_and_is_typed():
               for node in typed.body for name in node.names}
   assert imported == {(home, name) for home, names in bj._HOMES.items()
                       for name in names}
-  assert set(dir(bj)) == {name for _, name in imported} | {"load"}
+  assert set(dir(bj)) == {name for _, name in imported} | {
+      "import_weights", "load"}
   for home, name in imported:
     module = importlib.import_module(f"bert_jax.{home}")
     assert getattr(bj, name) is getattr(module, name)
@@ -155,6 +157,8 @@ def test_class_of_a_cell_travels_with_its_source(monkeypatch):
   names = run_cell(monkeypatch, CELL, "cell 1")
   page = bj.page("tiny", "model.norm=bent", "model.norm.gain=2")
   assert page.experiment.model.norm == names["BentNorm"](gain=2.0)
+  _, arm = make_arms(config.load_page("tiny"), [], {"bent": "model.norm=bent"})
+  assert arm.experiment.model.norm == names["BentNorm"]()
   source, = config.pages_of(page.experiment)
   assert "SCALE = 2.0" in source.source and "x = " not in source.source
   # In a process that has no notebook.

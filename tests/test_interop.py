@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import bert_jax as bj
 from bert_jax import config
 from bert_jax.cli.main import main
 from bert_jax.analysis import describe
@@ -558,6 +559,15 @@ def test_import_embeds_evaluates_and_exports(tmp_path, capsys, monkeypatch):
   assert "already holds a run" in capsys.readouterr().err
   read = importer.read(str(target))
   assert read.tokenizer.fingerprint == saved.manifest.tokenizer.fingerprint
+  monkeypatch.setattr(hub, "download", lambda name: target)
+  come = str(tmp_path / "come")
+  for _ in range(2):  # The second time they are there.
+    for name, workdir in (str(target), come), ("me/tiny", f"{come}2"):
+      again = bj.import_weights(name, workdir)
+      jax.tree.map(np.testing.assert_array_equal, again.params, read.params)
+    shutil.rmtree(target, ignore_errors=True)
+  with pytest.raises(UserError, match="already holds a run"):
+    bj.import_weights(str(source), come)
 
 
 def test_card_states_what_the_run_recorded(tmp_path):

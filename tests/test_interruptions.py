@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 
 import jax
 import numpy as np
@@ -231,7 +232,8 @@ def test_request_that_nothing_answers_ends_the_process(requests, code, words):
 def test_interrupt_is_a_request_to_stop(monkeypatch):
   """The first ends nothing; the second does, in a notebook as an exception."""
   before = signal.getsignal(signal.SIGINT)
-  monkeypatch.setitem(sys.modules, "ipykernel", sys)
+  monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(
+      get_ipython=lambda: types.SimpleNamespace(kernel=None)))
   with stop_requests() as requests, pytest.raises(KeyboardInterrupt):
     os.kill(os.getpid(), signal.SIGINT)
     assert requests.came.is_set() and requests.number == signal.SIGINT

@@ -229,8 +229,7 @@ def test_study_runs_what_is_missing_and_gives_the_same_report(
   assert trained == [2]  # The arms differ in a number: one program.
   assert "other masks (objective.masking.rate=0.3)" in text
   assert "| mlm@1 length=32, minus the base |" in text
-  study.run(members=2)
-  assert study.table() == text and trained == [2]
+  assert repr(study.run(members=2)) == text and trained == [2]
   assert (tmp_path / "study.md").exists()
   assert "data:image" in (tmp_path / "study.html").read_text()
 

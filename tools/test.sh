@@ -1,5 +1,12 @@
 #!/usr/bin/env bash
-# From a bare clone to tested. Arguments go to pytest; -n 0 runs all in one process.
+# From a bare clone to tested: the suite, then the notebooks, which take longer.
+# Arguments go to pytest, which then runs once; -n 0 runs all in one process.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$checkout"
-exec "$python" -m pytest -n 2 --dist worksteal "$@"
+pytest() { "$python" -m pytest -n 2 --dist worksteal "$@"; }
+if [ $# -gt 0 ]; then
+  pytest "$@"
+else
+  pytest -m "not notebook"
+  pytest -m notebook
+fi

@@ -16,7 +16,7 @@ from bert_jax import config
 from bert_jax.checkpoints import files
 from bert_jax.checkpoints.damage import Damaged, Removed
 from bert_jax.checkpoints.manifest import Manifest, order
-from bert_jax.config import UserError
+from bert_jax.config import UserError, cells
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import selection
 from bert_jax.training.step import TrainState
@@ -134,9 +134,10 @@ def resolve_experiment(experiment: Experiment, overrides: Sequence[str] = (),
   Overrides of the network's options hold there too.
 
   Args:
-    page: that the experiment is from, whose choices may be named.
+    page: that the experiment is from; its choices may be named, and those of a
+      notebook's cells.
   """
-  pages = [page] if page else None
+  pages = [page, *cells.pages()] if page else None
   experiment = config.override(experiment, overrides, pages)
   if not experiment.init_from:
     return experiment

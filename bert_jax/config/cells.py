@@ -18,12 +18,13 @@ from typing import Any
 
 from bert_jax.config.choices import Choice
 from bert_jax.config.errors import UserError
-from bert_jax.config.pages import run_page
+from bert_jax.config.pages import Page, run_page
 
 _PLAIN = (int, float, str, bytes, bool, type(None), tuple, frozenset)
 _T = typing.TypeVar("_T", bound=Choice)
 # The text of a class that a decorator has moved to a page, by the class.
 _TEXTS: dict[type, list[str]] = {}
+_PAGES: list[Page] = []  # the latest last
 
 
 @typing.dataclass_transform(frozen_default=True)
@@ -48,9 +49,15 @@ def choice(cls: type[_T]) -> type[_T]:
       f'"""{cls.__name__}, as it was written outside of a page."""',
       *dict.fromkeys(lines), "experiment = None"]) + "\n"
   page = run_page(text, f"{cls.__name__}.py")
+  _PAGES.append(page)
   made = vars(sys.modules[page.module])[cls.__name__]
   _TEXTS[made] = lines
   return made
+
+
+def pages() -> list[Page]:
+  """That were written of classes of this notebook or script, latest first."""
+  return _PAGES[::-1]
 
 
 def _definition(name: str, file: str, names: Mapping[str, Any],

@@ -76,6 +76,26 @@ def _save(imported: Imported, workdir: pathlib.Path) -> Experiment:
   return manifest.experiment
 
 
+def import_weights(source: str, workdir: str | pathlib.Path,
+                   tokenizer: str = "") -> Checkpoint:
+  """Reads a network from elsewhere into a work directory, unless it is there.
+
+  Args:
+    source, tokenizer: as of `read`.
+    workdir: that `init_from` then names.
+
+  Raises:
+    UserError: as `read` and `save`.
+  """
+  workdir = pathlib.Path(workdir).expanduser()
+  there = (read_manifests(workdir).values()
+           if (workdir / "checkpoints").is_dir() else ())
+  origins = _origin(source), _origin(hub.origin(source))
+  if not any(saved.data_fingerprint in origins for saved in there):
+    save(read(source, tokenizer), workdir)
+  return read_checkpoint(workdir)
+
+
 def checkpoint(source: str | pathlib.Path) -> Checkpoint:
   """What a network is used by: of a run, or read from elsewhere.
 
@@ -95,7 +115,12 @@ def _manifest(imported: Imported) -> Manifest:
   return Manifest.create(
       Experiment(model=imported.model, objective=imported.objective,
                  data=_data(imported.objective, imported.length)),
-      None, imported.tokenizer, f"imported from {imported.source}")
+      None, imported.tokenizer, _origin(imported.source))
+
+
+def _origin(source: str) -> str:
+  """In place of a fingerprint of data."""
+  return f"imported from {source}"
 
 
 def _data(objective: Objective, length: int) -> Data:

@@ -125,13 +125,17 @@ class _Bar:
     return self._text
 
 
+def in_notebook() -> bool:
+  """Whether this process is the kernel of a notebook."""
+  interactive = sys.modules.get("IPython")
+  return bool(interactive) and hasattr(interactive.get_ipython(), "kernel")
+
+
 def _notebook() -> Any:
   """Where a notebook shows a bar; None: this is no notebook."""
-  interactive = sys.modules.get("IPython")
-  shell = interactive and interactive.get_ipython()
-  if not shell or not hasattr(shell, "kernel"):
+  if not in_notebook():
     return None
-  return interactive.display.display("compiling", display_id=True)
+  return sys.modules["IPython"].display.display("compiling", display_id=True)
 
 
 def _by_source(scalars: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from bert_jax.reporting import terminal
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_SECONDS = 60
 
@@ -45,7 +47,7 @@ class StopRequests:
       self.number = signal.Signals(number)
     self.came.set()
     self._interrupts += number == signal.SIGINT
-    if self._interrupts > 1 and _in_notebook():
+    if self._interrupts > 1 and terminal.in_notebook():
       raise KeyboardInterrupt
 
   def watch(self, reader: int, seconds: float) -> None:
@@ -64,7 +66,7 @@ class StopRequests:
         if not signals:
           return
         for number in filter(_SIGNALS.__contains__, signals):
-          if number == signal.SIGINT and _in_notebook():
+          if number == signal.SIGINT and terminal.in_notebook():
             print("Interrupted: ends after this step; a second time does not "
                   "wait.", file=sys.stderr, flush=True)
             continue
@@ -82,10 +84,6 @@ class StopRequests:
           _exit(first, f"Asked to end, and no step has answered for "
                 f"{seconds:g} seconds (it waits for another process, or is "
                 "being compiled)")
-
-
-def _in_notebook() -> bool:
-  return "ipykernel" in sys.modules
 
 
 def _exit(number: int, reason: str) -> None:

@@ -4,10 +4,12 @@ import dataclasses
 import glob
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from bert_jax.config import UserError
 from bert_jax.studies import definition
-from bert_jax.studies.reports import comparison, missing_scores, report
+from bert_jax.studies.reports import (
+    comparison, missing_scores, pictures, report, score_tables)
 from bert_jax.studies.reports.comparison import Comparison
 
 
@@ -22,6 +24,20 @@ class Report:
 
   def _repr_markdown_(self) -> str:
     return repr(self)
+
+  def forest(self) -> Any:
+    """A figure of the differences from the base with their intervals, by the
+    protocol that decides.
+
+    Raises:
+      UserError: there is no difference yet.
+    """
+    drawn = pictures.forests(self.comparison,
+                             score_tables.tables(self.comparison))
+    if not drawn:
+      raise UserError("There is nothing to draw: no arm has a score of a seed "
+                      "that the base has, too.")
+    return next(iter(drawn.values())).overview
 
   def write(self, folder: str | pathlib.Path) -> None:
     """Writes study.md with pictures beside it, and study.html by itself."""

@@ -14,9 +14,9 @@ from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.reporting.study_progress import StudyProgress
 from bert_jax.studies import budgets, definition, plan as planning, tuning
 from bert_jax.studies.arms import Arm, make_arms
+from bert_jax.studies.comparing import Report
 from bert_jax.studies.plan import Plan
 from bert_jax.studies.reports import comparison, report
-from bert_jax.studies.reports.comparison import Comparison
 from bert_jax.studies.work import Unit, fail, work
 from bert_jax.training.budget import Budget
 
@@ -59,7 +59,7 @@ class Study:
   command: str = ""
 
   def run(self, share: tuple[int, int] = (1, 1),
-          members: int | None = None) -> Comparison:
+          members: int | None = None) -> Report:
     """Runs what is missing, and writes study.md and study.html.
 
     Args:
@@ -86,7 +86,7 @@ class Study:
     with _alone(folder / "claims" / "report"):
       result = comparison.read_study(folder)
       report.write(folder, result)
-    return result
+    return Report(result)
 
   def table(self) -> str:
     """What is known until now, in Markdown."""

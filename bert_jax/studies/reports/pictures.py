@@ -38,11 +38,8 @@ class Picture:
 
 def draw(comparison: Comparison,
          tables: Sequence[ScoreTable]) -> dict[str, Picture]:
-  """By what they show, as "mlm@1, minus the base", and CURVES."""
-  pictures = {f"{table.protocol}, {minus}": _forest(
-      table, rows, minus, comparison)
-              for table in tables for rows, minus in table.families
-              if any(row.difference for row in rows)}
+  """Those of `forests`, and CURVES."""
+  pictures = forests(comparison, tables)
   key = curves.key_of(comparison)
   arms = curves.of_arms(comparison, key)
   if arms:
@@ -58,6 +55,14 @@ def draw(comparison: Comparison,
         study_plots.curves(arms, _AXES, title, measure), figures,
         f"{_OWN} {_LINES}" if key == curves.OWN else _LINES)
   return pictures
+
+
+def forests(comparison: Comparison,
+            tables: Sequence[ScoreTable]) -> dict[str, Picture]:
+  """By what they show, as "mlm@1, minus the base"."""
+  return {f"{table.protocol}, {minus}": _forest(table, rows, minus, comparison)
+          for table in tables for rows, minus in table.families
+          if any(row.difference for row in rows)}
 
 
 def _forest(table: ScoreTable, differences: Sequence[ArmDifference],
