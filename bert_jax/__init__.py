@@ -33,6 +33,7 @@ if TYPE_CHECKING:
   from bert_jax.model.visibility import Locality
   from bert_jax.objectives.base import Objective
   from bert_jax.objectives.masking import Masking
+  from bert_jax.reporting.trackers import Tracker
   from bert_jax.runs.from_python import RunPage, TrainedRun, page, run, train
   from bert_jax.studies.comparing import Report, compare
   from bert_jax.studies.protocols.base import Protocol
@@ -61,6 +62,7 @@ _HOMES = {
     "model.visibility": ("Locality",),
     "objectives.base": ("Objective",),
     "objectives.masking": ("Masking",),
+    "reporting.trackers": ("Tracker",),
     "runs.from_python": ("RunPage", "TrainedRun", "page", "run", "train"),
     "studies.comparing": ("Report", "compare"),
     "studies.protocols.base": ("Protocol",),
@@ -75,7 +77,7 @@ __all__ = [
     "Adapter", "Attention", "Bert", "BertConfig", "CardDetails", "Choice",
     "Data", "Experiment", "FeedForward", "Format", "Inputs", "Locality",
     "Masking", "Norm", "Objective", "Optimizer", "Outputs", "Positions",
-    "Protocol", "Report", "RunPage", "Schedule", "Stack", "Study",
+    "Protocol", "Report", "RunPage", "Schedule", "Stack", "Study", "Tracker",
     "TrainedRun", "UserError", "choice", "compare", "export",
     "import_weights", "load", "page", "run", "train"]
 

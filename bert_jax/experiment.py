@@ -6,7 +6,6 @@ import functools
 import numpy as np
 
 from bert_jax.config import UserError, check_ranges
-from bert_jax.data.batches.rows import Rows
 from bert_jax.data.base import Data, Datasets
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.base import LoadedTokenizer
@@ -17,6 +16,7 @@ from bert_jax.objectives.mlm import MlmNsp
 from bert_jax.objectives.network import network
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.layouts import Layout, MeshLayout
+from bert_jax.reporting.trackers import TensorboardTracker, Tracker
 from bert_jax.training import numerics
 from bert_jax.training.adapters import Adapter, NoAdapter
 from bert_jax.training.budget import Budget
@@ -34,6 +34,8 @@ class Experiment:
   Attributes:
     model: the encoder.
     finetuning: which parameters are frozen, learn slowly, or are new.
+    tracker: where numbers go beside the terminal and metrics.jsonl; changes
+      nothing of a run.
     steps: updates of a run, unless `epochs` or `budget` is set.
     epochs: passes over the training rows; None: as `steps` says.
     budget: what the run may use, as 20min, 2h, 3e15flops or 2e6tokens;
@@ -72,6 +74,7 @@ class Experiment:
   adapter: Adapter = NoAdapter()
   finetuning: Finetuning = Finetuning()
   layout: Layout = MeshLayout()
+  tracker: Tracker = TensorboardTracker()
   steps: int = 1_000_000
   epochs: float | None = None
   budget: str = ""
@@ -116,6 +119,10 @@ class Experiment:
           f"data.length={self.data.length} is more than the network's "
           "model.max_position_embeddings="
           f"{self.model.max_position_embeddings} positions.")
+
+  def untracked(self) -> "Experiment":
+    """The same for any tracker: what runs are compared and resumed by."""
+    return dataclasses.replace(self, tracker=Experiment.tracker)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,9 +191,8 @@ def compose(experiment: Experiment,
       experiment, objective=objective,
       model=_with_vocabulary(experiment.model, vocabulary))
   complete = dataclasses.replace(
-      complete, batch_size=_batch_size(complete, prepared.train))
-  complete = dataclasses.replace(complete,
-                                 steps=_steps(complete, prepared.train))
+      complete, batch_size=_batch_size(complete, prepared))
+  complete = dataclasses.replace(complete, steps=_steps(complete, prepared))
   return Run(complete, prepared, recipe(complete, vocabulary))
 
 
@@ -258,14 +264,16 @@ def _with_vocabulary(model: BertConfig, vocabulary: Vocabulary) -> BertConfig:
   return dataclasses.replace(model, vocab_size=size)
 
 
-def _batch_size(experiment: Experiment, rows: Rows) -> int:
+def _batch_size(experiment: Experiment, prepared: Datasets) -> int:
   if experiment.examples_per_batch is None:
     return experiment.batch_size
+  rows = prepared.train
   in_a_row = len(rows.plan(0)[0]) / len(rows)
   return max(1, round(experiment.examples_per_batch / in_a_row))
 
 
-def _steps(experiment: Experiment, rows: Rows) -> int:
+def _steps(experiment: Experiment, prepared: Datasets) -> int:
+  rows = prepared.train
   if experiment.epochs is not None:
     return max(1, round(experiment.epochs * len(rows) / experiment.batch_size))
   if experiment.budget:

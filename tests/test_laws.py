@@ -42,7 +42,8 @@ PURE = ("parallel", "training", "objectives", "model", "metrics")
 IMPURE = {
     "absl", "datetime", "io", "logging", "matplotlib", "multiprocessing", "os",
     "pathlib", "random", "rich", "shutil", "socket", "subprocess", "sys",
-    "tempfile", "threading", "time", "tqdm", "orbax", "tensorboardX"}
+    "tempfile", "threading", "time", "tqdm", "orbax", "tensorboardX", "wandb",
+    "mlflow", "trackio"}
 IMPURE_CALLS = {"open", "print", "input"}
 # Logging levels, warnings and hooks belong to the program that imports us.
 OTHERS_SETTINGS = {"setLevel", "unraisablehook", "excepthook", "simplefilter",

@@ -60,7 +60,7 @@ class Manifest:
   Attributes:
     pages: the config page and those that define choices of the experiment,
       each with all that it builds on, as `config.Page.to_json`.
-    changes: of the experiment, from the defaults.
+    changes: of the experiment, from the defaults, but for its tracker.
     serialized_tokenizer: as `LoadedTokenizer.serialize`.
     data_fingerprint: of what the run reads.
     scores: of the evaluation of this state, if there was one.
@@ -86,6 +86,7 @@ class Manifest:
     Raises:
       UserError: two pages have different choices of one name in it.
     """
+    experiment = experiment.untracked()
     # A choice may be from another page: that of the run it starts from.
     pages = [*config.pages_of(experiment), *([page] if page else [])]
     changes = config.changes(Experiment(), experiment)
@@ -195,10 +196,13 @@ def page_changes(old: str, new: str) -> Iterator[str]:
 
 def _definitions(page: str) -> list[str]:
   """A page's classes, and the statements that they need: a study's arms, or how
-  the experiment is made, which is compared as options, may change."""
+  the experiment is made, which is compared as options, may change. So may
+  trackers, which change nothing of a run."""
   body = [statement for statement in ast.parse(page).body
           if not isinstance(statement, (ast.Expr, ast.Import, ast.ImportFrom))]
-  needed = [isinstance(statement, ast.ClassDef) for statement in body]
+  needed = [isinstance(statement, ast.ClassDef) and not any(
+      ast.unparse(base).endswith("Tracker") for base in statement.bases)
+            for statement in body]
   while True:
     read = {name for statement, is_needed in zip(body, needed) if is_needed
             for name in _names(statement, ast.Load)}

@@ -40,7 +40,7 @@ class Record:
     started, ended: UTC, as 2026-01-31T12:00:00; "" while it runs.
     command: as it was typed.
     overrides: what differs from the page.
-    options: what differs from the defaults.
+    options: what differs from the defaults, but for the tracker.
     commit: of the program's checkout, "" outside of one; `dirty` if its files
       were changed since.
     versions: of the program, Python, jax and the other libraries.
@@ -121,7 +121,7 @@ class Recorder:
         started=before.started if before else now(), command=_command(),
         page=page.source if page else "",
         overrides=_overrides(page, experiment),
-        options=config.changes(Experiment(), experiment),
+        options=config.changes(Experiment(), experiment.untracked()),
         seed=experiment.seed, commit=commit, dirty=dirty,
         versions=_versions(), devices=distributed.devices(),
         hosts=jax.process_count()))

@@ -13,6 +13,7 @@ from bert_jax import distributed
 from bert_jax.metrics import weighted
 from bert_jax.reporting import writers
 from bert_jax.reporting.terminal import Progress
+from bert_jax.reporting.trackers import TensorboardTracker, Tracker
 from bert_jax.runs.anomalies import AnomalyDetector
 
 
@@ -30,7 +31,7 @@ class StepLog:
     window: the sums since the last line, of an earlier process.
     members: behind the leading axis of metrics; 0: they have none.
     remark: a sentence on the first line of scores, "" for none.
-    terminal: makes what shows the progress, as `Writers` takes it.
+    terminal, tracker, options: as `Writers` takes them.
   """
 
   def __init__(self, workdir: pathlib.Path, steps: int, every: int, rows: int,
@@ -38,9 +39,12 @@ class StepLog:
                tokens: float = 0.0, window: Mapping[str, Any] = {},
                members: int = 0,
                remark: Callable[[Mapping[str, float]], str] = lambda _: "",
-               terminal: Callable[[int, int], Progress] = Progress):
+               terminal: Callable[[int, int], Progress] = Progress,
+               tracker: Tracker = TensorboardTracker(),
+               options: Mapping[str, str] = {}):
     self._steps, self._every, self._rows = steps, every, rows
-    self._out = (writers.Writers(workdir, steps, start, terminal)
+    self._out = (writers.Writers(workdir, steps, start, terminal, tracker,
+                                 options)
                  if distributed.first() else writers.Silent())
     self._detector, self._members = detector, members
     self._remark: Callable[[Mapping[str, float]], str] | None = remark
@@ -51,8 +55,9 @@ class StepLog:
   def __enter__(self) -> "StepLog":
     return self
 
-  def __exit__(self, *_: Any) -> None:
-    self._out.close()
+  def __exit__(self, kind: type | None, error: BaseException | None,
+               _: Any) -> None:
+    self._out.close(error)
 
   def note(self, text: str) -> None:
     self._out.note(text)

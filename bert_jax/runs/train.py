@@ -103,6 +103,8 @@ def _compose(experiment: Experiment, workdir: pathlib.Path,
   try:
     owner.take()
     recorder.begin(experiment, page)
+    if distributed.first():
+      experiment.tracker.check()
     source = (read_checkpoint(experiment.init_from)
               if experiment.init_from else None)
     run = compose(experiment, source and source.manifest.tokenizer)
@@ -154,7 +156,9 @@ class _Attempt:
                  remark=experiment.objective.remark,
                  terminal=self.observers.progress(
                      f"{self.workdir.absolute().name}, seed "
-                     f"{experiment.seed}, {distributed.devices()}")) as log:
+                     f"{experiment.seed}, {distributed.devices()}"),
+                 tracker=experiment.tracker,
+                 options=config.options(experiment)) as log:
       for note in notes:
         log.note(note)
 

@@ -31,7 +31,8 @@ class Arm:
   page: Page | None = None
 
   def changes(self, base: "Arm") -> list[str]:
-    return config.changes(base.experiment, self.experiment)
+    return config.changes(base.experiment.untracked(),
+                          self.experiment.untracked())
 
 
 def sort_words(words: Iterable[str]) -> tuple[list[str], dict[str, str]]:

@@ -123,8 +123,8 @@ def check_same(units: Sequence[Unit]) -> None:
     was, now = (
         {change for change in changes
          if change.partition("=")[0].split(".")[0] not in RESUMABLE}
-        for changes in (saved.options, config.changes(Experiment(),
-                                                      unit.experiment)))
+        for changes in (saved.options, config.changes(
+            Experiment(), unit.experiment.untracked())))
     if was != now:
       faults.append(f"{unit.arm} {unit.name}: "
                     + ", ".join(sorted(now - was) or ["the defaults"])

@@ -162,6 +162,10 @@ def _check(arms: Sequence[Arm], study: Study) -> None:
         Budget.parse(experiment.budget).unit == "seconds"):
       faults.append(f"{arm.name}: budget={experiment.budget} is a time, which "
                     "each run would measure; set steps and --equal seconds.")
+    try:
+      experiment.tracker.check()
+    except UserError as error:
+      faults.append(f"{arm.name}: {error}")
   if study.tune and study.budget == "seconds":
     faults.append("--tune with --equal seconds: every process would measure "
                   "other times; take --equal flops.")

@@ -52,7 +52,8 @@ class MemberRun:
         workdir, experiment.steps, experiment.log_every, experiment.batch_size,
         self._detector, int(state.step), progress.tokens, progress.window,
         remark=experiment.objective.remark,
-        terminal=observers.progress(workdir.name))
+        terminal=observers.progress(workdir.name),
+        tracker=experiment.tracker, options=config.options(experiment))
 
   @classmethod
   @contextlib.contextmanager

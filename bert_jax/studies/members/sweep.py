@@ -73,7 +73,7 @@ def grid(experiment: Experiment, seeds: int,
 def provenance(experiment: Experiment,
                members: Sequence[Member]) -> dict[str, Any]:
   """What results come from: options and members."""
-  return {"options": config.changes(Experiment(), experiment),
+  return {"options": config.changes(Experiment(), experiment.untracked()),
           "members": list(map(str, members))}
 
 
@@ -192,7 +192,9 @@ class Sweep:
     with StepLog(workdir, experiment.steps, experiment.log_every,
                  count * experiment.batch_size, detector,
                  members=count, terminal=self._observers.progress(
-                     f"{workdir.parent.name}/{workdir.name}")) as log:
+                     f"{workdir.parent.name}/{workdir.name}"),
+                 tracker=experiment.tracker,
+                 options=config.options(experiment)) as log:
       try:
         train_loop(job, self.first_states(group, log.note), 0, log)
       except Stopped as stopped:
@@ -247,6 +249,7 @@ def check(experiment: Experiment, members: Sequence[Member]) -> None:
   Raises:
     UserError: it cannot be run as a sweep.
   """
+  experiment.tracker.check()
   twice = [m for i, m in enumerate(members) if m in members[:i]]
   if twice:
     raise UserError(f"The member {twice[0]} is given twice; it would count "

@@ -128,6 +128,7 @@ def _train_group(experiments: Sequence[Experiment],
       recorder = stack.enter_context(Recorder(workdir))
       owner.take()
       recorder.begin(experiment, page)
+      experiment.tracker.check()
       recorders.append((owner, recorder))
     source = (read_checkpoint(experiments[0].init_from)
               if experiments[0].init_from else None)
