@@ -36,34 +36,44 @@ class Experiment:
     finetuning: which parameters are frozen, learn slowly, or are new.
     tracker: where numbers go beside the terminal and metrics.jsonl; changes
       nothing of a run.
-    steps: updates of a run, unless `epochs` or `budget` is set.
-    epochs: passes over the training rows; None: as `steps` says.
-    budget: what the run may use, as 20min, 2h, 3e15flops or 2e6tokens;
-      schedule, evaluations and saves fit inside.
-    batch_size: rows of the global batch.
-    examples_per_batch: examples a step on average, where several share a row:
-      `batch_size` becomes the number of rows that hold them; None: as
-      `batch_size` says.
-    microbatches: parts of a batch that go through the network in turn.
-    seed: of data order, initial values, masks and dropout.
-    log_every: steps that a line of the log averages.
-    evaluate_every, save_every: in steps; both also happen at the end.
-    save_minutes: also saves after this time; None: by steps alone.
-    evaluation_batches: of the held-out set at most; None: all of it.
-    keep_checkpoints: how many of the latest checkpoints are kept.
+    steps: number of training steps (updates), unless `epochs` or `budget` is
+      set.
+    epochs: number of passes over the training rows, in place of `steps`; None:
+      `steps` holds.
+    budget: what the run may use, in place of `steps`: a time, FLOPs or tokens,
+      as 20min, 2h, 3e15flops or 2e6tokens; schedule, evaluations and saves fit
+      inside; "": `steps` holds.
+    batch_size: rows of the global batch, over all devices.
+    examples_per_batch: mean number of examples in a batch, in place of
+      `batch_size`, where several share a row; None: `batch_size` holds.
+    microbatches: number of parts of a batch that are computed one after
+      another, with accumulated gradients: less memory, the same updates.
+    seed: seed of data order, initial values, masks and dropout.
+    log_every: number of steps that a logged training metric is the mean of.
+      Where output is lines instead of a bar, one is printed every 10 s.
+    evaluate_every: steps between evaluations; the last step always has one.
+    save_every: steps between checkpoints; the last step always has one.
+    save_minutes: minutes between checkpoints, beside those of `save_every`;
+      None: time makes no checkpoint.
+    evaluation_batches: most batches of the held-out set that an evaluation
+      reads; None: all.
+    keep_checkpoints: number of the latest checkpoints that are kept.
     max_nonfinite_steps: stop after this many consecutive steps whose loss or
       gradients are not finite; fewer are skipped.
     spike_deviations: where the loss is this many standard deviations above its
       running mean, the run rolls back to the last checkpoint and skips that
       batch; 0: never.
-    best: the metric whose best checkpoint is kept and used too, as
-      "accuracy" or "loss"; "": the last one is used.
-    patience: stop after this many consecutive evaluations without improvement
-      of `best`; the schedule stays that of all steps; None: never.
+    best: metric whose best checkpoint is kept and used, as "accuracy" or
+      "loss"; "": the last checkpoint is used.
+    patience: early stopping: stop after this many consecutive evaluations
+      without improvement of `best`; the schedule stays that of all steps;
+      None: never.
     init_from: work directory of a run whose network, tokenizer and parameters
-      this one starts from; its head too, where the labels have the same names.
-    from_scratch: take network and tokenizer of `init_from`, but newly
-      initialized parameters: the baseline that a pretraining has to beat.
+      this run starts from, and whose head, where the labels have the same
+      names; "": all parameters are new.
+    from_scratch: whether only network and tokenizer of `init_from` are used,
+      with newly initialized parameters: the baseline that a pretraining has to
+      beat.
   """
 
   model: BertConfig = BertConfig()

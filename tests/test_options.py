@@ -48,10 +48,10 @@ def test_options_are_those_of_an_experiment():
                       "model.norm.bias=true  (true | false)"]),
     (["data.task"], ["with data=glue:", "data.task=MRPC  (text)"]),
     (["model.positions"], [
-        "          model.positions.base=10000.0  (float)  of the "
-        "wavelengths."]),
-    (["quickstart", "schedule"], ["schedule=constant", "      constant   The "
-                                  "peak throughout"]),
+        "          model.positions.base=10000.0  (float)  base of the "
+        "wavelengths"]),
+    (["quickstart", "schedule"], ["schedule=constant", "      constant   "
+                                  "Constant after the warm-up: no decay"]),
     (["--search", "smoothed"], []),
     (["data.held_out_percent"], [
         "data.held_out_percent=2.0  (float 0 to 100)"])])

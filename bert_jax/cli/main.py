@@ -31,6 +31,8 @@ def program() -> None:
   # When a save fails, asyncio reports each of Orbax's other writes, as late as
   # at the exit, with a traceback; the error itself is raised and explained.
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+  # Before absl, which would begin our sentences with "WARNING:bert_jax.data.".
+  logging.basicConfig(format="%(message)s")
   # Names of files need not be UTF-8, and are printed all the same.
   sys.stdout.reconfigure(errors="backslashreplace")
   sys.unraisablehook = interrupt_again

@@ -27,11 +27,12 @@ class Datasets:
 
 @dataclasses.dataclass(frozen=True)
 class Data(Choice):
-  """What is learned from.
+  """The data to train and evaluate on.
 
   Attributes:
-    length: tokens of a row.
-    examples_per_row: that a row holds at most.
+    length: tokens of a row (the sequence length).
+    examples_per_row: most examples that are packed into one row; they do not
+      attend to each other.
   """
 
   length: Count = 512

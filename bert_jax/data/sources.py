@@ -26,11 +26,13 @@ class TextData(Data):
   """Running text, tokenized once into a corpus that later runs reuse.
 
   Attributes:
-    text: files, globs, tfds:NAME, or "embedded" (see data/text/specs.py).
-    evaluation_text: what to evaluate on, named as `text` is; files of `text`
-      that are also named here are not trained on.
-    held_out_percent: without `evaluation_text`, documents of `text` that are
-      kept for evaluation, by hash; 0: none, 100: all, to evaluate on only.
+    text: the text: files and globs, separated by commas, tfds:NAME, or
+      "embedded", the documentation of the installed Python packages.
+    evaluation_text: text to evaluate on, named as `text` is; files that both
+      name are not trained on; "": a part of `text`.
+    held_out_percent: without `evaluation_text`, percentage of the documents
+      of `text` that is held out for evaluation, chosen by hash; 0: none, 100:
+      all, to evaluate on only.
   """
 
   text: str = "embedded"
@@ -65,14 +67,14 @@ class LabeledData(Data, abstract=True):
   """Labeled examples; members say where they come from.
 
   Attributes:
-    tokenizer: for a network that starts from nothing; otherwise that of the
-      network to start from is used.
-    held_out_percent: examples that are kept for evaluation, by hash, where
-      there is no set of their own for it.
-    shots: train on this many examples of each class (where they have none, in
-      all); None: on all.
-    shots_seed: which sample of `shots`.
-    augmentation: how training texts are changed in every epoch.
+    tokenizer: how to get a tokenizer, without `init_from`; with it, the
+      tokenizer is that of init_from's run.
+    held_out_percent: percentage of the training examples that is held out for
+      evaluation, chosen by hash, where the data has no evaluation set.
+    shots: few-shot training: number of training examples of each class (in
+      all, where there are no classes); None: all examples.
+    shots_seed: seed of the sample that `shots` draws.
+    augmentation: how training texts are changed, differently in every epoch.
   """
 
   length: Count = 128
@@ -107,11 +109,12 @@ class LabeledData(Data, abstract=True):
 
 @dataclasses.dataclass(frozen=True)
 class TableData(LabeledData):
-  """TSV, CSV, JSON lines, CoNLL columns, or tfds:NAME:SPLIT.
+  """Labeled examples: TSV, CSV, JSON lines, CoNLL, or tfds:NAME:SPLIT.
 
   Attributes:
-    train, evaluation: the files; without one for evaluation, a part of the
-      other is kept for it.
+    train: file of the training examples.
+    evaluation: file of the evaluation examples; "": `held_out_percent` of the
+      training examples are held out.
     columns: where texts and labels stand in them.
   """
 
@@ -140,10 +143,12 @@ class GlueData(LabeledData):
   """A task of GLUE, from its own files or through TFDS.
 
   Attributes:
-    folder: what the tasks' folders lie in, or "tfds".
-    task: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, MNLI-mm, QNLI, RTE or WNLI.
-    bad_records: whether records that cannot be used, as QQP has some, are
-      skipped and counted, or an error.
+    folder: the folder that has a folder for each task, or "tfds" to load them
+      by TFDS.
+    task: the task: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, MNLI-mm, QNLI, RTE or
+      WNLI.
+    bad_records: what is done about records that cannot be used, as QQP has
+      some: they are an error, or skipped and counted.
   """
 
   folder: str = "glue"
@@ -178,13 +183,15 @@ class GlueData(LabeledData):
 
 @dataclasses.dataclass(frozen=True)
 class SquadData(SpanOptions, LabeledData):
-  """Questions about contexts: SQuAD's .json, JSON lines, or tfds:NAME:SPLIT.
+  """Questions on texts: SQuAD's .json, JSON lines, or tfds:NAME:SPLIT.
 
   Attributes:
-    train, evaluation: the files; without one for evaluation, some articles of
-      the other are kept for it.
-    bad_records: whether questions that cannot be used, or whose answer is not
-      where it is said to be, are an error, or skipped and counted.
+    train: file of the training questions.
+    evaluation: file of the evaluation questions; "": those of
+      `held_out_percent` of the training articles are held out.
+    bad_records: what is done about questions that cannot be used, or whose
+      answer is not where it is said to be: they are an error, or skipped and
+      counted.
   """
 
   length: Count = 384

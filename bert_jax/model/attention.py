@@ -22,7 +22,7 @@ ATTENTION = "attention"
 
 
 class Attention(Choice):
-  """How values are mixed by queries and keys."""
+  """The attention function: how queries and keys weight the values."""
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module that is called as PlainMixer is and may own parameters, which
@@ -32,7 +32,7 @@ class Attention(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class PlainAttention(Attention):
-  """Scaled dot products (Vaswani et al. 2017, 3.2.1), softmax in float32."""
+  """Scaled dot-product attention (Vaswani et al. 2017), float32 softmax."""
 
   def build(self, options):
     return PlainMixer(options)

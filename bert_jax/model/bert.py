@@ -19,30 +19,35 @@ class BertConfig:
   """The model's options; names and defaults of `bert_config.json`.
 
   Attributes:
-    vocab_size: tokens; None: as the tokenizer has.
-    hidden_size: width of the vectors between layers.
-    num_hidden_layers: layers of the encoder.
-    num_attention_heads: of a layer; they divide `hidden_size`.
-    intermediate_size: width inside the feed-forward part.
-    hidden_act: activation of feed-forward parts and of the vocabulary head.
-    hidden_dropout_prob: of embeddings and of what a layer adds to its input.
-    attention_probs_dropout_prob: of attention weights.
-    max_position_embeddings: the longest row that positions are made for.
-    type_vocab_size: kinds of segments.
-    initializer_range: standard deviation of initial weights.
-    layer_norm_eps: added to the variance in norms.
-    use_bias: whether the linear layers of encoder and vocabulary head add
-      vectors. Norms and gated layers have an option of their own, heads for
-      labels always do.
-    embedding_size: width of the embeddings, which are then projected (ALBERT);
-      None: as `hidden_size`.
-    norm_placement: behind each part of a layer as BERT (post), before it
-      (pre), or both (sandwich).
-    dtype: of the computation; parameters are float32.
-    scan_unroll: layers in one trip of the loop over layers: more is faster to
-      run and slower to compile. It changes no result and no parameter.
-    remat: compute a layer's inner results again in the backward pass: a fourth
-      more time for much less memory.
+    vocab_size: number of tokens with an embedding; None: as many as the
+      tokenizer has.
+    hidden_size: width of the hidden states.
+    num_hidden_layers: number of layers of the encoder.
+    num_attention_heads: attention heads of each layer; `hidden_size` is a
+      multiple of it.
+    intermediate_size: width inside the feed-forward part of a layer.
+    hidden_act: activation function of the feed-forward part and of the
+      masked-LM head.
+    hidden_dropout_prob: dropout probability of the embeddings and of the
+      output of the attention and feed-forward parts.
+    attention_probs_dropout_prob: dropout probability of the attention weights.
+    max_position_embeddings: the longest row, in tokens.
+    type_vocab_size: number of token types (segments: A, B, ...).
+    initializer_range: standard deviation of the initial weights.
+    layer_norm_eps: epsilon that norms add to the variance.
+    use_bias: whether the linear layers of the encoder and of the masked-LM head
+      have biases. Norms and gated feed-forward parts have an option of their
+      own; heads for labels always have biases.
+    embedding_size: width of the embeddings, which are projected to
+      `hidden_size` (ALBERT); None: `hidden_size`, without a projection.
+    norm_placement: where a layer normalizes: after each residual connection as
+      BERT (post), before the attention and feed-forward parts (pre), or before
+      and after each part (sandwich).
+    dtype: floating-point type of the computation; parameters are float32.
+    scan_unroll: layers that one iteration of the scan over layers unrolls;
+      more run faster and compile slower. Results and parameters do not change.
+    remat: rematerialization: whether the backward pass computes a layer's
+      activations again, for a fourth more time and much less memory.
   """
 
   vocab_size: int | None = None

@@ -21,7 +21,7 @@ AUXILIARY = "auxiliary"
 
 
 class FeedForward(Choice):
-  """What a layer makes of each vector by itself."""
+  """The feed-forward part of a layer."""
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module from (x_BLD, context) to (B, L, D), whose parameters lie at
@@ -31,7 +31,7 @@ class FeedForward(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class MlpFeedForward(FeedForward):
-  """W2 f(W1 x), with `hidden_act` as f."""
+  """Two linear layers: W2 f(W1 x), with `hidden_act` as f."""
 
   def build(self, options):
     return Mlp(options)
@@ -39,14 +39,15 @@ class MlpFeedForward(FeedForward):
 
 @dataclasses.dataclass(frozen=True)
 class GatedFeedForward(FeedForward):
-  """W2 (f(W x) * W1 x) (Shazeer 2020): GeGLU with gelu, SwiGLU with silu.
+  """Gated linear units: W2 (f(W x) * W1 x) (Shazeer 2020), GeGLU or SwiGLU.
 
   It has three matrices where `mlp` has two: the same number of parameters has
   `intermediate_size` 2/3 as large.
 
   Attributes:
-    activation: f.
-    bias: whether the matrices come with vectors.
+    activation: activation function f of the gate: gelu is GeGLU, silu is
+      SwiGLU.
+    bias: whether the linear layers of the feed-forward part have biases.
   """
 
   activation: Activation = "gelu"
@@ -58,8 +59,8 @@ class GatedFeedForward(FeedForward):
 
 @dataclasses.dataclass(frozen=True)
 class ExpertsFeedForward(FeedForward):
-  """The `top` of `experts` that a router picks for each token, each an `mlp`
-  without biases (Shazeer et al. 2017), weighted by their probabilities.
+  """A mixture of experts: for each token a router picks the `top` of `experts`
+  MLPs without biases, weighted by their probabilities (Shazeer et al. 2017).
 
   All experts are computed for all tokens: none is dropped, so that a token's
   output depends on nobody else's choice; but it takes the time of all of them.
@@ -70,9 +71,10 @@ class ExpertsFeedForward(FeedForward):
   not depend on how a batch is split.
 
   Attributes:
-    experts: in each layer.
-    top: how many of them a token goes to.
-    balance: weight of that loss; the part `expert_balance` of the loss.
+    experts: number of experts in each layer.
+    top: number of experts that process each token.
+    balance: weight of the load-balancing loss, the part `expert_balance` of
+      the loss.
   """
 
   experts: int = 8

@@ -30,7 +30,7 @@ class Inputs(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class TokensInputs(Inputs):
-  """The sum of a vector for each token and one for its type."""
+  """The sum of the embeddings of each token and of its type."""
 
   def build(self, options):
     return Tokens(options)

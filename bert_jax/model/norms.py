@@ -24,10 +24,10 @@ class Norm(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class LayerNorm(Norm):
-  """(x - mean) / deviation * scale + bias (Ba et al. 2016).
+  """Layer normalization, (x - mean) / deviation * scale (Ba et al. 2016).
 
   Attributes:
-    bias: whether a learned vector is added.
+    bias: whether the norm adds a learned bias.
   """
 
   bias: bool = True
@@ -38,10 +38,10 @@ class LayerNorm(Norm):
 
 @dataclasses.dataclass(frozen=True)
 class RmsNorm(Norm):
-  """x / root mean square * scale (Zhang and Sennrich 2019).
+  """RMSNorm, x / root mean square * scale (Zhang and Sennrich 2019).
 
   Attributes:
-    bias: whether a learned vector is added.
+    bias: whether the norm adds a learned bias.
   """
 
   bias: bool = False

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Positions(Choice):
-  """How the network knows where a token stands.
+  """How the network knows the position of a token.
 
   Each hook gives a module, which may own parameters, or None.
   """
@@ -41,7 +41,7 @@ class Positions(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class LearnedPositions(Positions):
-  """A vector for each position (Devlin et al. 2019)."""
+  """A learned embedding for each position (Devlin et al. 2019)."""
 
   def embedding(self, options):
     return Embed(options.max_position_embeddings, options.embedding_width,
@@ -50,8 +50,8 @@ class LearnedPositions(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class SinusoidalPositions(Positions):
-  """Sines, then cosines (Vaswani et al. 2017, 3.5), at the initial scale of a
-  learned table: word vectors start that small."""
+  """Fixed sines and cosines (Vaswani et al. 2017, 3.5), scaled to the initial
+  values of a learned table, as token embeddings start that small."""
 
   def embedding(self, options):
     return Sinusoids(options.embedding_width)
@@ -59,11 +59,11 @@ class SinusoidalPositions(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class RotaryPositions(Positions):
-  """Queries and keys turn with the position (Su et al. 2021).
+  """RoPE: queries and keys are rotated by their position (Su et al. 2021).
 
   Attributes:
-    base: of the wavelengths.
-    fraction: of a head's width that turns, the first part of it.
+    base: base of the wavelengths (theta): a larger one rotates more slowly.
+    fraction: fraction of a head's width that is rotated, its first part.
   """
 
   base: float = 10_000.0
@@ -80,8 +80,8 @@ class RotaryPositions(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class AlibiPositions(Positions):
-  """Scores fall linearly with the distance, in each head at its own rate
-  (Press et al. 2022; to both sides alike)."""
+  """ALiBi: attention scores fall linearly with the distance, with a slope for
+  each head (Press et al. 2022), in both directions alike."""
 
   def bias(self, options):
     return Alibi(options.num_attention_heads)
@@ -89,12 +89,12 @@ class AlibiPositions(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class RelativeBiasPositions(Positions):
-  """A learned number for each head and bucket of distances, the same in all
-  layers (T5: Raffel et al. 2020, 2.1).
+  """A learned bias of the attention scores for each head and bucket of
+  distances, the same in all layers (T5: Raffel et al. 2020, 2.1).
 
   Attributes:
-    buckets: half of them for keys after the query.
-    max_distance: from there on all distances share the last bucket.
+    buckets: number of buckets; half of them are for keys after the query.
+    max_distance: distance in tokens from which on all share the last bucket.
   """
 
   buckets: int = 32
@@ -114,7 +114,7 @@ class RelativeBiasPositions(Positions):
 
 @dataclasses.dataclass(frozen=True)
 class NoPositions(Positions, name="none"):
-  """A bag of tokens."""
+  """No positions: the network sees a bag of tokens."""
 
 
 class Sinusoids(nn.Module):

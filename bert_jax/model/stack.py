@@ -28,7 +28,7 @@ _BLOCK_OPTIONS = (
 
 
 class Stack(Choice):
-  """Which layers follow each other."""
+  """Whether layers are alike, differ, or share their parameters."""
 
   def build(self, options: "BertConfig") -> nn.Module:
     """A module that is called as Uniform is; parameters lie at
@@ -50,7 +50,7 @@ class Stack(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class UniformStack(Stack):
-  """Layers of one kind."""
+  """Layers of one kind, each with parameters of its own."""
 
   def build(self, options):
     return Uniform(options)
@@ -58,12 +58,13 @@ class UniformStack(Stack):
 
 @dataclasses.dataclass(frozen=True)
 class PatternStack(Stack):
-  """Blocks that differ in some options, one after another, repeated.
+  """Layers that differ in some options, in a pattern that is repeated.
 
   Attributes:
-    pattern: for each block assignments to options of the model, divided by
-      spaces, as in ["locality=window locality.size=8","feed_forward=gated"];
-      "": none.
+    pattern: for each layer of the pattern its options of the model, separated
+      by spaces, as in
+      ["locality=window locality.size=8","feed_forward=gated"]; "": as the
+      model.
   """
 
   pattern: tuple[str, ...] = ("",)
@@ -88,10 +89,11 @@ class PatternStack(Stack):
 
 @dataclasses.dataclass(frozen=True)
 class SharedStack(Stack):
-  """Layers with the same parameters (ALBERT: Lan et al. 2020).
+  """Layers that share their parameters (ALBERT: Lan et al. 2020).
 
   Attributes:
-    groups: of consecutive layers, each with parameters of its own.
+    groups: number of groups of consecutive layers; the layers of a group
+      share their parameters.
   """
 
   groups: Count = 1

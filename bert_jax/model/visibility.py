@@ -47,7 +47,7 @@ def visible(example_ids_BL: jax.Array, order_BL: jax.Array | None = None,
 
 
 class Locality(Choice):
-  """How far a token sees, layer by layer.
+  """How far a token attends, layer by layer.
 
   Layers may be computed in a loop, where `layer` is a traced integer.
   """
@@ -64,7 +64,7 @@ class Locality(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class GlobalLocality(Locality):
-  """Every token sees its whole example."""
+  """Full attention: each token attends to its entire example."""
 
   def reach(self, layer):
     return None
@@ -72,11 +72,11 @@ class GlobalLocality(Locality):
 
 @dataclasses.dataclass(frozen=True)
 class WindowLocality(Locality):
-  """`size` tokens on each side, as Longformer without its global tokens
-  (Beltagy et al. 2020). Computed densely: it saves nothing.
+  """Sliding windows of `size` tokens on each side (Longformer, Beltagy et al.
+  2020, without its global tokens). Computed densely: it saves nothing.
 
   Attributes:
-    size: of the window, tokens on each side.
+    size: how many tokens a token attends to on each side.
   """
 
   size: int = 64
@@ -90,13 +90,15 @@ class WindowLocality(Locality):
 
 @dataclasses.dataclass(frozen=True)
 class AlternatingLocality(Locality):
-  """Layers 0, every, 2 every, ... see everything, the others a window
-  (ModernBERT: Warner et al. 2024).
+  """Full attention in layers 0, every, 2 every, ..., sliding windows in the
+  others (ModernBERT: Warner et al. 2024).
 
   Attributes:
-    every: the period of global layers.
-    size: of the window, tokens on each side.
-    window_base: the base of rotary positions in layers with a window.
+    every: period of the layers with full attention: 3 is every third layer,
+      from layer 0 on.
+    size: how many tokens a token attends to on each side, in a window.
+    window_base: base of rotary positions in the layers with a window; the
+      others have `model.positions.base`.
   """
 
   every: int = 3

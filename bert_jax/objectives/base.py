@@ -23,7 +23,9 @@ Batch = Mapping[str, jax.Array]
 
 
 class Objective(Choice):
-  """What the network learns: one class holds everything that sets it apart.
+  """The training objective: what the network learns to predict.
+
+  One class holds everything that sets an objective apart.
 
   The loss is the sum of the parts, each part its total over its weight. The
   weights are known before the network runs, so that the denominators are

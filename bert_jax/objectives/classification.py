@@ -56,13 +56,13 @@ class SoftmaxObjective:
 
 @dataclasses.dataclass(frozen=True)
 class MultiLabel(Objective):
-  """Any number of classes for a text: a yes or no for each (sigmoid).
+  """Multi-label classification: any number of classes for a text (sigmoid).
 
   The loss of an example is the mean over the classes, as in torch's
   BCEWithLogitsLoss.
 
   Attributes:
-    labels: names of the classes; (): those in the data, sorted.
+    labels: names of the classes; if empty, those in the data, sorted.
   """
 
   labels: tuple[str, ...] = ()
@@ -89,13 +89,14 @@ class MultiLabel(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class MultipleChoice(SoftmaxObjective, Objective):
-  """One of several texts that follow another (Devlin et al. 2019, 4.4).
+  """Multiple choice: which of several texts follows another, as in SWAG.
 
   Each choice is a segment with a logit; the softmax is over an example's
-  choices.
+  choices (Devlin et al. 2019, 4.4).
 
   Attributes:
-    labels: names of the choices, which say how many there are.
+    labels: names of the choices, as many as an example has; if empty, as the
+      data has them.
   """
 
   labels: tuple[str, ...] = ()
@@ -115,12 +116,13 @@ class MultipleChoice(SoftmaxObjective, Objective):
 class _Classes(SoftmaxObjective, Objective):
   """
   Attributes:
-    labels: the names in the order of their ids; left empty, they are those of
-      the training examples, sorted.
-    class_weights: the weight of an example of each class in the loss, which is
-      divided by the sum of weights, as in torch's CrossEntropyLoss; (): 1.
-    balanced: class weights are n / (C * examples of the class), for the n
-      examples of C classes in the training set.
+    labels: names of the classes, in the order of their ids; if empty, those
+      of the training examples, sorted.
+    class_weights: weight of each class in the loss, which is divided by the
+      sum of the examples' weights, as in torch's CrossEntropyLoss; if empty,
+      all have 1.
+    balanced: whether rare classes weigh more: n / (C * examples of the class),
+      for the n examples of C classes in the training set.
   """
 
   labels: tuple[str, ...] = ()
@@ -158,7 +160,7 @@ class _Classes(SoftmaxObjective, Objective):
 
 @dataclasses.dataclass(frozen=True)
 class Classification(_Classes):
-  """One class for a text or a pair of texts, from the pooled output."""
+  """Classification: a class for a text or a pair, from the pooled output."""
 
   label_kind: ClassVar = ClassificationSet
 
@@ -170,7 +172,9 @@ class Classification(_Classes):
 
 @dataclasses.dataclass(frozen=True)
 class Tagging(_Classes):
-  """One tag for every word, read at its first piece (Devlin et al. 2019, 5.3).
+  """Tagging: a tag for every word, read at its first piece.
+
+  (Devlin et al. 2019, 5.3, for named entities.)
   """
 
   label_kind: ClassVar = TaggingSet

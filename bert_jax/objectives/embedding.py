@@ -18,11 +18,14 @@ from bert_jax.objectives.base import Batch, Objective, weighted_sum
 
 @dataclasses.dataclass(frozen=True)
 class Similarity(Objective):
-  """Vectors of two texts whose cosine is how alike they are; squared error.
+  """Sentence vectors: the cosine of two texts is fitted to how alike they are.
+
+  The loss is the squared error.
 
   Attributes:
-    pooling: the mean over a text's tokens, or the vector at its [CLS].
-    scale: the label of texts that say the same (STS-B: 5).
+    pooling: the vector of a text: the mean over its tokens, or that at [CLS].
+    scale: the label of two texts that say the same (STS-B: 5), by which labels
+      are divided.
     normalize: whether `embed` gives vectors of length 1 (cosines are the same).
   """
 
@@ -64,7 +67,7 @@ class Similarity(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class Contrastive(Similarity):
-  """The first text has to pick its second one among those of its row.
+  """Contrastive learning: pick the second text of a pair among a row's.
 
   The other passages of the row are the negatives (van den Oord et al. 2018;
   Henderson et al. 2017), so that the loss does not depend on which device
@@ -73,7 +76,7 @@ class Contrastive(Similarity):
   negatives).
 
   Attributes:
-    scale: cosines are multiplied by it before the softmax.
+    scale: factor of the cosines before the softmax (inverse temperature).
   """
 
   scale: float = 20.0

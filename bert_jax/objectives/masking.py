@@ -15,11 +15,12 @@ from bert_jax.objectives.base import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Masking(Choice):
-  """BERT's masking (Devlin et al. 2019, 3.1), dynamic and on device.
+  """Which tokens are masked for the network to predict.
 
-  Of each row, `rate` of the tokens (special ones count but are never chosen)
-  are predicted; of these 80% are shown as [MASK], 10% as a random ordinary
-  token, 10% as they are. A member says which tokens are chosen together.
+  As BERT's (Devlin et al. 2019, 3.1), but dynamic and on device: of each row,
+  `rate` of the tokens (special ones count but are never chosen) are predicted;
+  of these 80% are shown as [MASK], 10% as a random ordinary token, 10% as they
+  are. A member says which tokens are chosen together.
 
   Units come in random order, and one that no longer fits is skipped for those
   behind it, as in google-research/bert. There a word larger than the row's
@@ -27,13 +28,17 @@ class Masking(Choice):
   text without spaces is learned from.
 
   Attributes:
-    rate: of evaluation and, unless `initial_rate` is set, of training.
-    initial_rate: of the first step of training, from where it moves linearly
-      to `rate` within `rate_steps` updates; None: it is constant.
-    rate_steps: see there.
-    max_predictions: slots for predictions in a row; None: as the rate needs.
-    mask_fraction: of the predicted tokens, those shown as [MASK].
-    random_fraction: those shown as a random ordinary token.
+    rate: masking rate: the fraction of the tokens that is predicted.
+    initial_rate: masking rate at the first training step, from which it moves
+      linearly to `rate` over `rate_steps` steps; None: `rate` throughout.
+      Evaluation always masks at `rate`.
+    rate_steps: number of training steps over which the masking rate moves from
+      `initial_rate` to `rate`; 0 without an initial_rate.
+    max_predictions: most tokens that are predicted in one row, as
+      max_predictions_per_seq; None: as many as the rate needs.
+    mask_fraction: fraction of the predicted tokens that is replaced by [MASK].
+    random_fraction: fraction of the predicted tokens that is replaced by a
+      random ordinary token; those that neither replaces are shown unchanged.
   """
 
   rate: float = 0.15
@@ -223,7 +228,7 @@ def _uniform(keys_B: jax.Array, length: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class TokenMasking(Masking):
-  """Every token for itself, as BERT was published."""
+  """Single tokens, each drawn by itself, as BERT was published."""
 
   def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.arange(starts_word_BL.shape[-1])[None],
@@ -232,7 +237,7 @@ class TokenMasking(Masking):
 
 @dataclasses.dataclass(frozen=True)
 class WholeWordMasking(Masking):
-  """All pieces of a word or none (google-research/bert, May 2019)."""
+  """Words: all pieces of a word or none (google-research/bert, May 2019)."""
 
   def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
     return jnp.cumsum(starts_word_BL, axis=-1) - 1
@@ -249,8 +254,9 @@ class SpanMasking(Masking):
   longer spans are placed less often as a row fills up.
 
   Attributes:
-    span_p: the success probability of the geometric distribution.
-    longest_span: in words.
+    span_p: p of the geometric distribution of the spans' lengths, in words; a
+      smaller one makes longer spans.
+    longest_span: the longest span, in words.
   """
 
   span_p: float = 0.2

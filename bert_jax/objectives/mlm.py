@@ -24,7 +24,7 @@ _FAR = 1.2
 
 @dataclasses.dataclass(frozen=True)
 class Mlm(Objective):
-  """Predict the masked tokens."""
+  """Masked language modeling: predict the masked tokens."""
 
   masking: Masking = TokenMasking()
   keys: ClassVar = Masking.keys
@@ -74,7 +74,7 @@ class Mlm(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class MlmNsp(Mlm):
-  """BERT's own objective: L = L_MLM + L_NSP."""
+  """BERT's own: masked language modeling and next-sentence prediction."""
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:

@@ -15,7 +15,7 @@ from bert_jax.objectives.base import (
 
 @dataclasses.dataclass(frozen=True)
 class Regression(Objective):
-  """One number for a text or a pair of texts; squared error."""
+  """Regression: a number for a text or a pair of texts; squared error."""
 
   label_kind: ClassVar = RegressionSet
 

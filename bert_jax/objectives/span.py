@@ -21,7 +21,7 @@ _OUTSIDE = -1e30  # finite, so that an empty slot gives no nan
 
 @dataclasses.dataclass(frozen=True)
 class Span(Objective):
-  """Where in a window the answer begins and ends, or its [CLS] for neither.
+  """Extractive question answering: start and end of an answer, or [CLS].
 
   Two softmaxes over the tokens of the window; the loss is their mean. Windows
   in one row do not see each other.

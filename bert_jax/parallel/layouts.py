@@ -49,7 +49,7 @@ class Runner:
 
 @dataclasses.dataclass(frozen=True)
 class Layout(Choice):
-  """How a step is laid over the devices: a member builds its Runner."""
+  """How a step is distributed over the devices."""
 
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:
@@ -60,14 +60,17 @@ class Layout(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class MeshLayout(Layout):
-  """One program over data x fsdp x tensor devices.
+  """One program over a mesh of data x fsdp x tensor devices.
 
   What is None is chosen, for the least traffic that fits in memory.
 
   Attributes:
-    data: devices, or groups of them, that share the rows of a batch.
-    fsdp: devices that share the parameters and rows of such a group.
-    tensor: devices that share heads, feed-forward width and vocabulary.
+    data: size of the mesh's axis for data parallelism: groups of fsdp x tensor
+      devices that share the rows of a batch; None: chosen.
+    fsdp: size of the axis for fully sharded data parallelism: devices that
+      share rows, parameters and optimizer state; None: chosen.
+    tensor: size of the axis for tensor parallelism: devices that share heads,
+      feed-forward width and vocabulary; None: chosen.
   """
 
   data: Count | None = None
@@ -111,7 +114,7 @@ def memory_limit(devices: Sequence[jax.Device]) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class ShardMapLayout(Layout):
-  """One program a device over the data axis, each with a copy of the state."""
+  """Data parallelism by `jax.shard_map`, a copy of the state a device."""
 
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:
@@ -128,7 +131,7 @@ class ShardMapLayout(Layout):
 
 @dataclasses.dataclass(frozen=True)
 class PmapLayout(Layout):
-  """The same by `jax.pmap`."""
+  """Data parallelism by `jax.pmap`, a copy of the state a device."""
 
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:

@@ -21,7 +21,7 @@ ADDED = r"/lora_[ab]$"
 
 
 class Adapter(Choice):
-  """How a network is adapted: all of it, or by few parameters."""
+  """What fine-tuning trains: the network itself, or few new parameters."""
 
   def adapt(self, network: Network) -> Network:
     """The network as it is trained."""
@@ -41,12 +41,12 @@ class Adapter(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class NoAdapter(Adapter, name="none"):
-  """The network itself is trained."""
+  """No adapter: the network's own parameters are trained."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora(Adapter):
-  """Low-rank adaptation (Hu et al. 2021).
+  """LoRA: low-rank updates of frozen kernels (Hu et al. 2021).
 
   A kernel W of a layer becomes W + alpha / rank * A B, where A has `rank`
   columns and B as many rows. B starts as zero, so that the network starts as
@@ -54,10 +54,10 @@ class Lora(Adapter):
   Rates are those of small networks: 1e-4 to 1e-3.
 
   Attributes:
-    rank: of the product.
-    alpha: the product counts alpha / rank.
-    targets: a pattern over paths of kernels, as in
-      encoder/layers/attention/query/kernel.
+    rank: rank of the low-rank update of each kernel.
+    alpha: scale of the low-rank update, which is multiplied by alpha / rank.
+    targets: a regular expression; kernels whose path it matches are adapted,
+      as encoder/layers/attention/query/kernel.
   """
 
   rank: int = 8

@@ -15,21 +15,23 @@ class Finetuning:
   encoder/layers/3/attention/query/kernel; the first layer is 0.
 
   Attributes:
-    frozen: parameters whose path this matches stay as they are, as in
-      "embeddings|layers/[0-3]/" or "^teacher/"; "": none. Below the lowest
-      layer that is trained no backward pass is computed where
-      `model.scan_unroll` is the number of layers.
-    lr_multipliers: multipliers of the learning rate, pattern=multiplier, as in
-      "bias$=2,classifier=10"; the first that matches holds, and elsewhere 1.
-    layer_decay: the rate of a layer as a fraction of that of the one above it,
-      discriminative fine-tuning (Howard and Ruder 2018): heads and pooler
-      have 1, layer n of N has layer_decay^(N-n), the embeddings
+    frozen: a regular expression; parameters whose path it matches are not
+      trained, as in "embeddings|layers/[0-3]/" or "^teacher/"; "": all are
+      trained. Below the lowest layer that is trained no backward pass is
+      computed where `model.scan_unroll` is the number of layers.
+    lr_multipliers: multipliers of the learning rate of parameters whose path a
+      regular expression matches, as in "bias$=2,classifier=10"; the first
+      that matches holds, and elsewhere 1.
+    layer_decay: layer-wise decay of the learning rate: that of a layer as a
+      fraction of that of the layer above it (Howard and Ruder 2018). Heads and
+      pooler have 1, layer n of N has layer_decay^(N-n), the embeddings
       layer_decay^(N+1). ELECTRA's code means this, but has one power more
       everywhere below the heads.
-    reinitialize_layers: the number of layers, from the top of each network,
-      that are newly initialized instead of taken from `init_from` (Zhang et
-      al. 2021).
-    reinitialize_pooler: the pooler, too.
+    reinitialize_layers: number of layers, from the top of each network, that
+      are newly initialized instead of taken from `init_from` (Zhang et al.
+      2021).
+    reinitialize_pooler: whether the pooler is newly initialized instead of
+      taken from `init_from`.
   """
 
   frozen: str = ""

@@ -27,15 +27,15 @@ _FROM_PATHS = {"mask": decayed, "weight_decay_mask": decayed,
 
 @dataclasses.dataclass(frozen=True)
 class OptaxOptimizer(Optimizer, name="optax"):
-  """An optimizer of optax or optax.contrib.
+  """Any optimizer of optax or optax.contrib, by its name.
 
   The run's schedule takes the place of its learning rate, so that its update
   must be proportional to that. Where it can leave parameters out of weight
   decay, those are left out that the other optimizers leave out.
 
   Attributes:
-    name: as in optax: lion, adafactor, radam, ...
-    options: arguments by name, as in b1=0.95,weight_decay=0.1.
+    name: the optimizer's name in optax, as adafactor or radam.
+    options: the optimizer's arguments, as in b1=0.95,weight_decay=0.1.
   """
 
   name: str = "adamw"

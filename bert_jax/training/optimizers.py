@@ -22,10 +22,10 @@ DECAYED: Rules[bool] = (
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer(Choice):
-  """A rule for updates; gradients are clipped by their global norm first.
+  """The optimizer; gradients are clipped by their global norm first.
 
   Attributes:
-    clip_norm: the largest norm of all gradients together; 0: any.
+    clip_norm: gradient clipping: the largest global norm; 0: no clipping.
   """
 
   clip_norm: float = 1.0
@@ -48,12 +48,14 @@ class Optimizer(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class AdamW(Optimizer, name="adamw"):
-  """Adam with decoupled decay (Loshchilov and Hutter 2019).
+  """Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
   Attributes:
-    b1, b2: decay of the averages of gradients and of their squares.
-    eps: added to the root of the latter.
-    weight_decay: times the learning rate; not of norms and biases.
+    b1: decay rate of the average of the gradients (first moment).
+    b2: decay rate of the average of the squared gradients (second moment).
+    eps: epsilon that is added to the root of the second moment.
+    weight_decay: decoupled weight decay, times the learning rate; norms and
+      biases have none.
   """
 
   b1: Decay = 0.9
@@ -71,7 +73,7 @@ class AdamW(Optimizer, name="adamw"):
 
 @dataclasses.dataclass(frozen=True)
 class BertAdam(AdamW):
-  """AdamW without bias correction, which BERT was published with.
+  """AdamW without bias correction, as BERT was published with.
 
   Its first updates are up to .1 / .001**.5 = 3.2 times as large, which on small
   sets makes some seeds of a fine-tuning fail (Mosbach et al. 2020; Zhang et
@@ -87,10 +89,11 @@ class Lamb(Optimizer):
   """LAMB (You et al. 2020) for large batches.
 
   Attributes:
-    b1, b2: decay of the averages of gradients and of their squares.
-    eps: added to the root of the latter.
-    weight_decay: added to the update before it is scaled; not of norms and
-      biases.
+    b1: decay rate of the average of the gradients (first moment).
+    b2: decay rate of the average of the squared gradients (second moment).
+    eps: epsilon that is added to the root of the second moment.
+    weight_decay: weight decay, added to the update before the trust ratio
+      scales it; norms and biases have none.
   """
 
   b1: Decay = 0.9
@@ -105,10 +108,10 @@ class Lamb(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Sgd(Optimizer):
-  """Plain stochastic gradient descent.
+  """SGD: stochastic gradient descent, without momentum by default.
 
   Attributes:
-    momentum: decay of the sum of gradients; 0: none.
+    momentum: decay rate of the sum of past gradients; 0: no momentum.
   """
 
   momentum: Decay = 0.0
@@ -120,12 +123,14 @@ class Sgd(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Lion(Optimizer):
-  """The sign of a momentum (Chen et al. 2023); rates a tenth of Adam's.
+  """Lion: the sign of a momentum (Chen et al. 2023), with learning rates a
+  tenth of Adam's.
 
   Attributes:
-    b1: weight of the momentum in the update.
-    b2: decay of the momentum.
-    weight_decay: times the learning rate; not of norms and biases.
+    b1: weight of the momentum in the update; the gradient has 1 - b1.
+    b2: decay rate of the momentum.
+    weight_decay: decoupled weight decay, times the learning rate; norms and
+      biases have none.
   """
 
   b1: Decay = 0.9
@@ -139,16 +144,18 @@ class Lion(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Muon(Optimizer):
-  """Orthogonalized momentum for the matrices of layers, pooler and transform
-  (Jordan et al. 2024); Adam for embeddings, heads, norms and biases.
+  """Muon: orthogonalized momentum for the matrices of layers, pooler and
+  transform (Jordan et al. 2024); Adam for embeddings, heads, norms and biases.
 
   Attributes:
-    beta: decay of the momentum.
-    steps: of Newton and Schulz, that make it orthogonal.
-    b1, b2: of Adam.
-    weight_decay: of all but norms and biases.
-    rms: of the update of a matrix; at 0.2 the learning rates of Adam hold for
-      both (Liu et al. 2025).
+    beta: decay rate of the momentum.
+    steps: Newton-Schulz iterations that orthogonalize an update.
+    b1: Adam's decay rate of the average of the gradients.
+    b2: Adam's decay rate of the average of the squared gradients.
+    weight_decay: decoupled weight decay, times the learning rate; norms and
+      biases have none.
+    rms: root mean square of the update of a matrix; at 0.2 the learning rates
+      of Adam hold for both (Liu et al. 2025).
   """
 
   beta: Decay = 0.95

@@ -10,11 +10,11 @@ from bert_jax.config import Choice, Fraction, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Schedule(Choice):
-  """The learning rate: a linear warm-up, then a decay.
+  """The learning-rate schedule: a linear warm-up, then a decay.
 
   Attributes:
-    learning_rate: the peak, at the end of the warm-up.
-    warmup_fraction: of the steps.
+    learning_rate: peak learning rate, at the end of the warm-up.
+    warmup_fraction: fraction of the steps in which the rate rises from 0.
   """
 
   learning_rate: float = 1e-4
@@ -46,7 +46,7 @@ class Schedule(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class LinearSchedule(Schedule):
-  """Down to zero in a straight line, as BERT."""
+  """Linear decay to zero, as BERT."""
 
   def decay(self, steps: int) -> optax.Schedule:
     return optax.linear_schedule(self.learning_rate, 0.0, steps)
@@ -54,10 +54,10 @@ class LinearSchedule(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class CosineSchedule(Schedule):
-  """Down to a fraction of the peak along half a cosine.
+  """Cosine decay to zero, or to a fraction of the peak.
 
   Attributes:
-    final: that fraction.
+    final: learning rate at the end, as a fraction of the peak.
   """
 
   final: Fraction = 0.0
@@ -68,10 +68,11 @@ class CosineSchedule(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class TrapezoidSchedule(Schedule):
-  """The peak, then down to zero in a straight line (Zhai et al. 2022).
+  """Constant, then linear decay to zero (Zhai et al. 2022).
 
   Attributes:
-    decay_fraction: of the steps that follow the warm-up, those of the decay.
+    decay_fraction: fraction of the steps after the warm-up in which the rate
+      decays.
   """
 
   decay_fraction: Fraction = 0.2
@@ -85,7 +86,7 @@ class TrapezoidSchedule(Schedule):
 
 @dataclasses.dataclass(frozen=True)
 class ConstantSchedule(Schedule):
-  """The peak throughout."""
+  """Constant after the warm-up: no decay."""
 
   def decay(self, steps: int) -> optax.Schedule:
     return optax.constant_schedule(self.learning_rate)

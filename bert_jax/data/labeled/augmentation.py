@@ -15,7 +15,7 @@ from bert_jax.data.labeled.encoded import Encoded
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation(Choice):
-  """How an epoch's texts are changed."""
+  """How the training texts of an epoch are changed."""
 
   keeps_places: ClassVar[bool] = False  # of all tokens, and their number
 
@@ -36,7 +36,7 @@ class Augmentation(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class NoAugmentation(Augmentation, name="none"):
-  """Texts as they are."""
+  """No augmentation: texts as they are."""
 
   keeps_places: ClassVar = True
 
@@ -50,7 +50,7 @@ class _Random(Augmentation):
   """Each token with the same probability.
 
   Attributes:
-    rate: that probability.
+    rate: probability that a token is changed.
   """
 
   rate: float = 0.1
@@ -63,7 +63,7 @@ class _Random(Augmentation):
 
 @dataclasses.dataclass(frozen=True)
 class DroppingAugmentation(_Random):
-  """Tokens are left out; of a text that would be gone, all stay."""
+  """Tokens are left out; of a text that would be empty, all stay."""
 
   def apply(self, encoded: Encoded, vocabulary: Any,
             rng: np.random.Generator) -> Encoded:
@@ -82,7 +82,7 @@ class DroppingAugmentation(_Random):
 
 @dataclasses.dataclass(frozen=True)
 class SwappingAugmentation(_Random):
-  """Tokens change places with the next of their text, none twice."""
+  """Tokens change places with their neighbor, none twice."""
 
   def apply(self, encoded: Encoded, vocabulary: Any,
             rng: np.random.Generator) -> Encoded:
@@ -101,7 +101,7 @@ class SwappingAugmentation(_Random):
 
 @dataclasses.dataclass(frozen=True)
 class MaskingAugmentation(_Random):
-  """Tokens are shown as [MASK]."""
+  """Tokens are replaced by [MASK]."""
 
   keeps_places: ClassVar = True
 

@@ -28,13 +28,14 @@ class SpanOptions:
   """How contexts are cut and answers chosen.
 
   Attributes:
-    doc_stride: tokens from one window of a context to the next.
-    max_query_length: tokens of a question, the rest is cut off.
-    max_answer_length: tokens of an answer at most.
-    n_best: answers kept for each question.
-    null_threshold: how much more than the best answer, in logits, the network
-      has to prefer none for none to be given; None: there always is one, as
-      in SQuAD 1.1.
+    doc_stride: tokens from the start of one window of a text to that of the
+      next.
+    max_query_length: most tokens of a question; the rest is cut off.
+    max_answer_length: most tokens of an answer.
+    n_best: number of answers that are kept for each question.
+    null_threshold: no answer is given where its score (start and end logit)
+      exceeds that of the best answer by more than this (SQuAD 2.0); None: there
+      always is an answer (SQuAD 1.1).
   """
 
   doc_stride: int = 128

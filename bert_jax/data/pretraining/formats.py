@@ -19,7 +19,7 @@ SENTENCES_AT_ONCE = 1 << 20
 
 
 class Format(Choice):
-  """How an epoch of examples is cut from a corpus."""
+  """How text is cut into training examples."""
 
   pairs: ClassVar[bool]
 
@@ -53,21 +53,24 @@ class Format(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class PairsFormat(Format):
-  """Sentence pairs as google-research/bert's create_pretraining_data makes.
+  """Pairs of segments for next-sentence prediction, as google-research/bert.
 
-  A chunk of sentences is filled up to a target length and cut into A and B at a
-  random sentence; half of the time (always, if the chunk is one sentence) B is
-  replaced by text of another document and the sentences it would have had are
-  put back. Longer pairs lose tokens of the longer side at random ends.
+  As its create_pretraining_data: a chunk of sentences is filled up to a target
+  length and cut into A and B at a random sentence; half of the time (always, if
+  the chunk is one sentence) B is replaced by text of another document and the
+  sentences it would have had are put back. Longer pairs lose tokens of the
+  longer side at random ends.
 
   One thing differs: another document is never the same one (Google tries ten
   times), unless the corpus has a single document.
 
   Attributes:
-    short_seq_prob: how often the target is drawn from 2 to the maximum.
-    short_seq_per: what a target is drawn for. Google draws one for each
-      document and epoch, so more than `short_seq_prob` of the examples are
-      short, as a short target cuts more of them from a document.
+    short_seq_prob: probability that the target length of examples is drawn
+      from 2 tokens to the longest, instead of being the longest.
+    short_seq_per: whether a target length is drawn for each document and epoch,
+      as Google does, or for each example. For documents, more than
+      `short_seq_prob` of the examples are short, as a short target cuts more
+      of them from a document.
   """
 
   short_seq_prob: float = 0.1
@@ -118,14 +121,14 @@ class PairsFormat(Format):
 
 @dataclasses.dataclass(frozen=True)
 class FullSentencesFormat(Format):
-  """Consecutive sentences of one document, as many as fit, no pairs.
+  """Consecutive sentences of a document, as many as fit (RoBERTa); no pairs.
 
   What RoBERTa (arXiv:1907.11692, section 4.2) calls doc-sentences. A sentence
   longer than a row is cut, so that no text is lost.
 
   Attributes:
-    short_seq_prob: how often a document's rows are cut at a length drawn
-      from 2 to the maximum, so that short texts are not strange to the model.
+    short_seq_prob: probability that the rows of a document are cut at a length
+      drawn from 2 tokens to the longest, so that the model sees short texts.
   """
 
   short_seq_prob: float = 0.1

@@ -22,21 +22,23 @@ Field = tuple[Sequence[str], Callable[..., Any]]
 class Columns:
   """Which columns of a labeled set to read, by name or number (from 0).
 
-  Attributes:
-    text: the text, or for tags the words.
-    pair: the second text; none if empty.
-    label: the label, or for tags one for each word; none if empty.
-    choices: for multiple choice, a column for each choice, or one column of
-      lists.
-    separator: between the labels of a text that may have several.
-    header: whether the first line names the columns; unless given, it does if
-      `text` is a name rather than a number.
-    bad_records: what is done about records that cannot be used (fields missing,
-      labels unknown or no numbers, texts empty, words without a tag): they
-      are an error, or are left out and counted.
-
   CoNLL files have no names: there the word is in the first column and the tag
   in the last, unless numbers are given.
+
+  Attributes:
+    text: name or number (from 0) of the column of the text, or for tagging of
+      the words.
+    pair: column of the second text of a pair; "": there is none.
+    label: column of the label, or for tagging of the tags, one for each word;
+      "": there is none.
+    choices: for multiple choice, a column for each choice, or one column of
+      lists.
+    separator: what separates the labels of a text that may have several.
+    header: whether the first line names the columns; None: it does, unless
+      `text` is a number.
+    bad_records: what is done about records that cannot be used (fields missing,
+      labels unknown or no numbers, texts empty, words without a tag): they
+      are an error, or skipped and counted.
   """
 
   text: str = "sentence"

@@ -62,16 +62,20 @@ class Tokenizer(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
-  """SentencePiece (Kudo and Richardson 2018).
+  """SentencePiece, trained on the text or from a .model file.
+
+  Kudo and Richardson 2018.
 
   Attributes:
-    vocab_size: pieces, special tokens included.
-    model_type: how pieces are chosen.
+    vocab_size: number of tokens, special tokens included.
+    model_type: SentencePiece's algorithm: byte-pair encoding or a unigram
+      language model.
     lowercase: whether text is made lower case first.
-    byte_fallback: rare characters become bytes: no text is lost, so no [UNK]
-      is predicted and bits per byte are honest. It takes 256 ids; `false` gives
-      them to pieces, covers .9995 of the characters and makes the others [UNK].
-    path: an existing .model, whose own settings hold then; "": train one.
+    byte_fallback: whether rare characters become bytes: no text is lost, so no
+      [UNK] is predicted and bits per byte are honest. It takes 256 tokens;
+      false gives them to pieces, covers .9995 of the characters and makes the
+      others [UNK].
+    path: an existing .model file, whose own settings hold then; "": train one.
   """
 
   vocab_size: int = 8192
@@ -106,14 +110,17 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
 
 @dataclasses.dataclass(frozen=True)
 class WordPieceTokenizer(Tokenizer, name="wordpiece"):
-  """BERT's own WordPiece, with its normalizer, by the `tokenizers` library.
+  """BERT's own WordPiece, trained on the text or from a vocab.txt.
+
+  With BERT's normalizer, by the `tokenizers` library.
 
   Attributes:
-    vocab_size: pieces, special tokens included.
+    vocab_size: number of tokens, special tokens included.
     lowercase: whether text is made lower case first.
-    strip_accents: from letters; None: if `lowercase`, as BERT does.
-    chinese_characters: whether each of them is a word.
-    path: an existing vocab.txt, whose length is the vocabulary's; "": train.
+    strip_accents: whether letters lose their accents; None: if `lowercase`, as
+      BERT does.
+    chinese_characters: whether each Chinese character is a word.
+    path: an existing vocab.txt, of which all lines are tokens; "": train one.
   """
 
   vocab_size: int = 30522
@@ -177,10 +184,12 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
 
 @dataclasses.dataclass(frozen=True)
 class DirectoryTokenizer(Tokenizer, name="directory"):
-  """The one in a directory of Hugging Face's: see `from_directory`.
+  """The tokenizer in a directory of Hugging Face's.
+
+  See `from_directory`.
 
   Attributes:
-    path: of the directory.
+    path: the directory, as `save_pretrained` of transformers writes it.
   """
 
   path: str = ""
@@ -225,8 +234,10 @@ def _sample(sentences: Iterable[str]) -> list[str]:
       kept, stride = kept[::2], stride * 2
       size = sum(map(len, kept))
   if cut:
-    _log.warning("To train the tokenizer, words of more than %d characters "
-                 "are cut in %d sentences.", _LONGEST_WORD, cut)
+    _log.warning(
+        "%d sentence%s words of more than %d characters, which are cut where "
+        "the tokenizer is trained.", cut, "s have" if cut > 1 else " has",
+        _LONGEST_WORD)
   # ▁ is a space to SentencePiece, some versions of which crash on nothing else.
   if not any(sentence.replace("▁", " ").strip() for sentence in kept):
     raise UserError("No text to train a tokenizer on.")

@@ -45,7 +45,7 @@ class FinetuningProtocol(Protocol):
   base of several members is none itself, so it is no dataclass.
 
   Attributes:
-    seeds: how many fine-tunings.
+    seeds: number of fine-tunings, each with another seed.
   """
 
   seeds: int
@@ -198,7 +198,7 @@ class PageProtocol(FinetuningProtocol):
   the page's own `seed` is that of the first fine-tuning.
 
   Attributes:
-    page: its file.
+    page: the page's file.
   """
 
   seeds: Count = 3

@@ -31,10 +31,10 @@ _AT_THE_END = 1_000_000_000
 class _TaskProtocol(FinetuningProtocol):
   """
   Attributes:
-    seeds: how many fine-tunings.
-    length: of rows, in tokens; less where a compared network has fewer
-      positions.
-    rate: peak learning rate: linear warm-up over a tenth, then down to 0.
+    seeds: number of fine-tunings, each with another seed.
+    length: tokens of a row; fewer where a compared network has fewer positions.
+    rate: peak learning rate: linear warm-up over a tenth of the steps, then
+      linear decay to 0.
   """
 
   seeds: Count = 3
@@ -58,7 +58,7 @@ class _TaskProtocol(FinetuningProtocol):
 
 @dataclasses.dataclass(frozen=True)
 class CodeWordsProtocol(_TaskProtocol):
-  """Which words of the embedded text did its authors mark as code? Entity F1.
+  """Fine-tuning: which words of the embedded text are code? Entity F1.
 
   The task of the quickstart: 250 steps of 32 rows of four examples, without
   dropout. What is scored is the part that a pretraining on the embedded text
@@ -95,8 +95,8 @@ class _GlueTask(_TaskProtocol):
   .1, whatever the network was pretrained with.
 
   Attributes:
-    epochs: passes over the training set.
-    folder: what the folders of GLUE's tasks lie in, or "tfds".
+    epochs: number of passes over the training set.
+    folder: the folder that has a folder for each task of GLUE, or "tfds".
   """
 
   epochs: float = 3.0
@@ -215,10 +215,10 @@ class GlueProtocol(Protocol):
   Fine-tuning r of the mean is that of each task.
 
   Attributes:
-    seeds: fine-tunings of each task.
+    seeds: number of fine-tunings of each task, each with another seed.
     rate: peak learning rate of all tasks.
-    tasks: protocols; fewer give another title.
-    folder: what the folders of the tasks lie in, or "tfds".
+    tasks: protocols of the tasks; fewer give another title.
+    folder: the folder that has a folder for each task of GLUE, or "tfds".
   """
 
   seeds: Count = 3

@@ -30,9 +30,11 @@ class _TextProtocol(Protocol):
   rows as they are, whatever its objective would do to them.
 
   Attributes:
-    length: of the rows, in tokens; 0: the least of the compared experiments.
-    part: "score", or the fifth of the documents that only tuning looks at.
-    percent: of these documents, by hash.
+    length: tokens of a row; 0: those of the run with the shortest rows.
+    part: which held-out documents are scored: "score", or "tune", the fifth
+      that only tuning uses.
+    percent: percentage of the held-out documents that is scored, chosen by
+      hash; it is not the masking rate.
   """
 
   length: int = 0
@@ -106,10 +108,11 @@ def _without_corpus(run: Run) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class MlmProtocol(_TextProtocol):
-  """Nats a masked token of held-out documents; an item is a document.
+  """Masked-LM loss, in nats per masked token, on held-out documents.
 
   Of each document 15% of the ordinary tokens, at least one, are masked, and
-  all are shown as [MASK], whatever the masking of the training.
+  all are shown as [MASK], whatever the masking of the training. An item is a
+  document.
   """
 
   question: ClassVar = Question("mlm", "masked_labels")
@@ -129,7 +132,9 @@ class MlmProtocol(_TextProtocol):
 
 @dataclasses.dataclass(frozen=True)
 class NspProtocol(_TextProtocol):
-  """Whether a second text follows the first in its document, or is another's.
+  """Accuracy of next-sentence prediction on held-out documents.
+
+  Whether a second text follows the first in its document, or is another's.
 
   An item is a document with both pairs of its first text, so that answering
   always the same is right for half of every item; see `paired_examples`. No
