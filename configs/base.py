@@ -1,6 +1,6 @@
 """BERT-base: 12 layers of 768, 12 heads, 110M parameters.
 
-  python -m bert_jax pretrain base data.text=my/text/*.txt --workdir runs/base
+  bert-jax pretrain base data.text=my/text/*.txt --workdir runs/base
 
 The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
 tokens, a million steps, AdamW at 1e-4. Not measured.

@@ -1,16 +1,18 @@
-"""BERT-mini on text of your own, within an hour on two CPU cores.
+r"""BERT-mini on text of your own, within an hour on two CPU cores.
 
 Short rows first: on long ones a network this young sees no order in its
 tokens for a long time, and an hour is over before; larger initial weights
 than BERT-base has shorten that further. Then rows of 64 tokens.
 
-  python -m bert_jax pretrain cpu_hour data.text=books.txt.xz \
+  bert-jax pretrain cpu_hour data.text=books.txt.xz \
       --workdir runs/short
-  python -m bert_jax pretrain cpu_hour data.text=books.txt.xz \
+  bert-jax pretrain cpu_hour data.text=books.txt.xz \
       init_from=runs/short data.length=64 batch_size=64 steps=500 \
       schedule=cosine schedule.learning_rate=1e-3 --workdir runs/hour
 
-Cost and score: see docs/results.md.
+Measured, with earlier code: half an hour for both on two shared cores of a
+Xeon; 22 books of 8.5 M words, a held-out masked-LM loss of 4.26 nats of a
+vocabulary of 4,096, or 1.64 bits per byte.
 """
 
 from bert_jax.data.pretraining.formats import FullSentencesFormat

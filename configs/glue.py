@@ -1,7 +1,7 @@
-"""GLUE (Wang et al. 2019), from a pretrained network.
+r"""GLUE (Wang et al. 2019), from a pretrained network.
 
-  python -m bert_jax import SOURCE --workdir runs/bert
-  python -m bert_jax glue --workdir runs/glue init_from=runs/bert \
+  bert-jax import SOURCE --workdir runs/bert
+  bert-jax glue --workdir runs/glue init_from=runs/bert \
       data.folder=glue
 
 Every task whose files are there, five seeds each. Rows of 128 tokens that

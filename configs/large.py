@@ -1,6 +1,6 @@
 """BERT-large: 24 layers of 1024, 16 heads, 335M parameters.
 
-  python -m bert_jax pretrain large data.text=my/text/*.txt --workdir runs/large
+  bert-jax pretrain large data.text=my/text/*.txt --workdir runs/large
 
 The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
 tokens, a million steps, AdamW at 1e-4. Not measured.

@@ -1,6 +1,6 @@
 """BERT-medium: 8 layers of 512, 8 heads, 41.7M parameters.
 
-  python -m bert_jax pretrain medium data.text=my/text/*.txt --workdir runs/medium
+  bert-jax pretrain medium data.text=my/text/*.txt --workdir runs/medium
 
 The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
 tokens, a million steps, AdamW at 1e-4. Not measured.

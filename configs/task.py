@@ -1,13 +1,13 @@
-"""A labeled task of your own, from a pretrained network.
+r"""A labeled task of your own, from a pretrained network.
 
-  python -m bert_jax finetune task --workdir runs/my-task \
+  bert-jax finetune task --workdir runs/my-task \
       init_from=runs/pretraining data.train=train.tsv \
       data.evaluation=dev.tsv data.columns.text=sentence
 
 The stable recipe of Mosbach et al. 2020 ("On the stability of fine-tuning
 BERT"): a small rate, a tenth of the steps as warm-up, bias correction, and many
 passes, here 20. Over 10,000 examples 3 are enough: epochs=3. The rate is for
-networks of some size; small ones like 1e-4 to 1e-3. configs/task_2018.py is
+networks of some size; small ones like 1e-4 to 1e-3. The page task_2018 is
 what BERT was published with. Not measured.
 """
 

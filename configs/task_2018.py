@@ -1,10 +1,10 @@
-"""A labeled task by the recipe that BERT was published with.
+r"""A labeled task by the recipe that BERT was published with.
 
-  python -m bert_jax finetune task_2018 --workdir runs/my-task \
+  bert-jax finetune task_2018 --workdir runs/my-task \
       init_from=runs/pretraining data.train=train.tsv \
       data.evaluation=dev.tsv data.columns.text=sentence
 
-As configs/task.py, but three passes with Adam without bias correction (Devlin
+As the page task, but three passes with Adam without bias correction (Devlin
 et al. 2019, A.3, and run_classifier.py: batches of 32, the best rate on the
 development set of 5e-5, 4e-5, 3e-5 and 2e-5, a tenth of the steps as warm-up).
 On small sets some seeds fail with it (Mosbach et al. 2020). Not measured.

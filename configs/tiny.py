@@ -1,6 +1,6 @@
 """BERT-tiny: 2 layers of 128, 2 heads, 4.4M parameters.
 
-  python -m bert_jax pretrain tiny data.text=my/text/*.txt --workdir runs/tiny
+  bert-jax pretrain tiny data.text=my/text/*.txt --workdir runs/tiny
 
 The recipe is that of Devlin et al. 2019 (section A.2): 256 rows of 512
 tokens, a million steps, AdamW at 1e-4. Not measured.

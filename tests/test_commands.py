@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import pathlib
 import re
 import sys
@@ -178,3 +179,16 @@ def test_names_that_are_not_utf8_are_printed(monkeypatch):
     program()
   out.flush()
   assert out.buffer.getvalue() == b"caf\\udce9\n"
+
+
+def test_warnings_are_plain_sentences(monkeypatch, capsys):
+  def warn():
+    logging.basicConfig()  # As absl does.
+    logging.getLogger("bert_jax.data").warning("A sentence.")
+
+  monkeypatch.setattr(logging.root, "handlers", [])
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  monkeypatch.setattr("bert_jax.cli.main.main", warn)
+  with pytest.raises(SystemExit):
+    program()
+  assert capsys.readouterr().err == "A sentence.\n"

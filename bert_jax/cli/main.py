@@ -1,4 +1,4 @@
-"""The commands: `python -m bert_jax COMMAND --help`."""
+"""The commands: `bert-jax COMMAND --help`."""
 
 import _thread
 import argparse

@@ -3,7 +3,7 @@
 Lan et al. 2020, tables 3 and 4: all layers shared, and embeddings of a quarter
 of the width.
 
-  python -m bert_jax pretrain ablations/albert --workdir runs/albert
+  bert-jax pretrain ablations/albert --workdir runs/albert
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -2,7 +2,7 @@
 
 Press et al. 2022, to both sides alike; nothing is learned of positions.
 
-  python -m bert_jax pretrain ablations/alibi --workdir runs/alibi
+  bert-jax pretrain ablations/alibi --workdir runs/alibi
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -3,7 +3,7 @@
 Warner et al. 2024, 2.1.2: global layers (there every third) alternate with
 windows, and rotary positions have a longer base where a layer is global.
 
-  python -m bert_jax pretrain ablations/alternating --workdir runs/alternating
+  bert-jax pretrain ablations/alternating --workdir runs/alternating
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -3,7 +3,7 @@
 Each head has a number that takes part in its softmax and has no value (gpt-oss,
 OpenAI 2025). A template for an attention of one's own with parameters.
 
-  python -m bert_jax pretrain ablations/attention_sink --workdir runs/sink
+  bert-jax pretrain ablations/attention_sink --workdir runs/sink
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -1,6 +1,6 @@
-"""What do fewer layers keep of a teacher? Soft targets (Hinton et al. 2015).
+r"""What do fewer layers keep of a teacher? Soft targets (Hinton et al. 2015).
 
-  python -m bert_jax pretrain ablations/distillation init_from=runs/quickstart \
+  bert-jax pretrain ablations/distillation init_from=runs/quickstart \
       --workdir runs/student
 
 The teacher is the network of `init_from`, frozen; the student has `layers` of

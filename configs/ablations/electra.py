@@ -3,7 +3,7 @@
 A generator half as wide fills in masked tokens, and the encoder judges of every
 token whether it is the original. The two share no embeddings, unlike ELECTRA's.
 
-  python -m bert_jax pretrain ablations/electra --workdir runs/electra
+  bert-jax pretrain ablations/electra --workdir runs/electra
 
 Against `pretrain quickstart` by its task, on 2 CPU cores. Not measured.
 """

@@ -4,7 +4,7 @@ Two of eight experts for each token (Shazeer et al. 2017), with the
 load-balancing loss of Switch Transformers (Fedus et al. 2021). All experts are
 computed: it answers what is gained, not what it costs.
 
-  python -m bert_jax pretrain ablations/experts --workdir runs/experts
+  bert-jax pretrain ablations/experts --workdir runs/experts
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -2,7 +2,7 @@
 
 A third of Adam's learning rate and three times its decay, as the paper advises.
 
-  python -m bert_jax pretrain ablations/lion --workdir runs/lion
+  bert-jax pretrain ablations/lion --workdir runs/lion
 
 Against `pretrain quickstart`, on 2 CPU cores. Not measured.
 """

@@ -2,7 +2,7 @@
 
 Scaled so that Adam's learning rate holds for it (Liu et al. 2025).
 
-  python -m bert_jax pretrain ablations/muon --workdir runs/muon
+  bert-jax pretrain ablations/muon --workdir runs/muon
 
 Against `pretrain quickstart`, on 2 CPU cores. Not measured.
 """

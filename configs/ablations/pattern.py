@@ -3,7 +3,7 @@
 A template for layers that differ: each block of the pattern overrides options
 of the model, and the blocks are repeated up to `model.num_hidden_layers`.
 
-  python -m bert_jax pretrain ablations/pattern --workdir runs/pattern
+  bert-jax pretrain ablations/pattern --workdir runs/pattern
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -5,7 +5,7 @@ geometric (p = 0.2, at most 10 words), up to the same 15% of the tokens. Its
 other two parts, the span-boundary objective and single-sequence rows, are not
 in it.
 
-  python -m bert_jax pretrain ablations/random_spans --workdir runs/spans
+  bert-jax pretrain ablations/random_spans --workdir runs/spans
 
 Against `pretrain quickstart`, on 2 CPU cores. Not measured. The held-out loss
 is that of filling in spans: compare by a task, not by it.

@@ -2,7 +2,7 @@
 
 Zhang and Sennrich 2019: as good as layer normalization, and cheaper.
 
-  python -m bert_jax pretrain ablations/rms_norm --workdir runs/rms_norm
+  bert-jax pretrain ablations/rms_norm --workdir runs/rms_norm
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

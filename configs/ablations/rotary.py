@@ -2,7 +2,7 @@
 
 Su et al. 2021, 4.3: RoFormer pretrains faster than BERT.
 
-  python -m bert_jax pretrain ablations/rotary --workdir runs/rotary
+  bert-jax pretrain ablations/rotary --workdir runs/rotary
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

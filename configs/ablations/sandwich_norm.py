@@ -2,7 +2,7 @@
 
 Sandwich layer normalization of CogView (Ding et al. 2021, 2.4).
 
-  python -m bert_jax pretrain ablations/sandwich_norm --workdir runs/sandwich
+  bert-jax pretrain ablations/sandwich_norm --workdir runs/sandwich
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

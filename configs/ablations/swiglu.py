@@ -3,7 +3,7 @@
 Shazeer 2020, table 1: gated layers of the same number of parameters have lower
 perplexity. `intermediate_size` is 2/3 of the plain one, for as many parameters.
 
-  python -m bert_jax pretrain ablations/swiglu --workdir runs/swiglu
+  bert-jax pretrain ablations/swiglu --workdir runs/swiglu
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -2,7 +2,7 @@
 
 Raffel et al. 2020, 2.1: 32 buckets of distances, shared by all layers.
 
-  python -m bert_jax pretrain ablations/t5_bias --workdir runs/t5_bias
+  bert-jax pretrain ablations/t5_bias --workdir runs/t5_bias
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -3,7 +3,7 @@
 Longformer's local attention (Beltagy et al. 2020) without global tokens. It is
 computed densely: it answers what is lost, not what is saved.
 
-  python -m bert_jax pretrain ablations/window --workdir runs/window
+  bert-jax pretrain ablations/window --workdir runs/window
 
 Against `pretrain quickstart`, on 2 CPU cores. Cost and score: not measured.
 """

@@ -4,11 +4,11 @@ Pairs of sentences with next-sentence prediction, 15% masking, post-norm, GELU,
 learned positions, dropout and Adam without bias correction are the paper's
 (Devlin et al. 2019). Size, rows of 16 tokens and larger initial weights are
 those with which a network leaves the plateau of unigrams within 3 M tokens of
-the documentation that every installation carries (LOG.md, "leaving the
-plateau"). In rows so short, nine of ten second parts are random, so that there
-is little to learn from next sentences.
+the documentation that every installation carries. In rows so short, nine of
+ten second parts are random, so that there is little to learn from next
+sentences.
 
-  python -m bert_jax pretrain studies/bert_2018 --workdir runs/bert_2018
+  bert-jax pretrain studies/bert_2018 --workdir runs/bert_2018
 
 One seed: 3.06 M tokens, a held-out masked-LM loss of 4.71 nats where unigrams
 have 6.16, next sentences .912 where the majority is .896. Some four minutes of

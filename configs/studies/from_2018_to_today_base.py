@@ -1,9 +1,10 @@
-"""Which of the changes since BERT help, at the size of BERT-base?
+r"""Which of the changes since BERT help, at the size of BERT-base?
 
-The arms of from_2018_to_today.py, with 12 layers of 768, rows of 128 tokens and
-the paper's vocabulary, initial weights and learning rate, for an accelerator.
+The arms of studies/from_2018_to_today, with 12 layers of 768, rows of 128
+tokens and the paper's vocabulary, initial weights and learning rate, for an
+accelerator.
 
-  python -m bert_jax ablate studies/from_2018_to_today_base \
+  bert-jax ablate studies/from_2018_to_today_base \
       data.text=my/text/*.txt --workdir runs/walk_base
 
 Cost and score: not measured.

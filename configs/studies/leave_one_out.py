@@ -1,13 +1,14 @@
-"""Which of the changes since BERT are still needed, beside all the others?
+r"""Which of the changes since BERT are still needed, beside all the others?
 
-The second page of from_2018_to_today.py: the base has all of its changes, and
-each arm takes one back. A change may help when it comes and be of no use in the
-end, or the other way around.
+The second page of studies/from_2018_to_today: the base has all of its changes,
+and each arm takes one back. A change may help when it comes and be of no use in
+the end, or the other way around.
 
-  python -m bert_jax ablate studies/leave_one_out --workdir runs/leave_one_out \
+  bert-jax ablate studies/leave_one_out --workdir runs/leave_one_out \
       --then code_words
 
-12 arms of three seeds, each with the FLOPs of bert_2018.py, on two CPU cores.
+12 arms of three seeds, each with the FLOPs of studies/bert_2018, on two CPU
+cores.
 
 Cost and score: not measured.
 """

@@ -1,9 +1,11 @@
-"""A planted null: the objective's head has a parameter that nothing reads.
+r"""A planted null: the objective's head has a parameter that nothing reads.
 
-  python -m bert_jax ablate studies/aa --seeds 3 --workdir runs/planted \
+  bert-jax ablate studies/aa --seeds 3 --workdir runs/planted \
       slow=schedule.learning_rate=1e-4 unused=studies/unused.py
 
-An arm with it has to come out as the base: see docs/results.md.
+An arm with it has to come out as the base. Measured with three seeds: its
+difference is zero to the last digit; that of a rate ten times too small is
++.194 nats (+.132 to +.256).
 """
 
 import dataclasses
