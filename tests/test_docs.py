@@ -92,7 +92,8 @@ def _calls_of(line: str) -> Iterator[list[str]]:
   for i, word in enumerate(words):
     if re.search("bert[-_]jax ", word):  # A command for another machine.
       yield from _calls_of(word)
-    if word.rpartition("/")[2] == "bert-jax" or words[i - 1:i + 1] == ["-m", "bert_jax"]:
+    if word.rpartition("/")[2] == "bert-jax" or words[i - 1:i + 1] == [
+        "-m", "bert_jax"]:
       rest = words[i + 1:]
       yield rest[:next((n for n, w in enumerate(rest) if w in _SHELL), None)]
 

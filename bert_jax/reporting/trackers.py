@@ -110,7 +110,7 @@ class ClientTracker(Tracker, abstract=True):
   """What the client of another library writes.
 
   Attributes:
-    name: of the run; "": that of its work directory.
+    name: name of the run in the tracker; "": that of its work directory.
   """
 
   name: str = ""
@@ -134,9 +134,9 @@ class WandbTracker(ClientTracker):
   after the end, `wandb sync` uploads.
 
   Attributes:
-    project: that the run is listed in.
-    entity: user or team; "": the user's default.
-    mode: whether it is uploaded; none: as WANDB_MODE says, or else online.
+    project: project that the run is listed in.
+    entity: user or team that the project is of; "": the user's default.
+    mode: whether the run is uploaded; None: as WANDB_MODE says, or else online.
   """
 
   project: str = "bert_jax"
@@ -177,7 +177,7 @@ class MlflowTracker(ClientTracker):
   parameters that it began with.
 
   Attributes:
-    experiment: that the run is listed in.
+    experiment: experiment that the run is listed in.
     uri: address of a server, or of a database as sqlite:///mlflow.db; "": as
       MLFLOW_TRACKING_URI says, or else mlflow.db in the work directory, which
       takes some seconds to make.
@@ -257,7 +257,7 @@ class TrackioTracker(ClientTracker):
   resumes runs by their names, so that a part of the id is in the name.
 
   Attributes:
-    project: that the run is listed in.
+    project: project that the run is listed in.
   """
 
   project: str = "bert_jax"
