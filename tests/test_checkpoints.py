@@ -84,7 +84,8 @@ def test_damaged_checkpoint_is_put_aside(cut_off, restore, tmp_path, damaging):
   shutil.copytree(cut_off[1], tmp_path / "run")
   damaging(tmp_path / "run" / "checkpoints" / "4")
   step, said = restore(tmp_path / "run")
-  assert step == 2 and "damaged/4; resuming from step 2" in said[0]
+  assert step == 2 and said == [
+      f"Damaged, and put aside: {tmp_path / 'run' / 'damaged' / '4'}."]
   assert (tmp_path / "run" / "damaged" / "4").is_dir()
 
 
@@ -102,7 +103,8 @@ def test_state_with_wrong_checksum_is_put_aside(cut_off, tmp_path, capsys):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(files_lib, "checksums", sums_of_other_bits)
     equal(train.train(run, tmp_path / "run").params, params)
-  assert "damaged/4; resuming from step 2" in capsys.readouterr().err
+  err = capsys.readouterr().err
+  assert "damaged/4." in err and err.count("resumes from step 2 of 6") == 1
   for step in (4, 6):
     state = small_run.stored(tmp_path / "run", compose(run), step)
     assert int(state.step) == step

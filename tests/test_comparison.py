@@ -232,7 +232,7 @@ def test_runs_that_are_no_arms_are_refused(tmp_path, capsys):
   with pytest.raises(UserError, match=r"a2 and .*a0 are the same run: seed 1"):
     comparison.read_runs(of("a0", "a1", "a2"))
   assert main(["compare", str(tmp_path / "missing")]) == 1
-  assert "missing is no run: it has no run.json" in capsys.readouterr().err
+  assert "missing is no run: there is no such" in capsys.readouterr().err
 
 
 def test_study_of_another_version_is_refused(study):

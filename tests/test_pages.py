@@ -204,7 +204,7 @@ def test_page_travels_with_the_pages_it_builds_on(
       *source.changes, "steps=77", *more]) for more in ([], ["batch_size=3"]))
   with pytest.raises(UserError, match="(?s)steps=.*init_from=THIS ONE"):
     check_same_run(longer, source)
-  with pytest.raises(UserError, match="(?s)steps=.*leave these as they were"):
+  with pytest.raises(UserError, match="(?s)steps=.*Leave these as they were"):
     check_same_run(other, source)
   with pytest.raises(UserError, match="No config page 'lib/nothing.py'"):
     config.load_page("lib/nothing.py")

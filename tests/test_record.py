@@ -64,6 +64,21 @@ def test_record_says_how_a_run_ended(folder, tmp_path):
   assert failed.state == "failed" and "nonsense" in failed.message
 
 
+def test_refused_command_leaves_the_record_and_says_what_resumes(
+    folder, tmp_path, capsys):
+  experiment = small_run.pretraining(folder, steps=4)
+  small_run.pull_the_plug(experiment, tmp_path, at=3)
+  before = dataclasses.replace(record.read(tmp_path), command="bert-jax x")
+  record.write(tmp_path, before)
+  with pytest.raises(UserError, match="(?s)other options than.*as they were"
+                     ".*log_every.*\n  bert-jax x$"):
+    train.train(dataclasses.replace(experiment, seed=7), tmp_path)
+  assert record.read(tmp_path) == before
+  for say in ("resumes from step 2 of 4", "was finished before, at step 4"):
+    train.train(experiment, tmp_path)
+    assert capsys.readouterr().err.count(say) == 1
+
+
 def test_why_a_run_failed_is_raised_where_no_record_can_be_written(tmp_path):
   with pytest.raises(ZeroDivisionError), record.Recorder(
       tmp_path / "run") as recorder:

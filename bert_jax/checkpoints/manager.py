@@ -20,7 +20,8 @@ from orbax.checkpoint import checkpoint_managers as policies
 from bert_jax import distributed
 from bert_jax.checkpoints import environment, files
 from bert_jax.checkpoints.damage import Damaged
-from bert_jax.checkpoints.manifest import Manifest, Progress, order
+from bert_jax.checkpoints.manifest import (
+    Manifest, OtherOptions, Progress, order)
 from bert_jax.config import UserError
 from bert_jax.metrics import selection
 from bert_jax.training.step import TrainState
@@ -116,8 +117,8 @@ class CheckpointManager:
       None where nothing was saved yet.
 
     Raises:
-      UserError: one cannot be read, all are damaged, or they are another
-        run's; nothing was moved.
+      OtherOptions, UserError: one cannot be read, all are damaged, or they
+        are another run's; nothing was moved.
     """
     self.wait()
     damaged: dict[int, str] = {}
@@ -126,7 +127,7 @@ class CheckpointManager:
       if isinstance(restored, RestoredState):
         if damaged:
           places = ", ".join(map(self._put_aside, damaged))
-          say(f"Damaged: {places}; resuming from step {step}.")
+          say(f"Damaged, and put aside: {places}.")
         return restored
       damaged[step] = restored
     if damaged:
@@ -140,15 +141,19 @@ class CheckpointManager:
   def _read(self, step: int, shape: TrainState, shardings: TrainState,
             manifest: Manifest) -> RestoredState | str:
     """The state, or what damaged it (same on all processes)."""
-    restored, reason, unreadable = None, "", ""
+    restored, reason, unreadable, other = None, "", "", None
     try:
       restored = RestoredState(*files.read_state(
           self._folder / str(step), shape, shardings, manifest))
     except Damaged as error:
       reason = str(error)
+    except OtherOptions as error:
+      other = error
     except UserError as error:
       unreadable = str(error)
     distributed.assert_equal({}, unreadable)
+    if other:
+      raise other
     # All have it before a sum over all devices is taken.
     if distributed.any_host([restored is None])()[0]:
       return reason or "another process could not read it"

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import difflib
 import functools
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,10 @@ Warm-up and decay of the learning rate are laid over all steps, so that a run
 cannot get longer or shorter. Two ways: the same options in another workdir,
 from the beginning; or in another workdir with init_from=THIS ONE, which starts
 from its parameters, with a warm-up and an optimizer of its own."""
+
+
+class OtherOptions(UserError):
+  """A work directory holds a run with other options."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +152,7 @@ def check_same_run(old: Manifest, new: Manifest) -> None:
     new: of what would resume it.
 
   Raises:
-    UserError: they are different runs; says in what.
+    OtherOptions, UserError: they are different runs; says in what.
   """
   # The page first: its choices may have changed under the same names.
   pages = list(page_changes(_text(old.pages), _text(new.pages)))
@@ -168,10 +173,13 @@ def check_same_run(old: Manifest, new: Manifest) -> None:
       and key.split(".")[0] not in RESUMABLE}
   if differing:
     ways = (_OTHER_LENGTH if differing.keys() <= {"steps", "epochs", "budget"}
-            else "Give another workdir, or leave these as they were.")
-    raise UserError(
-        "This work directory holds another run, which the following would "
-        "change:\n  " + "\n  ".join(differing.values()) + f"\n{ways}")
+            else textwrap.fill(
+                "Leave these as they were, or give another workdir. Only "
+                f"{', '.join(RESUMABLE)} and tracker may change.", 80,
+                break_on_hyphens=False))
+    raise OtherOptions("\n  ".join([
+        "This work directory holds a run with other options than these:",
+        *differing.values()]) + f"\n{ways}")
   if old.data_fingerprint != new.data_fingerprint:
     raise UserError("This work directory holds a run over other data (the "
                     "fingerprints differ); give another workdir.")

@@ -78,8 +78,9 @@ def read_manifests(workdir: str | pathlib.Path) -> dict[int, Manifest]:
   """
   folder, manifests = files.folder(workdir), {}
   if not folder.is_dir():
-    raise UserError(f"{workdir} holds no checkpoints; give the work directory "
-                    "of a run.")
+    raise UserError((f"{workdir} holds no checkpoints" if folder.parent.is_dir()
+                     else f"There is no folder {workdir}")
+                    + "; give the work directory of a run.")
   for step in saved_steps(workdir):
     try:
       manifests[step] = files.read_manifest(folder / str(step))

@@ -3,6 +3,7 @@
 import argparse
 import collections
 import datetime
+import os
 import pathlib
 import sys
 
@@ -31,6 +32,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _runs(options: argparse.Namespace) -> None:
   since = run_table.since_time(options.since) if options.since else ""
+  if not os.path.isdir(options.folder):
+    raise UserError(f"There is no folder {options.folder}.")
   runs, faults = run_table.read(pathlib.Path(options.folder), since)
   for fault in faults:
     print(fault, file=sys.stderr)
@@ -66,7 +69,7 @@ def _table(runs: list[ListedRun]) -> rich.table.Table:
     steps = (str(about.step) if about.step == about.steps
              else f"{about.step}/{about.steps}")
     table.add_row(
-        run.name, about.started[5:16].replace("T", " "), run.state, steps,
+        run.name, about.started[:16].replace("T", " "), run.state, steps,
         _short(about.tokens),
         str(datetime.timedelta(seconds=round(about.seconds))),
         *(f"{run.scores[title]:.4g}" if title in run.scores else ""

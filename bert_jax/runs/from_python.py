@@ -9,7 +9,6 @@ from typing import Any
 from bert_jax import config
 from bert_jax.checkpoints.reading import (
     Checkpoint, read_checkpoint, resolve_experiment)
-from bert_jax.config import UserError
 from bert_jax.experiment import Experiment
 from bert_jax.reporting import plots
 from bert_jax.runs import record
@@ -65,10 +64,7 @@ class TrainedRun:
   @property
   def record(self) -> Record:
     """What it is and how far, as run.json says."""
-    about = record.read(self.folder)
-    if about is None:
-      raise UserError(f"{self.folder} is no run: it has no run.json.")
-    return about
+    return record.read_begun(self.folder)
 
   @functools.cached_property
   def checkpoint(self) -> Checkpoint:

@@ -17,6 +17,7 @@ import jax
 
 from bert_jax import config, distributed, files
 from bert_jax.checkpoints import environment
+from bert_jax.checkpoints.manifest import OtherOptions
 from bert_jax.config import Page, UserError
 from bert_jax.experiment import Experiment, Run, step_flops
 from bert_jax.runs.loop import Stopped
@@ -99,6 +100,19 @@ def read(workdir: pathlib.Path) -> Record | None:
     raise UserError(f"{path} cannot be read: {error}.") from None
 
 
+def read_begun(workdir: pathlib.Path) -> Record:
+  """
+  Raises:
+    UserError: no run was begun there, or as `read`.
+  """
+  about = read(workdir)
+  if about is None:
+    raise UserError(f"{workdir} is no run: " + (
+        f"it has no run.json. `bert-jax runs {workdir}` lists those below it."
+        if workdir.is_dir() else "there is no such folder."))
+  return about
+
+
 def now() -> str:
   return datetime.datetime.now(datetime.timezone.utc).strftime(TIME)
 
@@ -106,16 +120,17 @@ def now() -> str:
 class Recorder:
   """Keeps run.json up to date, on process 0.
 
-  As a context it writes how the run ended, once it has begun.
+  As a context it writes how the run ended, once it has begun. What ends before
+  it resumes a run leaves the record of that as it was.
   """
 
   def __init__(self, workdir: pathlib.Path):
     self._workdir, self._record, self._step_flops = workdir, None, 0
-    self._failure = ""
+    self._failure, self._before, self._resumed = "", None, False
 
   def begin(self, experiment: Experiment, page: Page | None) -> None:
     """The work directory is this process's from now on."""
-    before = read_tolerantly(self._workdir)
+    self._before = before = read_tolerantly(self._workdir)
     commit, dirty = _commit()
     self._write(Record(
         started=before.started if before else now(), command=_command(),
@@ -139,6 +154,7 @@ class Recorder:
     Args:
       tokens, seconds: of all steps until then.
     """
+    self._resumed = True
     self._update(step=step, tokens=tokens, seconds=round(seconds, 3),
                  flops=float(step * self._step_flops))
 
@@ -152,6 +168,12 @@ class Recorder:
   def __exit__(self, kind: type | None, error: BaseException | None,
                _: Any) -> None:
     if self._record is None:
+      return
+    if error and self._before and self._before.step and not self._resumed:
+      self._write(self._before)
+      if isinstance(error, OtherOptions) and self._before.command:
+        raise UserError(f"{error}\nThe command that resumes it as it is:\n  "
+                        f"{self._before.command}") from None
       return
     message = self._failure if error is None else str(error) or kind.__name__
     state = ("stopped" if isinstance(error, (Stopped, KeyboardInterrupt))

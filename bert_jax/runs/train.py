@@ -206,11 +206,14 @@ def latest_or_first(run: Run, checkpoints: CheckpointManager,
   Args:
     shardings: of the state.
     source: `init_from`.
-    say: gets a sentence on whatever is odd.
+    say: gets where it resumes, and a sentence on whatever is odd.
   """
   restored = checkpoints.restore(run.shape(), shardings, manifest, say)
   if restored is None:
     return first_state(run, shardings, source, say), Progress()
+  step, steps = int(restored.state.step), run.experiment.steps
+  say(f"resumes from step {step} of {steps}" if step < steps else
+      f"was finished before, at step {step}")
   progress = restored.manifest.progress
   if differences := environment.differences(progress.environment):
     say(differences)

@@ -151,10 +151,8 @@ def read_run(folder: pathlib.Path, seed: int | None = None) -> ComparedRun:
   Raises:
     UserError: it has not.
   """
-  about = record.read(folder)
+  about = record.read(folder) if seed is not None else record.read_begun(folder)
   if seed is None:
-    if about is None:
-      raise UserError(f"{folder} is no run: it has no run.json.")
     seed = about.seed
   return ComparedRun(folder, seed, about, scores.read(folder))
 
