@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from bert_jax.analysis import step_time
+from bert_jax import config
+from bert_jax.analysis import describe
 from bert_jax.checkpoints import reading
 from bert_jax.cli.main import main, program
 from bert_jax.config import UserError
@@ -19,7 +21,7 @@ from bert_jax.data.pretraining import corpus_builder
 from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment, compose
 from bert_jax.interop import importer
-from bert_jax.runs import train
+from bert_jax.runs import record, train
 from bert_jax.studies import quickstart
 
 SMALL = ["model.hidden_size=16", "model.num_hidden_layers=1",
@@ -45,7 +47,8 @@ def test_commands_lead_from_text_to_vectors(text, tmp_path, capsys):
   run = ["pretrain", "quickstart", f"data.text={text}", *SMALL]
   assert main([*run, "data.held_out_percent=0", "--workdir", workdir]) == 0
   output, said = capsys.readouterr()
-  assert "differs from quickstart: steps=2" in output
+  assert output.count("differs from quickstart:\n  ") == 1
+  assert "\n  steps=2 (was " in output
   assert "60 documents" in said and "0 documents held out, 60 to train" in said
   assert "held out" not in output
   assert main([*run, "data.held_out_percent=100", f"init_from={workdir}",
@@ -53,6 +56,8 @@ def test_commands_lead_from_text_to_vectors(text, tmp_path, capsys):
   assert "No text is left to train on" in capsys.readouterr().err
   assert main(["evaluate", workdir]) == 1
   assert "No text is held out" in capsys.readouterr().err
+  assert main(["predict", workdir, str(text), "--output", "x.tsv"]) == 1
+  assert f"NEW init_from={workdir}\n" in capsys.readouterr().err
   (tmp_path / "dev.txt").write_text("red green.\n\nblue.")
   for option, described in (
       ("held_out_percent=100", "60 documents held out, 0 to train on"),
@@ -92,7 +97,7 @@ def step_of_a_second(monkeypatch):
 def test_show_prints_size_and_differences(capsys, step_of_a_second):
   assert main(["show", "base", "objective.masking=whole_word"]) == 0
   out = capsys.readouterr().out
-  assert "objective.masking=whole_word" in out
+  assert "\n  objective.masking=whole_word (was token)\n" in out
   # BERT-base with its heads, as published: 110M.
   assert "110,106,428" in out
   assert "1,000,000 steps take at least 11.6 days" in out
@@ -102,10 +107,41 @@ def test_show_plans_for_absent_devices(capsys, step_of_a_second):
   assert main(["show", "tiny", "--devices", "6", "--memory", "16",
                "batch_size=768"]) == 0
   out = capsys.readouterr().out
-  layouts = [line for line in out.splitlines() if re.match(r"\| \d+ x ", line)]
-  assert "6 x 1 x 1 (chosen)" in layouts[0]
+  layouts = [line for line in out.splitlines() if re.match(r"\d+ x ", line)]
+  assert "6 x 1 x 1" in layouts[0]
   assert [line for line in layouts if "3 x 1 x 2" in line]
-  assert "layouts 6 fit in the 16 GB of a device" in out
+  assert "layouts 6 fit in the 16 GB of a device" in " ".join(out.split())
+  # The program's own texts; those of a page are as they are.
+  assert max(map(len, out.splitlines())) <= 80
+
+
+def test_layouts_that_do_not_fit_or_are_not_shown_are_counted():
+  shown = " ".join(describe.layouts(
+      config.override(Experiment(), ["batch_size=768"]), 64, 10**6).split())
+  assert "the first is chosen, and the " in shown and "None fits in" in shown
+
+
+@pytest.mark.parametrize("words, code, printed", [
+    ([], 0, "first steps:"), (["corpus"], 0, "bert-jax corpus [-h]"),
+    (["help"], 0, "first steps:"), (["help", "corpus", "build"], 0, "page"),
+    (["--version"], 0, "bert-jax "),
+    (["pretrian"], 2, "'pretrian'; did you mean 'pretrain'?\n"),
+    (["resume", "RUN"], 2, "has that.\n  bert-jax pretrain a"),
+    (["pretrain", "--help-me"], 2, "are required: page, --workdir\n")])
+def test_help_and_wrong_commands_are_answered(words, code, printed, capsys,
+                                              tmp_path):
+  record.write(tmp_path, record.Record(command="bert-jax pretrain a"))
+  try:
+    assert main([str(tmp_path) if w == "RUN" else w for w in words]) == code
+  except SystemExit as exit_:
+    assert exit_.code == code
+  assert printed in "".join(capsys.readouterr())
+
+
+def test_errors_are_wrapped_on_a_terminal(monkeypatch, capsys):
+  monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+  assert main(["show", "base", "x" * 30 + "=1", "y"]) == 1
+  assert max(map(len, capsys.readouterr().err.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -127,7 +163,9 @@ def test_show_plans_for_absent_devices(capsys, step_of_a_second):
         ["tokenizer", "train", "tiny", "--output", "gs://b/x"],
         ["pretrain", "tiny", "--workdir", "w", "data.text=a.txt,gs://b/x"],
         ["finetune", "task", "--workdir", "w", "init_from=gs://b/x"])),
-    (["evaluate", "nowhere"], "holds no checkpoints"),
+    *(([*words, "nowhere"], "here is no folder nowhere") for words in (
+        ["evaluate"], ["runs"])),
+    (["evaluate", "."], "holds no checkpoints"),
     (["finetune", "task", "--workdir", "w", "init_from=nowhere"], "nowhere"),
     (["pretrain", "tiny", "--workdir", "w", "data.text=missing-*.txt"],
      "missing-*.txt")])

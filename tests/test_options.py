@@ -46,10 +46,18 @@ def test_options_are_those_of_an_experiment():
 @pytest.mark.parametrize("words, lines", [
     (["model.norm"], ["model.norm=layer", "    How vectors are normalized",
                       "model.norm.bias=true  (true | false)"]),
-    (["data.task"], ["with data=glue:", "data.task=MRPC  (text)"]),
-    (["model.positions"], [
-        "          model.positions.base=10000.0  (float)  base of the "
-        "wavelengths"]),
+    (["data.task"], ["with data=glue:", "  data.task=MRPC  (text)"]),
+    (["data"], [
+        "with data=table, glue, squad or code_words:",
+                "  data.shots=none  (int | none)"]),
+    (["model.positions"], ["with model.positions=rotary:",
+                           "  model.positions.base=10000.0  (float)"]),
+    (["objective.masking=span"], [
+        "objective.masking=span", "objective.masking.longest_span=10  (int)"]),
+    (["--search", "SpanBERT"], ["objective.masking=token"]),
+    (["--search", "longest_span"], ["with objective.masking=span:"]),
+    (["--search", "a user's mistake"], []),
+    (["data.null_threshold"], ["  data.null_threshold=none  (float | none)"]),
     (["quickstart", "schedule"], ["schedule=constant", "      constant   "
                                   "Constant after the warm-up: no decay"]),
     (["--search", "smoothed"], []),
@@ -58,8 +66,16 @@ def test_options_are_those_of_an_experiment():
 def test_command_lists_options(words, lines, capsys):
   code = main(["options", *words])
   out, err = capsys.readouterr()
-  assert code == (not lines) and ("has 'smoothed'" in err) == (not lines)
+  assert code == (not lines) and (f"has {words[-1]!r}" in err) == (not lines)
   assert set(lines) <= set(out.splitlines())
+  assert "None:" not in out and max(map(len, out.splitlines()), default=0) <= 80
+
+
+def test_options_of_a_page_are_those_of_its_choices(capsys):
+  assert main(["options", "task", "data"]) == 0
+  out = capsys.readouterr().out.splitlines()
+  assert out[0] == "data=table" and not [x for x in out if "with " in x[:5]]
+  assert sum("data.length=" in line for line in out) == 1
 
 
 @pytest.mark.parametrize("wrong, meant", [
@@ -67,8 +83,9 @@ def test_command_lists_options(words, lines, capsys):
     ("learning_rte", "schedule.learning_rate"), ("modl", "model"),
     ("wd", "optimizer.weight_decay")])
 def test_wrong_key_finds_the_nearest_of_the_tree(wrong, meant, capsys):
-  with pytest.raises(UserError, match=f"did you mean '?{meant}'?[?] Valid"):
+  with pytest.raises(UserError, match=f"did you mean '?{meant}'?[?]") as error:
     config.override(Experiment(), [f"{wrong}=1"])
+  assert len(str(error.value)) < 150
   assert main(["options", wrong]) == 1
   assert f"did you mean {meant}?" in capsys.readouterr().err
 
@@ -79,15 +96,17 @@ def test_abstract_class_is_no_member():
   assert "Valid: text, table, glue, squad, code_words." in str(error.value)
 
 
-def test_pages_are_listed_and_printed(capsys, tmp_path):
+def test_pages_are_listed_and_printed(capsys, tmp_path, monkeypatch):
   assert main(["pages"]) == 0
   listed = capsys.readouterr().out
   assert all(f"\n{name} " in f"\n{listed}" for name in config.page_names())
   assert main(["page", "ablations/rotary"]) == 0
   mine = tmp_path / "mine.py"
   mine.write_text(capsys.readouterr().out)
-  assert config.load_page(str(mine)).experiment == config.load_page(
-      "ablations/rotary").experiment
+  monkeypatch.chdir(tmp_path)
+  for name in ("mine.py", "mine"):
+    assert config.load_page(name).experiment == config.load_page(
+        "ablations/rotary").experiment
 
 
 def test_every_folder_of_pages_is_installed():

@@ -1,10 +1,14 @@
 """What an experiment is, before anything is paid for it."""
 
 import functools
+import io
 import math
 import textwrap
+from collections.abc import Sequence
 
 import jax
+import rich.console
+import rich.table
 
 from bert_jax import config
 from bert_jax.analysis import step_time
@@ -35,7 +39,7 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
   parts = [docstring.strip()]
   for title, base in (("Differs from BERT-base as published", Experiment()),
                       ("Differs from the page", page)):
-    different = config.changes(base, experiment)
+    different = config.described_changes(base, experiment)
     parts.append("\n  ".join([f"{title}:", *(different or ["nothing"])]))
   parts.append(_options(experiment, columns))
   counts = parameter_counts(experiment)
@@ -44,13 +48,19 @@ def describe(experiment: Experiment, page: Experiment, docstring: str,
       [[part, f"{count:,}"] for part, count in counts.items()]
       + [["all", f"{sum(counts.values()):,}"],
          ["trained", f"{trained_parameters(experiment):,}"]]))
-  parts.append(f"Training takes {workload(experiment).flops_per_token:.3g} "
-               "FLOPs a token: the matrix products of a step, the optimizer's "
-               "included.")
-  parts.append(step_time.text(experiment, measured))
+  parts.append(_filled(
+      f"Training takes {workload(experiment).flops_per_token:.3g} FLOPs a "
+      "token: the matrix products of a step, the optimizer's included.",
+      columns))
+  parts.append(_filled(step_time.text(experiment, measured), columns))
   if isinstance(experiment.layout, MeshLayout):
-    parts.append(layouts(experiment, devices, memory))
+    parts.append(layouts(experiment, devices, memory, columns))
   return "\n\n".join(parts)
+
+
+def _filled(text: str, columns: int) -> str:
+  return textwrap.fill(text, columns, break_long_words=False,
+                       break_on_hyphens=False)
 
 
 def _options(experiment: Experiment, columns: int) -> str:
@@ -63,15 +73,17 @@ def _options(experiment: Experiment, columns: int) -> str:
       lines.append("")
     last = group
     assignment = f"  {option.key}={option.value}"
+    # Of a choice what was chosen, rather than what there is to choose.
+    meaning = option.members.get(option.value, option.meaning)
     lines += textwrap.wrap(
-        f"{assignment:<40}  {option.meaning}", columns,
+        f"{assignment:<40}  {meaning}", columns,
         subsequent_indent=" " * 42, break_long_words=False,
         break_on_hyphens=False)
   return "\n".join(lines)
 
 
 def layouts(experiment: Experiment, devices: int | None = None,
-            memory: int | None = None) -> str:
+            memory: int | None = None, columns: int = 80) -> str:
   """The layouts of a number of devices, the chosen one first.
 
   Raises:
@@ -85,17 +97,30 @@ def layouts(experiment: Experiment, devices: int | None = None,
   work = workload(experiment)
   plans = cost.candidates(
       work, experiment.layout.shapes(work, devices, slices), memory)
-  rows = [[" x ".join(map(str, p.shape)) + ("" if i else " (chosen)"),
-           *(size(n) for n in (p.parameters, p.optimizer, p.gradients,
-                               p.activations, p.memory, p.traffic))]
-          for i, p in enumerate(plans[:_PLANS])]
-  return "\n\n".join(filter(None, [
-      markdown.table(["data x fsdp x tensor", "parameters", "optimizer",
-                      "gradients", "activations", "all", "sent a step"], rows),
-      f"Bytes of a device of {devices}, with batch_size="
-      f"{experiment.batch_size} and microbatches={experiment.microbatches}; "
-      "activations as the backward pass needs them, before the compiler saves "
-      "some.", _verdict(plans, memory)]))
+  more = len(plans) - _PLANS
+  return "\n\n".join([_table(plans[:_PLANS], columns), _filled(" ".join([
+      "Layouts are data x fsdp x tensor; the first is chosen"
+      + (f", and the {more} worst are not shown." if more > 0 else "."),
+      f"Bytes on {f'each of {devices} devices' if devices > 1 else '1 device'}"
+      f", with batch_size={experiment.batch_size} and microbatches="
+      f"{experiment.microbatches}; activations as the backward pass needs "
+      "them, before the compiler saves some.",
+      *_verdict(plans, memory)]), columns)])
+
+
+def _table(plans: Sequence[Plan], columns: int) -> str:
+  """Without lines, so that it is narrow."""
+  table = rich.table.Table(box=None, pad_edge=False, header_style="")
+  for i, name in enumerate(("layout", "parameters", "optimizer", "gradients",
+                            "activations", "all", "sent a\nstep")):
+    table.add_column(name, justify="right" if i else "left")
+  for plan in plans:
+    table.add_row(" x ".join(map(str, plan.shape)), *(
+        size(n) for n in (plan.parameters, plan.optimizer, plan.gradients,
+                          plan.activations, plan.memory, plan.traffic)))
+  text = io.StringIO()
+  rich.console.Console(file=text, width=columns).print(table)
+  return "\n".join(map(str.rstrip, text.getvalue().splitlines()))
 
 
 def compile_step(experiment: Experiment) -> None:
@@ -105,16 +130,17 @@ def compile_step(experiment: Experiment) -> None:
   step.lower(work.state, work.rows(work.batch_size)).compile()
 
 
-def _verdict(plans: list[Plan], memory: int | None) -> str:
+def _verdict(plans: list[Plan], memory: int | None) -> list[str]:
   if memory is None:
-    return ""
+    return []
   fitting = sum(plan.fits(memory) for plan in plans)
-  verdict = (f"Of {len(plans)} layouts {fitting} fit in the {size(memory)} of "
-             "a device.")
-  if plans[0].fits(memory):
-    return verdict
-  return (f"{verdict} The smallest is chosen; more microbatches, more devices "
-          "or a shorter data.length need less.")
+  if not fitting:
+    return [f"None fits in the {size(memory)} of a device: the first needs the "
+            "least. More microbatches, more devices or a shorter data.length "
+            "need less."]
+  return [f"Of {len(plans)} layouts {fitting} fit in the {size(memory)} of a "
+          "device." if len(plans) > 1 else
+          f"It fits in the {size(memory)} of a device."]
 
 
 def size(count: float) -> str:

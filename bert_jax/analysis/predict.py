@@ -22,7 +22,7 @@ def of_workdir(workdir: str, overrides: Sequence[str] = (),
   name, as in data.evaluation=test.tsv.
 
   Args:
-    say: gets each option that differs from the run's.
+    say: gets the options that differ from the run's, as one text.
 
   Raises:
     UserError: an override cannot apply to a finished run.
@@ -62,17 +62,24 @@ def predict_file(workdir: str, source: str, output: str,
   """Writes a file's rows with labels and probabilities beside them.
 
   Args:
-    say: gets each option that differs from the run's.
+    say: gets the options that differ from the run's, as one text.
 
   Returns:
     The number of examples.
 
   Raises:
-    UserError: an override cannot apply to a finished run.
+    UserError: the network predicts no labels, or an override cannot apply to a
+      finished run.
   """
   saved = checkpoints.read_checkpoint(workdir)
   trained = saved.manifest.experiment
   experiment = configure(trained, overrides)
+  if experiment.objective.label_kind is None:
+    raise UserError(
+        f"{workdir} predicts no labels: it was trained on text, with objective="
+        f"{experiment.objective.choice_name}. Fine-tune it first:\n  bert-jax "
+        f"finetune PAGE --workdir NEW init_from={workdir}\nThen predict with "
+        "NEW.")
   _say_differences(configure(trained, ()), experiment, say)
   saved = rename_head(saved, experiment.objective)
   labeled = experiment.data.unlabeled(
@@ -103,8 +110,9 @@ def configure(trained: Experiment, overrides: Sequence[str]) -> Experiment:
 
 def _say_differences(trained: Experiment, experiment: Experiment,
                      say: Callable[[str], None]) -> None:
-  for change in check_overrides(trained, experiment):
-    say(f"differs from the run: {change}")
+  check_overrides(trained, experiment)
+  if different := config.described_changes(trained, experiment):
+    say("\n  ".join(["differs from the run:", *different]))
 
 
 def _agree(saved: Checkpoint, experiment: Experiment, rows: Rows) -> None:

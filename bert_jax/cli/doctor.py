@@ -93,7 +93,8 @@ def findings(workdir: pathlib.Path,
   yield versions({name: _version(name) for name in _PACKAGES})
   yield accelerator(jax.default_backend(), accelerators())
   yield Finding("devices", f"{distributed.devices()}, "
-                f"{jax.process_count()} processes")
+                f"{jax.process_count()} "
+                f"process{'es' * (jax.process_count() > 1)}")
   yield from addresses(environment, jax.process_count())
   yield from disk("workdir", workdir)
   yield from disk("cache", files.cache_directory())
@@ -241,5 +242,6 @@ def compiler() -> Finding:
   """Compiles a small training step."""
   since = time.monotonic()
   describe.compile_step(config.override(Experiment(), _SMALL))
-  return Finding("compiler", "a small training step took "
-                 f"{time.monotonic() - since:.0f} s")
+  return Finding("compiler", "a small training step was compiled in "
+                 f"{time.monotonic() - since:.0f} s; a run does this once, and "
+                 "keeps it for later ones")

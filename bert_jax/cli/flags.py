@@ -30,7 +30,8 @@ def overrides(parser: argparse.ArgumentParser, example: str) -> None:
           f"{word} is a file; name the option that it is for, {example}")
     return word
 
-  parser.add_argument("overrides", nargs="*", metavar="key=value",
+  # Without a default argparse calls it required when something else lacks.
+  parser.add_argument("overrides", nargs="*", metavar="key=value", default=[],
                       type=assignment, help=example)
 
 
@@ -110,6 +111,17 @@ def numbers(word: str) -> tuple[float, ...]:
   if not all(0 < number < math.inf for number in values):
     raise argparse.ArgumentTypeError(f"{word}: expected numbers as 1e-4,3e-4.")
   return values
+
+
+def say_differences(base: Experiment, experiment: Experiment,
+                    name: str) -> None:
+  """Prints them, on process 0 only.
+
+  Args:
+    name: of `base`.
+  """
+  if different := config.described_changes(base, experiment):
+    say("\n  ".join([f"differs from {name}:", *different]))
 
 
 def say(text: str) -> None:

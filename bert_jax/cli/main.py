@@ -2,13 +2,17 @@
 
 import _thread
 import argparse
+import importlib.metadata
 import logging
 import os
+import pathlib
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -16,10 +20,10 @@ import jax
 from bert_jax import config, distributed, files
 from bert_jax.checkpoints import reading
 from bert_jax.cli import (
-    compare, doctor, options as option_commands, prepare, runs, score, study,
-    train, use, weights)
+    compare, doctor, flags, options as option_commands, prepare, runs, score,
+    study, train, use, weights)
 from bert_jax.config import UserError
-from bert_jax.runs import loop
+from bert_jax.runs import loop, record
 
 
 def program() -> None:
@@ -77,30 +81,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     line = config.users_line(error)
     message = distributed.exit_together(
         f"{line}\n{error}" if line else str(error))
-    print(f"bert-jax {options.command}: {message}", file=sys.stderr)
+    _complain(options, message)
     return 1
   except loop.Stopped as stopped:
-    print(f"bert-jax {options.command}: {stopped}", file=sys.stderr)
+    _complain(options, str(stopped))
     return 128 + stopped.number
   except KeyboardInterrupt:
-    print(f"bert-jax {options.command}: "
-          f"{distributed.exit_together(_interrupted(options))}",
-          file=sys.stderr)
+    _complain(options, distributed.exit_together(_interrupted(options)))
     return 128 + signal.SIGINT
   except Exception as error:
     if reason := distributed.no_devices():
-      print(f"bert-jax {options.command}: {reason}", file=sys.stderr)
+      _complain(options, reason)
       return 1
     line = config.users_line(error)
     if options.traceback or not line:
       distributed.exit_together(traceback.format_exc())
       raise
     first = str(error).strip().partition("\n")[0]
-    print(f"bert-jax {options.command}: " + distributed.exit_together(
+    _complain(options, distributed.exit_together(
         f"{line}\n{type(error).__name__}: {first}\nWith --traceback, all "
-        "lines that lead there."), file=sys.stderr)
+        "lines that lead there."))
     return 1
   return 0
+
+
+def _complain(options: argparse.Namespace, message: str) -> None:
+  """On a terminal sentences are wrapped; in a log they stay in their line."""
+  text = f"bert-jax {options.command}: {message}"
+  if sys.stderr.isatty():
+    columns = shutil.get_terminal_size().columns
+    text = "\n".join(
+        line if line.startswith(" ") else textwrap.fill(
+            line, columns, break_long_words=False, break_on_hyphens=False)
+        for line in text.splitlines())
+  print(text, file=sys.stderr)
 
 
 def _interrupted(options: argparse.Namespace) -> str:
@@ -134,7 +148,7 @@ _FIRST_STEPS = """\
 first steps:
   bert-jax quickstart                            all of it, in minutes
   bert-jax pretrain quickstart --workdir runs/a schedule.learning_rate=3e-4
-                                                 again, it resumes
+                                                 the same again: it resumes
   bert-jax options objective.masking             what can be chosen there
   bert-jax predict runs/task new.tsv --output labeled.tsv
   bert-jax COMMAND --help                        each in detail"""
@@ -147,23 +161,62 @@ def make_parser() -> argparse.ArgumentParser:
       "task.\nExperiments are config pages; key=value overrides any option.",
       epilog=_FIRST_STEPS,
       formatter_class=argparse.RawDescriptionHelpFormatter)
-  commands = parser.add_subparsers(dest="command", required=True,
-                                   metavar="COMMAND")
+  parser.add_argument("--version", action="version",
+                      version=f"%(prog)s {_version()}")
+  parser.set_defaults(run=lambda _: parser.print_help())
+  commands = parser.add_subparsers(dest="command", metavar="COMMAND")
   for group in (option_commands, doctor, prepare, train, study, compare, runs,
                 score, use, weights):
     group.add(commands)
+  helping = flags.command(commands, "help", _help, "The same as --help, and "
+                          "`help COMMAND` as COMMAND --help.")
+  helping.add_argument("about", nargs="*", metavar="COMMAND", default=[])
   return parser
+
+
+def _help(options: argparse.Namespace) -> None:
+  make_parser().parse_args([*options.about, "--help"])
+
+
+def _version() -> str:
+  try:
+    return importlib.metadata.version("bert_jax")
+  except importlib.metadata.PackageNotFoundError:
+    return "of a checkout that is not installed"
+
+
+# What may be looked for under a name that no command has.
+_MEANT = {
+    "train": "`bert-jax pretrain` trains on text, `bert-jax finetune` on a "
+             "labeled task.",
+    **dict.fromkeys(("resume", "continue", "restart"), "A run resumes by the "
+                    "command that began it; its run.json has that.")}
+
+
+def _no_command(name: str, rest: Sequence[str],
+                commands: Iterable[str]) -> str:
+  """What to do instead."""
+  if name not in _MEANT:
+    return f"no command {name!r}{config.nearest(name, commands)}"
+  runs = [record.read_tolerantly(pathlib.Path(word)) for word in rest]
+  return "\n  ".join([f"no command {name!r}.\n{_MEANT[name]}",
+                      *(run.command for run in runs if run)])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
   parser = make_parser()
+  commands, = (action.choices for action in parser._actions
+               if isinstance(action, argparse._SubParsersAction))
+  first, *words = [*(sys.argv[1:] if arguments is None else arguments), "-"]
+  if first not in commands and not first.startswith("-"):
+    parser.error(_no_command(first, words, commands))
   options, rest = parser.parse_known_args(arguments)
   # Overrides may also follow flags.
   if rest:
     if "overrides" not in options or not all(
         "=" in word and word[0] != "-" for word in rest):
       parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.overrides += rest
+    options.overrides = [*options.overrides, *rest]
   return options
 
 

@@ -33,33 +33,40 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _options(options: argparse.Namespace) -> None:
-  known = {option.key for option in catalog.catalog(Experiment())} | {
-      option.key for option, _ in catalog.of_other_members(Experiment())}
-  keys = [word for word in options.words
-          if any(_within(key, word) for key in known)]
-  pages = [word for word in options.words if word not in keys]
-  experiment = _experiment(pages, known)
-  shown = [option for option in catalog.catalog(experiment)
-           if (not keys or any(_within(option.key, key) for key in keys))
-           and _speaks(option, options.search)]
-  # What the experiment has not, but would with another choice.
-  further = [] if shown else [
-      (option, choice) for option, choice in catalog.of_other_members(
-          experiment) if (not keys or any(_within(option.key, key)
-                                          for key in keys))
-      and _speaks(option, options.search)]
+  default = Experiment()
+  known = {option.key for option in (
+      *catalog.catalog(default), *itertools.chain.from_iterable(
+          catalog.of_other_members(default).values()))}
+  keys, pages, chosen = [], [], []
+  for word in options.words:
+    key, equals, _ = word.partition("=")
+    if not any(_within(other, key) for other in known):
+      pages.append(word)
+      continue
+    keys.append(key)
+    chosen += [word] * bool(equals)
+  experiment = config.override(_experiment(pages, known), chosen)
+  speaks = lambda option: (
+      (not keys or any(_within(option.key, key) for key in keys))
+      and _speaks(option, options.search))
+  assigned = {word.partition("=")[0] for word in chosen}
+  shown = [option for option in catalog.catalog(experiment) if speaks(option)]
+  # What the experiment has not, but would with another choice: of a page only
+  # where it has nothing of that name.
+  further = {} if shown and (pages or chosen or not keys and not options.search
+                             ) else {
+      choices: speaking for choices, others in catalog.of_other_members(
+          experiment).items() if (speaking := list(filter(speaks, others)))}
   if not shown and not further:
     raise UserError(f"No key, meaning or member of an option has "
                     f"{options.search!r}.")
-  for option, choice in further:
-    print(f"with {choice}:\n{_text(option, {})}")
-  own: dict[str, list[Option]] = {}
   for option in shown:
-    if option in itertools.chain.from_iterable(own.values()):
-      continue  # It stands below its member.
-    own = (_own(catalog.members_of(experiment, option.key))
-           if option.key in keys and option.members else own)
-    print(_text(option, own if option.key in keys else {}))
+    print(_text(option, _members(option, assigned, options.search)))
+  for choices, others in further.items():
+    print(f"with {_alternatives(choices)}:")
+    for option in others:
+      print(textwrap.indent(
+          _text(option, _members(option, (), options.search), 2), "  "))
 
 
 def _within(key: str, prefix: str) -> bool:
@@ -73,7 +80,7 @@ def _experiment(pages: Sequence[str], keys: Collection[str]) -> Experiment:
     page, = pages
     return config.load_page(page).experiment
   except ValueError:  # More than one, or there is none; UserError is one.
-    near = nearest_keys(pages[-1], keys)
+    near = nearest_keys(pages[-1].partition("=")[0], keys)
     raise UserError(
         f"{pages[-1]} is neither an option, nor the beginning of one, nor a "
         "config page" + (f"; did you mean {' or '.join(near)}?" if near else
@@ -82,36 +89,55 @@ def _experiment(pages: Sequence[str], keys: Collection[str]) -> Experiment:
 
 
 def _speaks(option: Option, word: str | None) -> bool:
-  text = " ".join([option.key, option.meaning, *option.members,
-                   *option.members.values()])
-  return word is None or word.lower() in text.lower()
+  return word is None or _has(word, option.key, option.meaning) or any(
+      _has(word, *member) for member in option.members.items())
 
 
-def _own(members: Mapping[str, Sequence[Option]]) -> dict[str, list[Option]]:
-  """Of each member the options that not all have."""
-  shared = set.intersection(*({(o.key, o.meaning) for o in options}
-                              for options in members.values()))
-  return {name: [o for o in options if (o.key, o.meaning) not in shared]
-          for name, options in members.items()}
+def _has(word: str, *texts: str) -> bool:
+  return word.lower() in " ".join(texts).lower()
 
 
-def _text(option: Option, own: Mapping[str, Sequence[Option]]) -> str:
-  """A paragraph; of a choice with its members, and `own` options of each."""
+def _members(option: Option, assigned: Collection[str],
+             word: str | None) -> Mapping[str, str]:
+  """Those to list: the one that was asked for, those that have the searched
+  word, or all."""
+  if option.key in assigned:
+    return {option.value: option.members[option.value]} if (
+        option.members) else {}
+  speaking = {name: meaning for name, meaning in option.members.items()
+              if word is not None and _has(word, name, meaning)}
+  return speaking or option.members
+
+
+def _alternatives(choices: Sequence[str]) -> str:
+  """As "data=table, glue or squad"."""
+  stems = {choice.rpartition("=")[0] for choice in choices}
+  first, *others = choices
+  if len(stems) == 1:
+    others = [choice.rpartition("=")[2] for choice in others]
+  return " or ".join(filter(None, [", ".join([first, *others[:-1]]),
+                                   *others[-1:]]))
+
+
+def _text(option: Option, members: Mapping[str, str], indent: int = 0) -> str:
+  """A paragraph; of a choice with members.
+
+  Args:
+    indent: that the caller adds.
+  """
   value = option.value or '""'
   lines = [f"{option.key}={value}" + (
       "" if option.members else f"  ({option.type})"),
-           *_wrapped(option.meaning, 4)]
-  width = max(map(len, option.members), default=0)
-  for name, meaning in option.members.items():
-    lines += _wrapped(f"{name:<{width}}  {meaning}", 6, width + 2)
-    for o in own.get(name, ()):
-      lines += _wrapped(f"{o.key}={o.value or chr(34) * 2}  ({o.type})  "
-                        f"{o.meaning}", 10, 4)
+           *_wrapped(option.meaning, 4, 0, indent)]
+  width = max(map(len, members), default=0)
+  for name, meaning in members.items():
+    lines += _wrapped(f"{name:<{width}}  {meaning}", 6, width + 2, indent)
   return "\n".join(lines)
 
 
-def _wrapped(text: str, indent: int, hanging: int = 0) -> list[str]:
-  columns = shutil.get_terminal_size().columns
+def _wrapped(text: str, indent: int, hanging: int = 0,
+             columns_less: int = 0) -> list[str]:
+  columns = shutil.get_terminal_size().columns - columns_less
   return textwrap.wrap(
       text, columns, initial_indent=" " * indent, break_on_hyphens=False,
       subsequent_indent=" " * (indent + hanging), break_long_words=False)

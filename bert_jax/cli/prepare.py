@@ -1,6 +1,7 @@
 """Before training: tokenizer, corpus, show; and the quickstart."""
 
 import argparse
+import functools
 import pathlib
 import shutil
 
@@ -17,8 +18,9 @@ def add(commands: argparse._SubParsersAction) -> None:
   for noun, verb, run, summary in (
       ("tokenizer", "train", _tokenizer, "Train a page's tokenizer."),
       ("corpus", "build", _corpus, "Build a page's corpus.")):
-    verbs = flags.command(commands, noun, None, summary).add_subparsers(
-        dest="verb", required=True)
+    group = flags.command(commands, noun, None, summary)
+    group.set_defaults(run=functools.partial(_print_help, group))
+    verbs = group.add_subparsers(dest="verb", metavar="COMMAND")
     making = flags.command(verbs, verb, run, summary)
     flags.page(making)
     if noun == "tokenizer":
@@ -41,6 +43,10 @@ def add(commands: argparse._SubParsersAction) -> None:
       "Python carries, then solve a task with it.")
   quick.add_argument("--workdir", default="runs/quickstart")
   quick.add_argument("--seeds", type=flags.positive, default=3)
+
+
+def _print_help(parser: argparse.ArgumentParser, _: argparse.Namespace) -> None:
+  parser.print_help()
 
 
 def _text(options: argparse.Namespace) -> TextData:

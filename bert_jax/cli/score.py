@@ -18,7 +18,7 @@ def add(commands: argparse._SubParsersAction) -> None:
   scoring = flags.command(
       commands, "score", _score, "Scores of runs by named protocols, alike "
       "whatever the runs were trained with; kept in RUN/scores.")
-  scoring.add_argument("workdirs", nargs="*", metavar="RUN",
+  scoring.add_argument("workdirs", nargs="*", default=[], metavar="RUN",
                        help="work directories of runs; none: lists the "
                        "protocols")
   scoring.add_argument("--protocol", action="append", metavar="TITLE",

@@ -24,7 +24,8 @@ def add(commands: argparse._SubParsersAction) -> None:
   ablating.add_argument("page", help="the base, a config page, or a page that "
                         "binds a study")
   ablating.add_argument(
-      "overrides", nargs="*", metavar="NAME=\"key=value ...\" | key=value",
+      "overrides", nargs="*", default=[],
+      metavar="NAME=\"key=value ...\" | key=value",
       help="an arm, as pre=model.norm_placement=pre or mine=my_page.py; or an "
       "option of all arms, as steps=2000")
   ablating.add_argument("--workdir", required=True, help="for runs and report; "

@@ -3,7 +3,6 @@
 import argparse
 import pathlib
 
-from bert_jax import config
 from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.reporting import markdown
@@ -45,8 +44,7 @@ def _train(options: argparse.Namespace) -> None:
     other = "pretrain" if options.command == "finetune" else "finetune"
     raise UserError(f"objective={experiment.objective.choice_name} is a "
                     f"{other}ing objective; use `bert-jax {other}`.")
-  for change in config.changes(page.experiment, experiment):
-    flags.say(f"differs from {options.page}: {change}")
+  flags.say_differences(page.experiment, experiment, options.page)
   result = train.train(experiment, options.workdir, page)
   if result.scores:
     flags.say(markdown.table(["held out", "value"],
@@ -55,8 +53,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _sweep(options: argparse.Namespace) -> None:
   experiment, page = flags.of_page(options)
-  for change in config.changes(page.experiment, experiment):
-    print(f"differs from {options.page}: {change}")
+  flags.say_differences(page.experiment, experiment, options.page)
   print(sweep.run(experiment, pathlib.Path(options.workdir), options.seeds,
                   options.rates, options.at_once, page))
 

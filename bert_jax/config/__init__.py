@@ -13,7 +13,8 @@ two of them may call different members alike: an experiment means those of its
 pages. `override(base, changes(base, run)) == run` holds for every pair.
 """
 
-from bert_jax.config.choices import Choice, changes, options, override
+from bert_jax.config.choices import (
+    Choice, changes, described_changes, options, override)
 from bert_jax.config.errors import UserError, nearest, nearest_keys, users_line
 from bert_jax.config.pages import (
     PAGES, Page, load_page, page_names, page_source, pages_of, run_page,
@@ -23,6 +24,7 @@ from bert_jax.config.ranges import (
 
 __all__ = [
     "PAGES", "Choice", "Count", "Decay", "Fraction", "Page", "Percent",
-    "Signed", "UserError", "changes", "check_ranges", "load_page", "nearest",
-    "nearest_keys", "options", "override", "page_names", "page_source",
-    "pages_of", "run_page", "users_line", "visible_modules"]
+    "Signed", "UserError", "changes", "check_ranges", "described_changes",
+    "load_page", "nearest", "nearest_keys", "options", "override",
+    "page_names", "page_source", "pages_of", "run_page", "users_line",
+    "visible_modules"]

@@ -20,7 +20,8 @@ class Option:
     key: dotted, as `model.norm.bias`.
     type: of its values, as `int` or `post | pre | sandwich`.
     value: as text.
-    meaning: from the docstring of its class, or of its family.
+    meaning: from the docstring of its class, or of its family; with the values
+      as an override gives them, `none` and not `None`.
     members: of a choice, by name what each is.
   """
 
@@ -51,27 +52,46 @@ def catalog(options: Any, prefix: str = "") -> Iterator[Option]:
       yield from catalog(value, key + ".")
 
 
-def of_other_members(options: Any, prefix: str = ""
-                     ) -> Iterator[tuple[Option, str]]:
-  """Options that another choice would have, each with that, as "data=glue"."""
+def of_other_members(options: Any) -> dict[tuple[str, ...], list[Option]]:
+  """Options that it has not, but would with other choices, by these: an option
+  of ("data=table", "data=glue") comes with either of the two."""
+  by_option: dict[tuple[str, ...], tuple[Option, list[str]]] = {}
+  for option, choice in _of_other_members(options, "", ""):
+    # What comes with one choice is not said of two; of two the last differs.
+    _, choices = by_option.setdefault(_identity(option), (option, []))
+    if not choices or (choice.rpartition(" ")[0]
+                       == choices[0].rpartition(" ")[0]):
+      choices.append(choice)
+  own = {_identity(option) for option in catalog(options)}
+  groups: dict[tuple[str, ...], list[Option]] = {}
+  for identity, (option, choices) in by_option.items():
+    if identity not in own:
+      groups.setdefault(tuple(choices), []).append(option)
+  return groups
+
+
+def _identity(option: Option) -> tuple[str, ...]:
+  return option.key, option.type, option.meaning
+
+
+def _of_other_members(options: Any, prefix: str,
+                      chosen: str) -> Iterator[tuple[Option, str]]:
+  """Each with what is to be chosen, fewer choices before more."""
+  further = []
   for field in dataclasses.fields(options):
     key, value = prefix + field.name, getattr(options, field.name)
     if isinstance(value, Choice):
       for name, member in value.members().items():
         if name != value.choice_name:
-          yield from ((option, f"{key}={name}")
+          choice = f"{chosen} {key}={name}".lstrip()
+          yield from ((option, choice)
                       for option in catalog(member(), key + "."))
+          if not chosen:  # A member may have another one of its family.
+            further.append((member(), key + ".", choice))
     if dataclasses.is_dataclass(value):
-      yield from of_other_members(value, key + ".")
-
-
-def members_of(options: Any, key: str) -> dict[str, list[Option]]:
-  """Of the choice at a key the options of each member: of the chosen one as
-  they are, of others the defaults."""
-  value = functools.reduce(getattr, key.split("."), options)
-  return {name: list(catalog(
-      value if name == value.choice_name else member(), key + "."))
-          for name, member in value.members().items()}
+      further.append((value, key + ".", chosen))
+  for tree in sorted(further, key=lambda tree: tree[2].count("=")):
+    yield from _of_other_members(*tree)
 
 
 @functools.cache
@@ -85,7 +105,9 @@ def meanings(cls: type) -> dict[str, str]:
     for line in lines:
       names, colon, meaning = line.strip().partition(":")
       if colon and re.fullmatch(r"[a-z]\w*(, [a-z]\w*)*", names):
-        texts |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+        text = re.sub(r"\b(None|True|False)(?=[:;,.)])",
+                      lambda value: value[0].lower(), " ".join(meaning.split()))
+        texts |= dict.fromkeys(names.split(", "), text)
   return texts
 
 
@@ -103,7 +125,7 @@ def type_name(hint: Any) -> str:
   if origin is typing.Annotated:
     number = type_name(arguments[0])
     ranges = [r for r in hint.__metadata__ if isinstance(r, Range)]
-    return f"{number} {ranges[0].short()}" if ranges else number
+    return " ".join([number, *(r.short() for r in ranges[:1])]).rstrip()
   if origin is typing.Literal:
     return " | ".join(map(str, arguments))
   if origin in (types.UnionType, typing.Union):

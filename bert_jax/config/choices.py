@@ -113,13 +113,21 @@ def _nearest_option(error: "_UnknownOption", tree: "_Node") -> str:
   elsewhere = nearest_keys(error.name, tree.keys())
   text = nearest(error.name, error.valid)
   if elsewhere and "did you mean" not in text:
-    return f"; did you mean {' or '.join(elsewhere)}{text.replace('.', '?', 1)}"
+    return f"; did you mean {' or '.join(elsewhere)}?"
   return text
 
 
 def changes(base: Any, run: Any) -> list[str]:
   """The assignments that turn `base` into `run`."""
   return list(_changes(base, run, ""))
+
+
+def described_changes(base: Any, run: Any) -> list[str]:
+  """`changes` for a reader, each with what it was."""
+  was = options(base)
+  return [change + (f" (was {was[key] or chr(34) * 2})" if (
+      key := change.partition("=")[0]) in was else "")
+          for change in changes(base, run)]
 
 
 def options(experiment: Any) -> dict[str, str]:

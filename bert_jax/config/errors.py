@@ -3,10 +3,12 @@
 import difflib
 import pathlib
 import sysconfig
+import textwrap
 import traceback
 from collections.abc import Iterable
 
 
+_COLUMNS = 80  # of a list of names
 _PACKAGE = str(pathlib.Path(__file__).resolve().parents[1])
 _LIBRARIES = tuple(sysconfig.get_path(name) for name in (
     "stdlib", "platstdlib", "purelib", "platlib", "scripts"))
@@ -36,11 +38,16 @@ def users_line(error: BaseException) -> str:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-  """The end of an error message: the closest valid name and all of them."""
+  """The end of an error message: the closest valid name, and all of them where
+  there is none or they are few."""
   valid = list(valid)
   close = difflib.get_close_matches(word, valid, n=1)
-  guess = f"; did you mean {close[0]!r}?" if close else "."
-  return f"{guess} Valid: {', '.join(valid) or 'none'}."
+  names = f" Valid: {', '.join(valid) or 'none'}."
+  if len(names) > _COLUMNS:
+    names = "" if close else " Valid:\n" + textwrap.fill(
+        f"{', '.join(valid)}.", _COLUMNS, initial_indent="  ",
+        subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+  return (f"; did you mean {close[0]!r}?" if close else ".") + names
 
 
 def nearest_keys(key: str, keys: Iterable[str], count: int = 3) -> list[str]:

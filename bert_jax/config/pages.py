@@ -96,7 +96,8 @@ def visible_modules(preferred: Iterable[Page] = ()) -> list[str]:
 
 
 def load_page(name: str) -> Page:
-  """The page at a path, or of that name in the project's `configs/`.
+  """The page at a path, of that name in the project's `configs/`, or else the
+  file of that name with .py.
 
   A page that calls this has paths relative to its own folder, or gets what was
   stored with it.
@@ -132,7 +133,8 @@ def page_source(name: str) -> str:
 
 
 def _page_path(name: str, folder: pathlib.Path) -> pathlib.Path:
-  for path in (folder / name, PAGES / name, PAGES / f"{name}.py"):
+  for path in (folder / name, PAGES / name, PAGES / f"{name}.py",
+               folder / f"{name}.py"):
     if path.is_file():
       return path
   raise UserError(f"No config page {name!r}, neither as a file in "
