@@ -11,9 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax.analysis import step_time
 from bert_jax import config
-from bert_jax.analysis import describe
+from bert_jax.analysis import describe, step_time
 from bert_jax.checkpoints import reading
 from bert_jax.cli.main import main, program
 from bert_jax.config import UserError

@@ -38,7 +38,7 @@ def members(folder) -> list[Experiment]:
        "objective.masking.mask_fraction=.5"])]
 
 
-def test_members_are_what_they_are_by_themselves(folder, tmp_path):
+def test_members_are_what_they_are_by_themselves(folder, tmp_path, capsys):
   experiments = members(folder)
   observers = Observers(further_scores=lambda run: lambda params: {
       "sum": float(sum(np.abs(x).sum() for x in leaves(params).values()))})
@@ -52,6 +52,7 @@ def test_members_are_what_they_are_by_themselves(folder, tmp_path):
   shutil.copytree(workdirs[0], alone[0])
   results = together.train_together(experiments, workdirs, None,
                                     [observers] * 2)
+  assert capsys.readouterr().err.count("resumes from step 2 of ") == 2
   for experiment, workdir, other, result in zip(
       experiments, workdirs, alone, results):
     expected = train.train(experiment, other, None, observers)
