@@ -4,6 +4,7 @@ Each law is a function from a page's text to complaints, so that the tests can
 show it both the pages and text that breaks it.
 """
 
+import argparse
 import ast
 import configparser
 import dataclasses
@@ -119,6 +120,8 @@ def _check_call(words: list[str]) -> None:
     options.page = "quickstart"  # One of the reader's own.
   page = (config.load_page(options.page) if "page" in options else None)
   base = page.experiment if page else Experiment()
+  if options.command == "predict":  # Of a run that was fine-tuned.
+    base = config.load_page("task").experiment
   if options.command == "ablate":
     overrides, arms = sort_words(options.overrides)
     make_arms(page, overrides, {
@@ -226,6 +229,36 @@ def test_files_in_the_prose_exist():
 def test_commands_exist_with_their_options(capsys):
   assert sum(len(list(calls(page.read_text()))) for page in PAGES) > 50
   assert not all_faults(command_faults)
+
+
+def helps(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+  """Of each command; of those that have some, of theirs in its place."""
+  groups = [action.choices for action in parser._actions
+            if isinstance(action, argparse._SubParsersAction)]
+  for command in (groups[0].values() if groups else ()):
+    yield from helps(command)
+  if not groups:
+    yield parser
+
+
+def test_help_of_each_command_has_an_example(capsys):
+  texts = {parser.prog: parser.epilog for parser in helps(
+      commands.make_parser())}
+  assert len(texts) > 20
+  assert {name for name, text in texts.items() if not text} <= {
+      "bert-jax pages", "bert-jax help"}
+  for name, text in texts.items():
+    assert not text or f"\n  {name} " in text
+    assert not command_faults(f"```bash\n{text}\n```")
+    assert max(map(len, (text or "").splitlines()), default=0) <= 80
+
+
+@pytest.mark.parametrize("name", config.page_names())
+def test_commands_of_pages_exist(name, capsys):
+  page = config.load_page(name)
+  lines = re.findall(r"^  (bert-jax (?:.*\\\n)*.*)$", page.docstring,
+                     re.MULTILINE)
+  assert lines and not command_faults("\n".join(["```bash", *lines, "```"]))
 
 
 @pytest.mark.parametrize("command", [

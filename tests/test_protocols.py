@@ -270,6 +270,13 @@ def test_reasons_not_to_score_are_given(run, protocol, options, words):
   assert "no held-out documents" in protocol.scorer(tables)({}).unscorable
 
 
+def test_protocols_are_listed_with_their_options(capsys):
+  assert main(["score"]) == 0
+  listed = capsys.readouterr().out
+  assert "\nmlm@1 length=0 part=score percent=100.0\n    Masked-LM" in listed
+  assert "percent of mlm, nsp: percentage of the held-out documents" in listed
+
+
 def test_command_scores_what_is_new(run, params, tmp_path, capsys, monkeypatch):
   first, second = tmp_path / "a", tmp_path / "b"
   for folder, step in ((first, 3), (second, 4)):

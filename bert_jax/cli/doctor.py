@@ -51,7 +51,8 @@ class Finding(NamedTuple):
 def add(commands: argparse._SubParsersAction) -> None:
   doctor = flags.command(
       commands, "doctor", _doctor, "Looks for what would keep a run from "
-      "training here: versions, devices, hosts, clocks, disk, the compiler.")
+      "training here: versions, devices, hosts, clocks, disk, the compiler.",
+      "bert-jax doctor --workdir runs")
   doctor.add_argument("--workdir", default=".", help="where runs will be; "
                       "default: here")
   flags.several_hosts(doctor)

@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 import re
+import textwrap
 from collections.abc import Callable
 from typing import get_args
 
@@ -12,14 +13,32 @@ from bert_jax.checkpoints.reading import resolve_experiment
 from bert_jax.experiment import Experiment
 
 
+_EXAMPLES = "examples:\n"
+
+
+class _Help(argparse.HelpFormatter):
+  """Wraps a summary and leaves examples in their lines."""
+
+  def _fill_text(self, text: str, width: int, indent: str) -> str:
+    if text.startswith(_EXAMPLES):
+      return text
+    return super()._fill_text(text, width, indent)
+
+
 def command(commands: argparse._SubParsersAction, name: str,
-            run: Callable[[argparse.Namespace], None] | None,
-            summary: str) -> argparse.ArgumentParser:
-  """Adds a command to the others."""
-  parser = commands.add_parser(name, help=summary, description=summary)
+            run: Callable[[argparse.Namespace], None] | None, summary: str,
+            examples: str = "") -> argparse.ArgumentParser:
+  """Adds a command to the others.
+
+  Args:
+    examples: complete command lines, one a line.
+  """
+  parser = commands.add_parser(
+      name, help=summary, description=summary, formatter_class=_Help,
+      epilog=examples and f"{_EXAMPLES}{textwrap.indent(examples, '  ')}")
   parser.set_defaults(run=run)
   parser.add_argument("--traceback", action="store_true",
-                      help="of an error in your own code, all lines")
+                      help="show all lines of an error in your own code")
   return parser
 
 
@@ -36,8 +55,8 @@ def overrides(parser: argparse.ArgumentParser, example: str) -> None:
 
 
 def page(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("page", help="a config page: a file, or a name in "
-                      "configs/")
+  parser.add_argument("page", help="a config page: a name that `bert-jax "
+                      "pages` lists, or a file of your own, as mine.py")
   overrides(parser, "as in model.num_hidden_layers=6")
 
 
@@ -48,7 +67,8 @@ def of_page(options: argparse.Namespace) -> tuple[Experiment, config.Page]:
 
 
 def workdir(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument("workdir", help="of a run that has saved a checkpoint")
+  parser.add_argument("workdir", help="work directory of a run that "
+                      "has saved a checkpoint")
 
 
 def several_hosts(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +88,8 @@ def several_hosts(parser: argparse.ArgumentParser) -> None:
 
 def members(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--workdir", required=True,
-                      help="for results, tables and pictures")
+                      help="for results, tables and pictures; what is "
+                      "finished there is not done again")
   parser.add_argument("--seeds", type=positive, default=5, metavar="N",
                       help="runs of each rate; default 5")
   parser.add_argument("--rates", type=numbers, default=(), metavar="X,Y",

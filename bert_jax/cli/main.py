@@ -146,7 +146,7 @@ def _check_local(options: argparse.Namespace) -> None:
 
 _FIRST_STEPS = """\
 first steps:
-  bert-jax quickstart                            all of it, in minutes
+  bert-jax quickstart                            all of it, in some 4 minutes
   bert-jax pretrain quickstart --workdir runs/a schedule.learning_rate=3e-4
                                                  the same again: it resumes
   bert-jax options objective.masking             what can be chosen there

@@ -17,8 +17,14 @@ from bert_jax.experiment import Experiment
 def add(commands: argparse._SubParsersAction) -> None:
   listing = flags.command(
       commands, "options", _options, "Every option with its value, type and "
-      "meaning. `options model.norm` shows what each member of a choice is and "
-      "has, `options --search rate` all that speak of a rate.")
+      "meaning. Of a choice it says what each member is: a class, which a page "
+      "of your own may name: schedule=constant is ConstantSchedule.", """\
+bert-jax options model.norm            # what each norm is, and its options
+bert-jax options quickstart schedule   # with the values of a config page
+bert-jax options --search rate         # all that speak of a rate
+# The class behind a choice:
+python -c 'import bert_jax as bj; print(bj.page("tiny").experiment.schedule)'
+""")
   listing.add_argument(
       "words", nargs="*", metavar="PAGE | KEY", help="keys that options begin "
       "with, as schedule or model.norm; a config page, whose values are shown "
@@ -27,8 +33,19 @@ def add(commands: argparse._SubParsersAction) -> None:
                        "meaning or members have it")
   flags.command(commands, "pages", _pages,
                 "The config pages that come with the program.")
-  printing = flags.command(commands, "page", _page, "Prints a config page, to "
-                           "begin one's own: page quickstart > mine.py")
+  printing = flags.command(
+      commands, "page", _page, "Prints a config page, to begin one of your "
+      "own, which every command takes in place of a name. It may also be "
+      "written from overrides, as in the second example.", """\
+bert-jax page quickstart > mine.py   # a copy to change
+
+cat > mine.py << END                 # a page that says what differs
+from bert_jax import config
+
+experiment = config.override(config.load_page("quickstart").experiment, [
+    "schedule=constant", "model.norm=rms", "steps=400"])
+END
+bert-jax show mine.py                # what it is""")
   printing.add_argument("page", help="a name that `pages` lists, or a file")
 
 

@@ -15,34 +15,67 @@ from bert_jax.studies import quickstart
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-  for noun, verb, run, summary in (
-      ("tokenizer", "train", _tokenizer, "Train a page's tokenizer."),
-      ("corpus", "build", _corpus, "Build a page's corpus.")):
-    group = flags.command(commands, noun, None, summary)
-    group.set_defaults(run=functools.partial(_print_help, group))
-    verbs = group.add_subparsers(dest="verb", metavar="COMMAND")
-    making = flags.command(verbs, verb, run, summary)
-    flags.page(making)
-    if noun == "tokenizer":
-      making.add_argument("--output", required=True,
-                          help="a .model or vocab.txt file")
+  _add_tokenizer(commands)
+  _add_corpus(commands)
   showing = flags.command(
       commands, "show", _show, "The composed experiment, how it "
       "differs from BERT-base as published, its size, how long it takes here, "
-      "and how it lies on devices.")
+      "and how it lies on devices.",
+      "bert-jax show base model.norm=rms --devices 8 --memory 16")
   flags.page(showing)
   showing.add_argument("--devices", type=flags.positive, help="number of "
                        "devices to lay it out on; they need not exist")
   showing.add_argument("--memory", type=flags.positive, metavar="GB",
-                       help="of each device")
+                       help="memory of each device")
   showing.add_argument("--measure", action="store_true", help="runs some steps "
                        "of it here for the time that they take, which is else "
                        "estimated from the FLOPs")
   quick = flags.command(
-      commands, "quickstart", _quickstart, "Pretrain on the documentation that "
-      "Python carries, then solve a task with it.")
-  quick.add_argument("--workdir", default="runs/quickstart")
-  quick.add_argument("--seeds", type=flags.positive, default=3)
+      commands, "quickstart", _quickstart, "Pretrain a small BERT on the "
+      "documentation that Python carries, then fine-tune it to find the words "
+      "that are code: some 4 minutes on two CPU cores. What is finished is not "
+      "done again by the same command.",
+      "bert-jax quickstart --workdir runs/quickstart --seeds 3")
+  quick.add_argument("--workdir", default="runs/quickstart",
+                     help="for checkpoints, report.md and pictures; default "
+                     "runs/quickstart")
+  quick.add_argument("--seeds", type=flags.positive, default=3, metavar="N",
+                     help="fine-tunings with pretraining, and as many without; "
+                     "default 3")
+
+
+def _add_tokenizer(commands: argparse._SubParsersAction) -> None:
+  verbs = _verbs(commands, "tokenizer", "A tokenizer by itself; `pretrain` "
+                 "needs none, as it trains one.")
+  training = flags.command(
+      verbs, "train", _tokenizer, "Trains the tokenizer of a page on its text "
+      "and writes it to a file, which other pages take by data.tokenizer.path. "
+      "`pretrain` needs none, as it trains one.",
+      "bert-jax tokenizer train mini data.text='books/*.txt' "
+      "--output books.model")
+  flags.page(training)
+  training.add_argument("--output", required=True,
+                        help="a .model or vocab.txt file")
+
+
+def _add_corpus(commands: argparse._SubParsersAction) -> None:
+  verbs = _verbs(commands, "corpus", "A corpus by itself; `pretrain` needs "
+                 "none, as it builds one.")
+  building = flags.command(
+      verbs, "build", _corpus, "Reads the text of a page, splits off what is "
+      "held out, and tokenizes both into the cache; prints how much it is. "
+      "`pretrain` does it where it was not done: this is to look at the counts "
+      "first, or to do it on a machine without accelerators.",
+      "bert-jax corpus build mini data.text='books/*.txt'")
+  flags.page(building)
+
+
+def _verbs(commands: argparse._SubParsersAction, noun: str,
+           summary: str) -> argparse._SubParsersAction:
+  """Of a command that only has commands of its own."""
+  group = flags.command(commands, noun, None, summary)
+  group.set_defaults(run=functools.partial(_print_help, group))
+  return group.add_subparsers(dest="verb", metavar="COMMAND")
 
 
 def _print_help(parser: argparse.ArgumentParser, _: argparse.Namespace) -> None:

@@ -20,8 +20,10 @@ from bert_jax.studies.reports.run_table import ListedRun
 def add(commands: argparse._SubParsersAction) -> None:
   listing = flags.command(
       commands, "runs", _runs, "The runs below a folder: date, state, steps, "
-      "tokens, scores, and what differs between them.")
-  listing.add_argument("folder")
+      "tokens, scores, and what differs between them.",
+      "bert-jax runs runs --since 7d --csv runs.csv")
+  listing.add_argument("folder", help="folder that has the runs, at any "
+                       "depth")
   listing.add_argument("--since", metavar="TIME", help="leaves out those that "
                        "ended before, as 7d, 12h or 2026-01-31")
   for name in ("csv", "json"):

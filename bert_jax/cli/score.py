@@ -1,15 +1,23 @@
 """Scoring runs by protocols, so that they can be compared."""
 
 import argparse
-import inspect
+import collections
+import shutil
+import textwrap
 
 from bert_jax.checkpoints.reading import latest_manifest
 from bert_jax.cli import flags
+from bert_jax.config import catalog
 from bert_jax.reporting import markdown
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.protocols.scored_runs import score_run
 from bert_jax.studies.protocols.scores import Score
 
+_TITLES = (
+    "A protocol is a way to score a run, given as NAME@VERSION with options, "
+    "as \"mlm@1 length=64 percent=20\". Scores of two versions are not "
+    "compared; a NAME alone is the version below.",
+    "Options that are not given have the values below.")
 # By run and protocol.
 Scores = dict[str, dict[str, Score]]
 
@@ -17,14 +25,17 @@ Scores = dict[str, dict[str, Score]]
 def add(commands: argparse._SubParsersAction) -> None:
   scoring = flags.command(
       commands, "score", _score, "Scores of runs by named protocols, alike "
-      "whatever the runs were trained with; kept in RUN/scores.")
+      "whatever the runs were trained with; kept in RUN/scores.", """\
+bert-jax score                       # lists the protocols
+bert-jax score runs/a runs/b --protocol mlm@1
+bert-jax score runs/a --protocol "mlm@1 length=64 percent=20\"""")
   scoring.add_argument("workdirs", nargs="*", default=[], metavar="RUN",
                        help="work directories of runs; none: lists the "
                        "protocols")
-  scoring.add_argument("--protocol", action="append", metavar="TITLE",
-                       help="as mlm@1 or \"mlm@1 length=64 percent=10\"; may "
-                       "be given several times; default mlm@1. Without a "
-                       "length, rows are as long as the shortest of the runs'")
+  scoring.add_argument("--protocol", action="append", metavar="PROTOCOL",
+                       help="what to score by, with its options, as mlm@1 or "
+                       "\"mlm@1 length=64 percent=20\"; may be given several "
+                       "times; default mlm@1. @1 is the version")
   flags.several_hosts(scoring)
 
 
@@ -44,11 +55,21 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def listing() -> str:
-  """The protocols there are."""
-  return "\n".join(
-      f"{member.choice_name}@{member.version}: "
-      f"{inspect.getdoc(member).partition(chr(10))[0]}"
-      for member in Protocol.members().values())
+  """The protocols there are, and the options that they have."""
+  lines, users = [*_TITLES, ""], collections.defaultdict(list)
+  for name, member in Protocol.members().items():
+    options = list(catalog.catalog(member()))
+    values = [f"{o.key}={o.value or chr(34) * 2}" for o in options]
+    lines += [" ".join([f"{name}@{member.version}", *values]),
+              f"    {catalog.summary(member)}"]
+    for option in options:
+      users[option.key, option.meaning].append(name)
+  lines += ["", *(f"{key} of {', '.join(names)}: {meaning}"
+                  for (key, meaning), names in users.items())]
+  columns = shutil.get_terminal_size().columns
+  return "\n".join(textwrap.fill(
+      line, columns, subsequent_indent="    ", break_on_hyphens=False)
+                   for line in lines)
 
 
 def table(scores: Scores) -> str:

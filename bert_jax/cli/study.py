@@ -20,9 +20,15 @@ def add(commands: argparse._SubParsersAction) -> None:
   ablating = flags.command(
       commands, "ablate", _ablate,
       "Does it help? Trains a base and its variants with the same seeds, and "
-      "reports their differences with intervals.")
-  ablating.add_argument("page", help="the base, a config page, or a page that "
-                        "binds a study")
+      "reports their differences with intervals. What is finished is not done "
+      "again by the same command.", """\
+bert-jax ablate quickstart --workdir runs/abl --seeds 3 --equal tokens \\
+    pre=model.norm_placement=pre mask30=objective.masking.rate=.3 \\
+    nsp="objective=mlm_nsp data.format=pairs" steps=300
+bert-jax ablate studies/masking_rates --workdir runs/masking_rates""")
+  ablating.add_argument("page", help="the base: a config page; or a page that "
+                        "binds a study, as those that `bert-jax pages` lists "
+                        "in studies/")
   ablating.add_argument(
       "overrides", nargs="*", default=[],
       metavar="NAME=\"key=value ...\" | key=value",
@@ -39,11 +45,12 @@ def add(commands: argparse._SubParsersAction) -> None:
                         help="an arm has the options of all arms before it, "
                         "too, and is also compared with the arm before")
   ablating.add_argument("--protocols", type=flags.words, metavar="A,B",
-                        help="that score the arms, the first one decides, as "
-                        "mlm; default: by what the base learns")
+                        help="protocols that score the arms, as \"mlm@1 "
+                        "percent=20,nsp@1\" (`bert-jax score` lists all); the "
+                        "first one decides; default: by what the base learns")
   ablating.add_argument("--then", type=flags.words, metavar="A,B",
-                        help="fine-tunings that score the arms, too, as "
-                        "code_words,sst2")
+                        help="protocols that fine-tune each run and score "
+                        "that, too, as code_words@1,sst2@1 or my_task.py")
   ablating.add_argument("--tune", action="append", metavar="KEY=X,Y",
                         help="values that every arm tries first, judged on "
                         "documents that no score uses; may be repeated")

@@ -11,24 +11,40 @@ from bert_jax.studies import glue_suite
 from bert_jax.studies.members import sweep
 
 
+_STOPPING = ("Ctrl-C saves a checkpoint and stops; the same command resumes "
+             "from there.")
+
+
 def add(commands: argparse._SubParsersAction) -> None:
-  for name, summary in (
-      ("pretrain", "Pretrain on text."),
+  for name, summary, examples in (
+      ("pretrain", f"Pretrain on text. {_STOPPING}", """\
+bert-jax pretrain quickstart --workdir runs/short
+bert-jax pretrain mini data.text='books/*.txt' steps=20000 --workdir runs/mini
+"""),
       ("finetune", "Train on a labeled task, from the parameters of "
-       "init_from=WORKDIR where that is given.")):
-    training = flags.command(commands, name, _train, summary)
+       f"init_from=WORKDIR where that is given. {_STOPPING}", """\
+bert-jax finetune task --workdir runs/task init_from=runs/mini \\
+    data.train=train.tsv data.evaluation=dev.tsv \\
+    data.columns.text=sentence data.columns.label=label
+""")):
+    training = flags.command(commands, name, _train, summary, examples)
     flags.page(training)
     training.add_argument("--workdir", required=True, help="for checkpoints, "
-                          "metrics and pictures; resumes a run there")
+                          "metrics and pictures; a run that is there is "
+                          "resumed")
     flags.several_hosts(training)
   sweeping = flags.command(
       commands, "sweep", _sweep,
-      "Train on a labeled task with several seeds and rates at once.")
+      "Train on a labeled task with several seeds and rates at once.", """\
+bert-jax sweep task --workdir runs/sweep --seeds 5 --rates 2e-5,5e-5 \\
+    init_from=runs/bert data.train=train.tsv data.evaluation=dev.tsv""")
   flags.page(sweeping)
   flags.members(sweeping)
   suite = flags.command(
       commands, "glue", _glue, "Fine-tune on every task of GLUE with several "
-      "seeds, from init_from=WORKDIR: one table.")
+      "seeds, from init_from=WORKDIR: one table.", """\
+bert-jax glue --workdir runs/glue init_from=runs/bert data.folder=glue \\
+    --tasks MRPC,RTE --seeds 3""")
   flags.overrides(suite, "of the page, as in data.folder=glue")
   suite.add_argument("--page", default="glue", help="a config page with "
                      "data=glue; default glue")

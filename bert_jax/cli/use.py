@@ -17,21 +17,37 @@ from bert_jax.reporting import markdown
 
 def add(commands: argparse._SubParsersAction) -> None:
   evaluation = flags.command(commands, "evaluate", _evaluate,
-                             "Scores on held-out data.")
+                             "Scores of a run on held-out data.", """\
+bert-jax evaluate runs/mini
+bert-jax evaluate runs/mini data.evaluation_text=other.txt""")
   flags.workdir(evaluation)
   flags.overrides(evaluation, "as in data.evaluation=test.tsv")
   flags.several_hosts(evaluation)
   prediction = flags.command(
       commands, "predict", _predict,
-      "Labels and probabilities beside the rows of a file.")
+      "Writes the rows of a file with the predictions of a fine-tuned network "
+      "beside them.", """\
+bert-jax predict runs/task new.tsv --output labeled.tsv
+bert-jax predict runs/task new.csv --output labeled.csv \\
+    data.columns.text=review""")
   flags.workdir(prediction)
   prediction.add_argument("input", help="TSV, CSV, JSON lines, CoNLL or "
-                          "tfds:NAME:SPLIT, with the columns of the training "
-                          "data; labels are not needed")
+                          "tfds:NAME:SPLIT. Texts are in the columns that the "
+                          "run was trained on: data.columns.text, which is "
+                          "\"sentence\" by default, and data.columns.pair. "
+                          "Labels are not needed. Of a task of GLUE the "
+                          "columns are its test file's, and the word test is "
+                          "that file")
   prediction.add_argument("--output", required=True,
-                          help="a .tsv, .csv or .jsonl file, or for SQuAD a "
-                          ".json file as its scripts read")
-  flags.overrides(prediction, "as in data.columns.text=review")
+                          help="a .tsv, .csv or .jsonl file; one that exists "
+                          "is replaced. It gets all columns of the input and, "
+                          "for classes, predicted_label and probability_NAME "
+                          "of each; other tasks have predicted_labels, "
+                          "predicted_tags, predicted_value, predicted_choice, "
+                          "predicted_answer, cosine or vector. For SQuAD a "
+                          ".json file is written as its scripts read it")
+  flags.overrides(prediction, "as in data.columns.text=review, where the text "
+                  "is in another column than in training")
   flags.several_hosts(prediction)
   _add_embed(commands)
   _add_replay(commands)
@@ -39,7 +55,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _add_embed(commands: argparse._SubParsersAction) -> None:
   embedding = flags.command(commands, "embed", _embed,
-                            "Hidden states or pooled output of texts.")
+                            "Hidden states or pooled output of texts.", """\
+bert-jax embed runs/mini "a text" "another" --output vectors.npz
+bert-jax embed runs/mini - < texts.txt""")
   flags.workdir(embedding)
   embedding.add_argument("texts", nargs="*", type=flags.text, help="texts; - "
                          "reads one a line from standard input, as in - < FILE")
@@ -54,24 +72,25 @@ def _add_embed(commands: argparse._SubParsersAction) -> None:
                          "text at most; default: as in training, or as an "
                          "imported network says")
   embedding.add_argument("--normalize", action=argparse.BooleanOptionalAction,
-                         help="each vector to the length 1; default: as the "
-                         "objective says")
+                         help="scale each vector to the length 1; default: as "
+                         "the objective says")
 
 
 def _add_replay(commands: argparse._SubParsersAction) -> None:
   replaying = flags.command(
       commands, "replay", _replay,
-      "The batch of a step as text: what was masked, and the loss of each row.")
+      "The batch of a step as text: what was masked, and the loss of each row.",
+      "bert-jax replay runs/mini --step 1200 --rows 4")
   flags.workdir(replaying)
   replaying.add_argument("--step", type=int, required=True,
-                         help="as the logs number it, from 1")
+                         help="number of the step, as in the logs, from 1")
   replaying.add_argument("--rows", type=flags.positive, default=8,
-                         help="shown at most, those of the largest loss "
-                         "first; default 8")
+                         help="number of rows to show, those of the largest "
+                         "loss first; default 8")
   replaying.add_argument("--nearest", action="store_true", help="take the "
                          "parameters of the latest checkpoint before the step "
                          "rather than run the steps between them again")
-  flags.overrides(replaying, "of the layout, as in layout.data=1")
+  flags.overrides(replaying, "options of the layout, as in layout.data=1")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

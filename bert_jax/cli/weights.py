@@ -24,29 +24,34 @@ def add(commands: argparse._SubParsersAction) -> None:
   importing = flags.command(
       commands, "import", _import, "A work directory of weights from Hugging "
       "Face or Google, which init_from, embed, evaluate and predict use like "
-      "that of a run.")
+      "that of a run.",
+      "bert-jax import google-bert/bert-base-uncased --workdir runs/bert")
   importing.add_argument("source", help="a directory of Hugging Face's "
                          "(config.json) or Google's (bert_config.json), or "
                          "ORGANIZATION/NAME on Hugging Face's hub")
-  importing.add_argument("--workdir", required=True)
+  importing.add_argument("--workdir", required=True,
+                         help="where the weights are saved, as of a run")
   importing.add_argument("--tokenizer", default="", help="another directory, "
                          "or a vocab.txt, to take the tokenizer from")
   outwards = flags.command(
       commands, "export", _export, "A directory that Hugging Face's "
-      "transformers loads, with a model card.")
+      "transformers loads, with a model card.",
+      "bert-jax export runs/task exported --license apache-2.0 --language en")
   flags.workdir(outwards)
-  outwards.add_argument("directory", help="is made, or is empty")
+  outwards.add_argument("directory", help="to write; it is made, or is empty")
   _add_options(outwards)
   pushing = flags.command(
       commands, "push", _push, "The export of a run, with its card, to Hugging "
-      "Face's hub, in one commit.")
+      "Face's hub, in one commit.",
+      "bert-jax push runs/task me/my-bert --license apache-2.0 --dry-run")
   flags.workdir(pushing)
-  pushing.add_argument("name", metavar="OWNER/NAME", help="of the model on the "
-                       "hub; it is made if it is not there")
+  pushing.add_argument("name", metavar="OWNER/NAME", help="name of the model "
+                       "on the hub; it is made if it is not there")
   pushing.add_argument("--private", action="store_true", help="a private "
                        "model; an error if it is public already")
-  pushing.add_argument("--revision", default="", metavar="BRANCH", help="to "
-                       "commit to, made if it is not there; default: main")
+  pushing.add_argument("--revision", default="", metavar="BRANCH",
+                       help="branch to commit to, made if it is not there; "
+                       "default: main")
   pushing.add_argument("--dry-run", action="store_true", help="list the files "
                        "and what the card lacks; send nothing")
   _add_options(pushing)

@@ -31,15 +31,15 @@ class CardDetails:
   """
 
   data: str = _detail("what the network was trained on")
-  data_license: str = _detail("of that")
-  datasets: str = _detail("the names of that on the hub, by commas: "
+  data_license: str = _detail("license of that data")
+  datasets: str = _detail("names of that data on the hub, by commas: "
                           "nyu-mll/glue")
   base_model: str = _detail("the hub's model that training started from; by "
                             "default, if init_from was imported from there")
-  license: str = _detail("of the weights, by its SPDX identifier, as "
+  license: str = _detail("license of the weights, by its SPDX identifier, as "
                          "apache-2.0; or other, or unknown")
-  language: str = _detail("as in en")
-  limits: str = _detail("known ones, beside those the run shows")
+  language: str = _detail("language of the texts, as en")
+  limits: str = _detail("known limits, beside those that the run shows")
 
   def __post_init__(self):
     if self.license:

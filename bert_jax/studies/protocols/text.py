@@ -108,7 +108,7 @@ def _without_corpus(run: Run) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class MlmProtocol(_TextProtocol):
-  """Masked-LM loss, in nats per masked token, on held-out documents.
+  """Masked-LM loss of held-out documents with 15% masked: nats per token.
 
   Of each document 15% of the ordinary tokens, at least one, are masked, and
   all are shown as [MASK], whatever the masking of the training. An item is a
