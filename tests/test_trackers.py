@@ -6,6 +6,7 @@ import pathlib
 import struct
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -81,15 +82,24 @@ def wandb_records(path):
   """Of a file of wandb's, a log in blocks of 32 KiB like LevelDB's."""
   from wandb.proto.wandb_internal_pb2 import Record
   data, at, parts = path.read_bytes(), 7, b""
-  while at < len(data):
+  while at + 7 <= len(data):
     if 0 < (rest := -at % 32768) < 7:
       at += rest
       continue
     _, size, kind = struct.unpack_from("<IHB", data, at)
     parts = (b"" if kind in (1, 2) else parts) + data[at + 7:at + 7 + size]
     at += 7 + size
-    if kind in (1, 4):
+    if kind in (1, 4) and at <= len(data):
       yield Record.FromString(parts)
+
+
+def finished(path):
+  """All records, which another process still writes when a run was closed."""
+  until = time.monotonic() + 30
+  while not any(saved.HasField("exit") for saved in wandb_records(path)):
+    assert time.monotonic() < until
+    time.sleep(0.01)
+  return list(wandb_records(path))
 
 
 def test_wandb_writes_a_run_offline(tmp_path):
@@ -97,7 +107,7 @@ def test_wandb_writes_a_run_offline(tmp_path):
   tracker, ids, losses = trackers.WandbTracker(mode="offline"), set(), []
   for i, _ in enumerate(interrupted(tmp_path / "seed3", tracker)):
     path = sorted(tmp_path.glob("seed3/wandb/offline-run-*/run-*.wandb"))[-1]
-    for saved in wandb_records(path):
+    for saved in finished(path):
       if saved.HasField("run"):
         ids.add((saved.run.run_id, saved.run.project, saved.run.display_name))
         options = {item.key: json.loads(item.value_json)
