@@ -1,5 +1,6 @@
 """The setup of every test: eight CPU devices and strict promotion rules."""
 
+import gc
 import os
 import pathlib
 import subprocess
@@ -38,10 +39,18 @@ os.environ.update(
 )
 
 import hypothesis
+import numpy as np
 import pytest
 
-from bert_jax.runs import record
+from bert_jax import experiment
+from bert_jax.runs import evaluation, initialize, record, train
+from bert_jax.training.schedules import ConstantSchedule
 from tests import small_run
+
+# Tracing makes millions of objects beside the many of the libraries, which
+# live as long as the process.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 # The same examples in every run, on a machine of any speed.
 hypothesis.settings.register_profile(
@@ -55,6 +64,51 @@ def uncounted_flops():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(record, "step_flops", lambda experiment: 0)
     yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once():
+  """Runs of equal programs share them, which take seconds to trace.
+
+  The package itself traces for each run: in a notebook, what is traced
+  may have been changed between two.
+  """
+  with pytest.MonkeyPatch.context() as patch:
+    recipe = _once(experiment.recipe, _program)
+    evaluator = _once(evaluation.Evaluator, lambda *arguments: arguments)
+    patch.setattr(experiment, "recipe", recipe)
+    patch.setattr(evaluation, "recipe", recipe)
+    patch.setattr(evaluation, "Evaluator", evaluator)
+    patch.setattr(train, "Evaluator", evaluator)
+    patch.setattr(train, "lay_out", _once(
+        initialize.lay_out, lambda run: (
+            run.recipe, run.experiment.layout, run.experiment.batch_size)))
+    yield
+
+
+def _once(function, key):
+  """`function`, called once for each `key` of its arguments."""
+  made = {}
+
+  def call(*arguments):
+    try:
+      of = key(*arguments)
+      hash(of)
+    except TypeError:  # A test's own choice may have no hash.
+      return function(*arguments)
+    if of not in made:
+      made[of] = function(*arguments)
+    return made[of]
+
+  return call
+
+
+def _program(of, vocabulary):
+  """What the recipe of an experiment is made of."""
+  constant = isinstance(of.schedule, ConstantSchedule)
+  return (of.model, of.objective, of.adapter, of.finetuning, of.optimizer,
+          of.schedule, of.microbatches, None if constant else of.steps,
+          *(np.asarray(x).tobytes() for x in vars(vocabulary).values()))
 
 
 @pytest.fixture(scope="session")
