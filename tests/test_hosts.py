@@ -26,6 +26,7 @@ from tests.small_run import FirstDevices, curve
 
 ROOT = pathlib.Path(__file__).parents[1]
 PATIENCE = 400  # seconds, on a busy machine
+pytestmark = pytest.mark.slow
 
 
 def free_port() -> str:

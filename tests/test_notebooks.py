@@ -103,7 +103,7 @@ def kernel(tmp_path) -> dict[str, object]:
       "JAX_NUMPY_DTYPE_PROMOTION": "standard", "BERT_JAX_OPTIONS": SHORT}}
 
 
-@pytest.mark.notebook
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_from_top_to_bottom(path, tmp_path, kernel, folder):
   notebook = read(path)
@@ -119,7 +119,7 @@ def test_notebook_runs_from_top_to_bottom(path, tmp_path, kernel, folder):
       "finished"] * RUNS[path.stem]
 
 
-@pytest.mark.notebook
+@pytest.mark.slow
 def test_interrupted_cell_saves_and_resumes(tmp_path, kernel):
   steps = 60
   kernel["env"]["BERT_JAX_OPTIONS"] = SHORT.replace("steps=4", f"steps={steps}")

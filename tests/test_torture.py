@@ -6,6 +6,8 @@ import pytest
 
 from tools import torture
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):

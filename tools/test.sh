@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# From a bare clone to tested: the suite, then the notebooks, which take longer.
-# Arguments go to pytest, which then runs once; -n 0 runs all in one process.
+# From a bare clone to tested: the suite, then what needs real processes for
+# long: kills, hosts, notebooks. Arguments go to pytest, which then runs once;
+# -n 0 runs all in one process.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$checkout"
 pytest() { "$python" -m pytest -n 2 --dist worksteal "$@"; }
 if [ $# -gt 0 ]; then
   pytest "$@"
 else
-  pytest -m "not notebook"
-  pytest -m notebook
+  pytest -m "not slow"
+  pytest -m slow
 fi

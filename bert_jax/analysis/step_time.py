@@ -133,7 +133,7 @@ def text(experiment: Experiment, measured: bool) -> str:
   step = (measure if measured else estimate)(experiment)
   tokens = experiment.batch_size * experiment.data.length
   lines = [f"{'At least ' * step.least}{duration(step.seconds)} a step of "
-           f"{experiment.batch_size} rows, {tokens / step.seconds:.3g} tokens "
+           f"{experiment.batch_size} rows, {tokens / step.seconds:,.0f} tokens "
            f"a second{' at most' * step.least}: {step.how}."]
   steps = _steps(experiment)
   if steps is None:
@@ -201,4 +201,5 @@ def duration(seconds: float) -> str:
   """As "3.2 h"."""
   name, unit = next(((name, unit) for name, unit in _UNITS
                      if seconds >= 2 * unit), _UNITS[-1])
-  return f"{seconds / unit:.3g} {name}"
+  count = seconds / unit
+  return f"{count:,.0f} {name}" if count >= 1000 else f"{count:.3g} {name}"
