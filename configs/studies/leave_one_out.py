@@ -10,7 +10,11 @@ the end, or the other way around.
 12 arms of three seeds, each with the FLOPs of studies/bert_2018, on two CPU
 cores.
 
-Cost and score: not measured.
+Cost: 75 minutes of each of two cores (--members 3 --share 1/2, 2/2). Score, in
+nats of mlm@1 with a fifth of the held-out documents, minus the base: without
+the trapezoid +.74, no dropout +.47, rotary +.37, no NSP +.31, 30% masking +.21
+(worse); without a gate -.22, Muon at Adam's rate -.19 (better); of pre-norm
++.02, no biases -.02, RMSNorm -.03 and b2 = .98 +.03 three seeds cannot tell.
 """
 
 import dataclasses
