@@ -158,7 +158,7 @@ def test_best_is_checked_before_the_first_step(name, best, wrong):
   for metric in best, wrong:
     run.experiment = dataclasses.replace(
         Experiment(), objective=objective, best=metric)
-    with (pytest.raises(UserError, match=f"best={wrong}: no such.*{best}")
+    with (pytest.raises(UserError, match=f"(?s)best={wrong}: no such.*{best}")
           if metric == wrong else contextlib.nullcontext()):
       evaluation.check_best(run)
 

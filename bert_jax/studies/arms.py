@@ -143,9 +143,10 @@ def _load_page(name: str, arm: str) -> Page:
     return config.load_page(name)
   except UserError as error:
     close = difflib.get_close_matches(arm, _OPTIONS, n=1)
-    hint = (f" Did you mean the option {close[0]}={name}?"
-            if close and f"No config page {name!r}" in str(error) else "")
-    raise UserError(f"{error}{hint}") from error
+    if close and f"No config page {name!r}" in str(error):
+      raise UserError(f"there is no config page {name!r}; did you mean the "
+                      f"option {close[0]}={name}?") from error
+    raise
 
 
 def _option_hint(overrides: Sequence[str]) -> str:
