@@ -9,12 +9,9 @@ import ast
 import configparser
 import dataclasses
 import functools
-import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -296,47 +293,6 @@ def test_python_compiles_and_uses_names_that_exist():
   assert not all_faults(python_faults)
   assert len(python_faults("```python\nx = (\n```\n```python\n"
                            "bj.laod('x')\nbj.load('x')\n```\n")) == 2
-
-
-# What the pages of the docs take for granted, of a small network.
-_BEFORE = """
-import pathlib
-import bert_jax as bj
-from bert_jax.config import pages
-
-pages.PAGES = pathlib.Path("pages").absolute()
-for name in ("mini", "base_0", "base_1", "rms_0", "rms_1"):
-  bj.train("quickstart", f"runs/{name}", f"seed={int(name[-1] == '1')}",
-           f"model.norm={'rms' if name[0] == 'r' else 'layer'}")
-bj.train(bj.page("quickstart", "init_from=runs/mini",
-                 "objective=classification", "data=table",
-                 "data.train=TRAIN", "data.length=16"), "runs/task")
-bj.export("runs/mini", "minilm")
-"""
-_SMALL = [
-    "model.hidden_size=16", "model.intermediate_size=32", "batch_size=8",
-    "steps=4", "evaluate_every=4", "save_every=4", "log_every=1",
-    "data.tokenizer.vocab_size=60", "data.held_out_percent=50"]
-
-
-@pytest.mark.slow
-def test_python_of_the_docs_runs(folder, tmp_path):
-  """One block after another, as a reader would."""
-  (tmp_path / "pages").mkdir()
-  (tmp_path / "pages" / "quickstart.py").write_text("\n".join([
-      (config.PAGES / "quickstart.py").read_text(),
-      "from bert_jax import config",
-      f"experiment = config.override(experiment, {_SMALL!r} + "
-      f"['data.text={folder / 'text.txt'}'])"]))
-  code = "\n".join(block for page in PAGES
-                   for block in blocks(page.read_text(), "python"))
-  code = re.sub(r"steps=\d+", "steps=4", code).replace(
-      "nreimers/MiniLM-L6-H384-uncased", "minilm")
-  before = _BEFORE.replace("TRAIN", str(folder / "train.tsv"))
-  (tmp_path / "docs.py").write_text(before + code)
-  subprocess.run([sys.executable, "docs.py"], cwd=tmp_path, check=True,
-                 env=os.environ | {"PYTHONPATH": str(ROOT),
-                                   "JAX_NUM_CPU_DEVICES": "1"})
 
 
 def test_figures_of_the_readme_stand_in_the_docs():

@@ -137,7 +137,8 @@ def test_interrupted_cell_saves_and_resumes(tmp_path, kernel):
     assert run("\n".join(code[:training]))["status"] == "ok"
     client.execute(code[training])
     until = time.monotonic() + 600
-    while not metrics.exists() and time.monotonic() < until:
+    while (not metrics.exists() or not metrics.stat().st_size
+           ) and time.monotonic() < until:
       time.sleep(.05)
     manager.interrupt_kernel()
     reply = client.get_shell_msg(timeout=600)["content"]
