@@ -49,8 +49,8 @@ def _add_tokenizer(commands: argparse._SubParsersAction) -> None:
                  "needs none, as it trains one.")
   training = flags.command(
       verbs, "train", _tokenizer, "Trains the tokenizer of a page on its text "
-      "and writes it to a file, which other pages take by data.tokenizer.path. "
-      "`pretrain` needs none, as it trains one.",
+      "and writes it to a file, which other pages take by "
+      "data.tokenizer.path.",
       "bert-jax tokenizer train mini data.text='books/*.txt' "
       "--output books.model")
   flags.page(training)
