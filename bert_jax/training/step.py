@@ -52,13 +52,14 @@ class Recipe:
   microbatches: int = 1
   rates: Rates = Rates()
 
-  def init(self, seed: jax.Array, batch: Batch) -> TrainState:
-    """The state before the first step; `batch` gives shapes, B may be 1."""
-    key = numerics.key(seed)
-    keys_B = row_keys(key, batch["row"])
-    params = self.network.init(key, self.inputs(batch, keys_B, jnp.int32(0)))
-    return TrainState(jnp.zeros((), jnp.int32), seed, params,
-                      self.optimizer.init(self.rates.trained(params)))
+  @functools.cached_property
+  def init(self) -> Callable[[jax.Array, Batch], TrainState]:
+    """From a seed to the state before the first step.
+
+    Its second argument gives shapes, its B may be 1. Made once: jax keeps what
+    it has traced for one function, and each bound method is another.
+    """
+    return functools.partial(_first_state, self)
 
   def inputs(self, batch: Batch, keys_B: jax.Array,
              step: jax.Array | None) -> Batch:
@@ -69,6 +70,15 @@ class Recipe:
   @property
   def networks(self) -> dict[str, BertConfig]:
     return self.objective.networks(self.model)
+
+
+def _first_state(recipe: Recipe, seed: jax.Array, batch: Batch) -> TrainState:
+  key = numerics.key(seed)
+  keys_B = row_keys(key, batch["row"])
+  inputs = recipe.inputs(batch, keys_B, jnp.int32(0))
+  params = recipe.network.init(key, inputs)
+  return TrainState(jnp.zeros((), jnp.int32), seed, params,
+                    recipe.optimizer.init(recipe.rates.trained(params)))
 
 
 def row_keys(key: jax.Array, row_B: jax.Array) -> jax.Array:
