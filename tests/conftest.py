@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 # Tests spend their time compiling, mostly the same few programs.
 _COMPILE = "--xla_backend_optimization_level=0"
@@ -44,6 +45,7 @@ import pytest
 
 from bert_jax import experiment
 from bert_jax.runs import evaluation, initialize, record, train
+from bert_jax.studies.members import runs as members, sweep
 from bert_jax.training.schedules import ConstantSchedule
 from tests import small_run
 
@@ -63,6 +65,16 @@ def uncounted_flops():
   """Counting takes a second for each network; test_record counts."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(record, "step_flops", lambda experiment: 0)
+    yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def undrawn_curves():
+  """A picture takes as long as some runs; test_loop has one drawn."""
+  with pytest.MonkeyPatch.context() as patch:
+    for module in (train, members, sweep):
+      patch.setattr(module, "plots", types.SimpleNamespace(
+          plot_curves=lambda jsonl, png: None))
     yield
 
 

@@ -3,8 +3,6 @@
 import dataclasses
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,33 +11,13 @@ from bert_jax.checkpoints.reading import read_manifests
 from bert_jax.config import UserError
 from bert_jax.data.batches import loader
 from bert_jax.experiment import compose
-from bert_jax.metrics import weighted
 from bert_jax.metrics.weighted import Mean
 from bert_jax.objectives.masking import WholeWordMasking
 from bert_jax.objectives.mlm import Mlm
-from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
 from bert_jax.runs import anomalies, evaluation, train
-from bert_jax.training.optimizers import BertAdam
-from tests import small_run, tiny
+from tests import small_run
 from tests.small_run import curve, equal, pretraining, pull_the_plug
-
-
-@dataclasses.dataclass(frozen=True)
-class Ill(Mlm):
-  """Adds `times` times the loss of a batch for each of its rows whose sum of
-  tokens is divisible by `divisor`."""
-
-  divisor: int = 31
-  times: float = float("nan")
-
-  def corrupt(self, batch, keys_B, vocabulary, step):
-    ill_B = batch["input_ids"].sum(axis=1) % self.divisor == 0
-    return super().corrupt(batch, keys_B, vocabulary, step) | {"ill": ill_B}
-
-  def losses(self, logits, batch):
-    more = jnp.sum(jnp.where(batch["ill"], self.times, 0.0))
-    return {name: total + more * total
-            for name, total in super().losses(logits, batch).items()}
+from tests.tiny import Ill
 
 
 def sums(experiment) -> np.ndarray:
@@ -53,41 +31,6 @@ def sums(experiment) -> np.ndarray:
 def ill_steps(sums_XB: np.ndarray, divisor: int) -> list[int]:
   return [int(i) + 1 for i in np.flatnonzero(
       (sums_XB % divisor == 0).any(axis=1))]
-
-
-@pytest.mark.parametrize("layout, microbatches", [
-    (MeshLayout(8, 1, 1), 2), (MeshLayout(2, 2, 2), 1), (PmapLayout(), 2),
-    (ShardMapLayout(), 1)],
-    ids=["accumulation", "2 x 2 x 2", "pmap, accumulation", "shard_map"])
-def test_non_finite_step_changes_nothing(layout, microbatches):
-  """If a single row, of one device and microbatch, has a NaN loss."""
-  batch = tiny.batch()
-  sum_B = batch["input_ids"].sum(axis=1)
-  alone = next(i for i, s in enumerate(sum_B) if (sum_B % s == 0).sum() == 1)
-  recipe = tiny.recipe(Ill(divisor=int(sum_B[alone])), BertAdam(), microbatches)
-  shape = jax.eval_shape(recipe.init, np.int32(0), batch)
-  runner = layout.build(recipe, shape, tiny.BATCH, batch)
-  first = jax.jit(recipe.init, out_shardings=runner.shardings)(
-      np.int32(0), batch)
-  before = jax.device_get(first)
-  state, pairs = runner.step(first, runner.put(batch))
-  after, pairs = jax.device_get(state), jax.device_get(pairs)
-  equal((after.params, after.opt_state), (before.params, before.opt_state))
-  assert int(after.step) == 1 and float(pairs["skipped"][0]) == 1
-  assert not any(np.any(x) for name, pair in pairs.items()
-                 if name != "skipped" for x in pair)
-  well = {**batch, "input_ids": batch["input_ids"].copy()}
-  well["input_ids"][alone, 1] += 1
-  state, pairs = runner.step(state, runner.put(well))
-  assert float(jax.device_get(pairs)["skipped"][0]) == 0
-  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params,
-                       jax.device_get(state.params))
-  assert all(jax.tree.leaves(moved)), moved
-  # Where every token is unknown, every layout says that nothing was predicted.
-  unknown = {**batch, "input_ids": np.where(
-      batch["input_ids"] > 4, tiny.VOCABULARY.unk_id, batch["input_ids"])}
-  _, pairs = runner.step(state, runner.put(unknown))
-  assert weighted.without_weight(jax.device_get(pairs)) == ["mlm_loss"]
 
 
 def test_steps_without_weight_stop_a_run():

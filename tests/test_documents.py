@@ -326,6 +326,7 @@ def test_few_names_are_held_out_in_the_exact_share(count, percent, other):
   assert held <= more if percent <= other else more <= held
 
 
+@pytest.mark.slow
 def test_embedded_text_is_large_and_clean():
   docs = list(documents.read("embedded"))
   assert len(docs) > 10_000
@@ -338,6 +339,7 @@ def test_embedded_text_is_large_and_clean():
   assert sum("``" in s for s in text) < .005 * len(text)
 
 
+@pytest.mark.slow
 def test_embedded_paragraphs_are_in_one_split_each():
   paragraphs = {}
   for name, words, tags in docstrings.code_paragraphs():

@@ -65,6 +65,7 @@ def command(page: pathlib.Path, workdir: pathlib.Path, *more: str) -> list[str]:
           "--workdir", str(workdir), *more]
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_earlier_checkpoints(folder, page, tmp_path):
   """Earlier checkpoints stay, and the run resumes on a disk with room."""
   disk, copy = tmp_path / "disk", tmp_path / "copy"
@@ -173,6 +174,7 @@ def test_owner_on_another_host_is_judged_by_its_record(
       stop.set()
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_run_resumes(page, tmp_path, capsys):
   """And not a bit depends on the environment that it was begun in."""
   process = subprocess.Popen(

@@ -20,6 +20,7 @@ from bert_jax.metrics import selection
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
+from bert_jax.reporting import plots
 from bert_jax.runs import initialize, train
 from bert_jax.runs.evaluation import Evaluator
 from bert_jax.runs.observers import Observers
@@ -32,7 +33,9 @@ from tests.small_run import (
 
 @pytest.fixture(scope="module")
 def pretrained(folder) -> pathlib.Path:
-  train.train(pretraining(folder), folder / "pretrained")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(train, "plots", plots)  # Drawn, as for users.
+    train.train(pretraining(folder), folder / "pretrained")
   return folder / "pretrained"
 
 
@@ -49,8 +52,8 @@ def table(folder: pathlib.Path, pretrained: pathlib.Path, objective,
       evaluate_every=1000, save_every=1000, log_every=1), **options)
 
 
-@pytest.mark.parametrize("layout", [MeshLayout(), PmapLayout()],
-                         ids=["mesh", "pmap"])
+@pytest.mark.parametrize("layout", [MeshLayout(), pytest.param(
+    PmapLayout(), marks=pytest.mark.slow)], ids=["mesh", "pmap"])
 def test_run_resumes_bit_for_bit(folder, tmp_path, layout, pretrained):
   """Bit for bit: parameters, optimizer and curve."""
   four = pretraining(folder, layout=layout, schedule=LinearSchedule(1e-2))

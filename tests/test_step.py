@@ -9,40 +9,63 @@ import pytest
 from bert_jax.config import UserError
 from bert_jax.metrics import weighted
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
-from bert_jax.training.optimizers import BertAdam
-from bert_jax.training.step import evaluation_step, train_step
+from bert_jax.training.step import Recipe, evaluation_step
 from tests import tiny
-from tests.small_run import FirstDevices
+from tests.small_run import FirstDevices, equal
 
 
-def run(layout, microbatches: int = 1, steps: int = 2):
-  """Parameters and means after some steps; with dropout and uneven masks."""
-  recipe = tiny.recipe(microbatches=microbatches)
-  batch = tiny.batch()
-  shape = jax.eval_shape(recipe.init, np.int32(3), batch)
-  runner = layout.build(recipe, shape, tiny.BATCH, batch)
-  state = jax.jit(recipe.init, out_shardings=runner.shardings)(
-      np.int32(3), batch)
-  for step in range(steps):
-    state, pairs = runner.step(state, runner.put(tiny.batch(step)))
+@functools.cache
+def recipe(microbatches: int) -> Recipe:
+  """Of a loss that one row of the first batch, `ill_row`, could make NaN."""
+  return tiny.recipe(tiny.Ill(divisor=ill_row()[1]), microbatches=microbatches)
+
+
+def ill_row() -> tuple[int, int]:
+  """A row of the first batch, and what divides the sum of its tokens alone."""
+  sum_B = tiny.batch()["input_ids"].sum(axis=1)
+  return next((i, int(s)) for i, s in enumerate(sum_B)
+              if (sum_B % s == 0).sum() == 1)
+
+
+def well(batch):
+  """The batch with another token in that row."""
+  batch = {**batch, "input_ids": batch["input_ids"].copy()}
+  batch["input_ids"][ill_row()[0], 1] += 1
+  return batch
+
+
+@functools.cache
+def started(layout, microbatches: int):
+  """What takes steps, and what makes its first state."""
+  steps_of = recipe(microbatches)
+  shape = jax.eval_shape(steps_of.init, np.int32(3), tiny.batch())
+  runner = layout.build(steps_of, shape, tiny.BATCH, tiny.batch())
+  return runner, jax.jit(steps_of.init, out_shardings=runner.shardings)
+
+
+@functools.cache
+def run(layout, microbatches: int):
+  """Parameters and means after two steps; with dropout and uneven masks."""
+  runner, first = started(layout, microbatches)
+  state = first(np.int32(3), tiny.batch())
+  for step in range(2):
+    state, pairs = runner.step(state, runner.put(well(tiny.batch(step))))
   return (jax.device_get(state.params),
           weighted.summarize(weighted.merge([jax.device_get(pairs)])))
 
 
-@functools.cache
-def one_device():
-  return run(FirstDevices())
-
-
-@pytest.mark.parametrize("layout, microbatches", [
+on_layouts = pytest.mark.parametrize("layout, microbatches", [
     (FirstDevices(), 4), (MeshLayout(1, 8, 1), 1), (MeshLayout(2, 2, 2), 2),
     (PmapLayout(), 2), (ShardMapLayout(), 2)],
     ids=["accumulation 4", "fsdp 8", "2 x 2 x 2, accumulation 2",
          "pmap 8, accumulation 2",
          "shard_map 8, accumulation 2"])
+
+
+@on_layouts
 def test_step_is_the_same_on_every_layout(layout, microbatches):
   """With plain SGD the parameters show all of the gradients."""
-  params, means = one_device()
+  params, means = run(FirstDevices(), 1)
   other_params, other_means = run(layout, microbatches)
   # As parts of the largest update, which clipping makes of the order of 1.
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6,
@@ -51,54 +74,69 @@ def test_step_is_the_same_on_every_layout(layout, microbatches):
     np.testing.assert_allclose(other_means[name], value, rtol=2e-6)
 
 
-def test_step_changes_all_params():
-  recipe = tiny.recipe(optimizer=BertAdam())
-  batch = tiny.batch()
-  state = jax.jit(recipe.init)(np.int32(0), batch)
-  new, _ = jax.jit(functools.partial(train_step, recipe))(state, batch)
-  moved = jax.tree.map(lambda a, b: bool((a != b).any()), state.params,
-                       new.params)
+@on_layouts
+def test_non_finite_step_changes_nothing(layout, microbatches):
+  """If a single row, of one device and microbatch, has a NaN loss."""
+  (runner, first), batch = started(layout, microbatches), tiny.batch()
+  state = first(np.int32(0), batch)
+  before = jax.device_get(state)
+  state, pairs = runner.step(state, runner.put(batch))
+  after, pairs = jax.device_get(state), jax.device_get(pairs)
+  equal((after.params, after.opt_state), (before.params, before.opt_state))
+  assert int(after.step) == 1 and float(pairs["skipped"][0]) == 1
+  assert not any(np.any(x) for name, pair in pairs.items()
+                 if name != "skipped" for x in pair)
+  state, pairs = runner.step(state, runner.put(well(batch)))
+  assert float(jax.device_get(pairs)["skipped"][0]) == 0
+  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before.params,
+                       jax.device_get(state.params))
   assert all(jax.tree.leaves(moved)), moved
-  assert int(new.step) == 1
+  # Where every token is unknown, every layout says that nothing was predicted.
+  unknown = {**batch, "input_ids": np.where(
+      batch["input_ids"] > 4, tiny.VOCABULARY.unk_id, batch["input_ids"])}
+  _, pairs = runner.step(state, runner.put(unknown))
+  assert weighted.without_weight(jax.device_get(pairs)) == ["mlm_loss"]
 
 
 def test_step_compiled_as_users_do_is_the_same():
   """All other tests compile with few optimizations."""
-  recipe, batch = tiny.recipe(), tiny.batch()
-  state = jax.jit(recipe.init)(np.int32(0), batch)
-  step = jax.jit(functools.partial(train_step, recipe))
-  usual = step.lower(state, batch).compile(
+  (runner, first), batch = started(FirstDevices(), 1), well(tiny.batch())
+  batch = runner.put(batch)
+  usual = runner.step.lower(first(np.int32(0), batch), batch).compile(
       {"xla_backend_optimization_level": 3})
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-6,
-                                 atol=1e-6), step(state, batch),
-               usual(state, batch))
+                                 atol=1e-6),
+               runner.step(first(np.int32(0), batch), batch),
+               usual(first(np.int32(0), batch), batch))
 
 
 def test_random_numbers_depend_on_seed_step_and_row():
-  recipe = tiny.recipe()
-  batch = tiny.batch()
-  step = jax.jit(functools.partial(train_step, recipe))
-  state = jax.jit(recipe.init)(np.int32(0), batch)
-  loss = lambda state, batch: weighted.summarize(step(state, batch)[1])["loss"]
-  first = loss(state, batch)
-  assert loss(state, batch) == first
-  assert loss(state.replace(seed=np.int32(1)), batch) != first
-  assert loss(state.replace(step=np.int32(1)), batch) != first
-  assert loss(state, {**batch, "row": batch["row"] + 1}) != first
+  (runner, first), batch = started(FirstDevices(), 1), well(tiny.batch())
+
+  def loss(rows=batch["row"], **of_state) -> float:
+    state = first(np.int32(0), batch).replace(**of_state)
+    _, pairs = runner.step(state, runner.put({**batch, "row": rows}))
+    return weighted.summarize(jax.device_get(pairs))["loss"]
+
+  usual = loss()
+  assert loss() == usual
+  for other in ({"seed": np.int32(1)}, {"step": np.int32(1)},
+                {"rows": batch["row"] + 1}):
+    assert loss(**other) != usual
 
 
 def test_evaluation_masks_depend_on_the_row_alone():
-  recipe = tiny.recipe()
   batch = tiny.batch()
-  state = jax.jit(recipe.init)(np.int32(0), batch)
-  evaluate = jax.jit(lambda batch: evaluation_step(recipe, state.params,
+  params = started(FirstDevices(), 1)[1](np.int32(0), batch).params
+  evaluate = jax.jit(lambda batch: evaluation_step(recipe(1), params,
                                                    batch)[0])
-  complete = weighted.merge([evaluate(batch)])
-  part = lambda rows: {key: value[rows] for key, value in batch.items()}
-  pad = lambda b: {k: np.concatenate([v, np.zeros_like(v)])
-                   for k, v in b.items()}
-  halves = weighted.merge([evaluate(pad(part(slice(0, 8)))),
-                           evaluate(pad(part(slice(8, 16))))])
+  part = lambda rows: {key: np.where(
+      rows.reshape(-1, *[1] * (value.ndim - 1)), value, 0)
+                       for key, value in well(batch).items()}
+  first_half = np.arange(tiny.BATCH) < 8
+  complete, *halves = [evaluate(part(rows)) for rows in (
+      np.full(tiny.BATCH, True), first_half, ~first_half)]
+  complete, halves = weighted.merge([complete]), weighted.merge(halves)
   for name, (total, weight) in complete.items():
     assert halves[name][1] == weight
     np.testing.assert_allclose(halves[name][0], total, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 
 from bert_jax.data.batches import loader
@@ -25,6 +26,25 @@ VOCABULARY = Vocabulary(
     SIZE, 0, 1, 2, 3, 4, word_start_V=np.arange(SIZE) % 3 != 0,
     byte_count_V=np.ones(SIZE, np.int32),
     ordinary_ids=np.arange(5, SIZE, dtype=np.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ill(MlmNsp):
+  """Adds `times` times the loss of a batch for each of its rows whose sum of
+  tokens is divisible by `divisor`."""
+
+  divisor: int = 31
+  times: float = float("nan")
+
+  def corrupt(self, batch, keys_B, vocabulary, step):
+    sum_B = batch["input_ids"].sum(axis=1)
+    ill_B = (sum_B > 0) & (sum_B % self.divisor == 0)
+    return super().corrupt(batch, keys_B, vocabulary, step) | {"ill": ill_B}
+
+  def losses(self, logits, batch):
+    more = jnp.sum(jnp.where(batch["ill"], self.times, 0.0))
+    return {name: total + more * total
+            for name, total in super().losses(logits, batch).items()}
 
 
 def text(sentences: int = 400) -> MemoryCorpus:
