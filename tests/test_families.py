@@ -157,6 +157,7 @@ def test_member_trains_in_bfloat16(options):
   assert {str(x.dtype) for x in jax.tree.leaves(gradient)} == {"float32"}
 
 
+@pytest.mark.slow
 @member
 def test_member_is_equal_on_a_mesh_with_remat(options):
   mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "tensor"),

@@ -189,6 +189,7 @@ def test_golden_curves_are_unchanged():
     ("masks", dict(objective=MlmNsp(TokenMasking(mask_fraction=0.5)))),
     ("dropout", dict(hidden_dropout_prob=0.2)),
     ("arithmetic of the network", dict(layer_norm_eps=0.1))])
+@pytest.mark.slow
 def test_golden_curves_name_what_moved(what, change):
   cause, = what_moved(golden()["pretraining"], pretraining(steps=0, **change))
   assert cause.startswith(what)

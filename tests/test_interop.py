@@ -502,12 +502,12 @@ def test_googles_vocabulary_decides_lowercasing(tmp_path, capital):
         ["[UNK]", "W7"] if capital else ["w7", "w7"])
 
 
-def test_missing_part_is_reported(tmp_path, capsys):
+def test_missing_part_is_reported(folder, tmp_path, capsys):
   """A network with only the NSP head has no masked-LM head."""
   source = vocabulary(directory(tmp_path / "hf", "bert/nsp"))
   work = str(tmp_path / "work")
   assert main(["import", str(source), "--workdir", work]) == 0
-  assert main(["evaluate", work]) == 1
+  assert main(["evaluate", work, f"data.text={folder / 'text.txt'}"]) == 1
   assert "has no mlm, which objective=mlm_nsp needs" in (
       capsys.readouterr().err)
 

@@ -287,6 +287,7 @@ def test_interrupted_command_says_what_is_left(
   assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_run_resumes_on_other_devices(folder, tmp_path):
   """1 -> 4 -> 8 by pmap."""
   first, *runs, last = [

@@ -72,6 +72,7 @@ def run(objective, layout, microbatches: int = 1):
           weighted.summarize(jax.device_get(means)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [electra(), _WithLength()],
                          ids=["two networks", "auxiliary loss"])
 def test_layouts_agree(objective):

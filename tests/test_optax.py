@@ -101,6 +101,7 @@ def trained(optimizer, layout):
   return leaves(first), leaves(jax.device_get(state.params))
 
 
+@pytest.mark.slow
 def test_muon_trains_on_a_mesh_as_on_one_device():
   first, alone = trained(Muon(), Devices(1, 1, 1))
   _, split = trained(Muon(), Devices(2, 1, 2))

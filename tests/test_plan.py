@@ -140,7 +140,8 @@ def test_traffic_predicts_what_the_compiler_sends():
   """The order of the layouts, and all-reduces to a few percent. The CPU's
   compiler has no reduce-scatter and sends up to twice as much over fsdp."""
   of = work(hidden_size=64, intermediate_size=256, num_attention_heads=4,
-            num_hidden_layers=1)
+            num_hidden_layers=1, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0)
   measured, predicted = {}, {}
   for shape in SHAPES:
     runner = MeshLayout(*shape).build(of.recipe, of.state, of.batch_size,
