@@ -27,6 +27,7 @@ EXPERIMENT = Experiment(
     data=TextData(length=tiny.LENGTH), batch_size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     [f"objective={name}"] for name, member in Objective.members().items()
     if member.__module__.startswith("bert_jax.")]

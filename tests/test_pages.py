@@ -55,6 +55,7 @@ def test_sizes_are_the_published_ones(name, millions):
   assert published / 1e6 == pytest.approx(millions, rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["electra", "distillation"])
 def test_pages_of_two_networks_train(page):
   experiment = config.load_page(f"ablations/{page}").experiment

@@ -136,6 +136,7 @@ def group_size(rest: str) -> int:
   return 8  # all
 
 
+@pytest.mark.slow
 def test_traffic_predicts_what_the_compiler_sends():
   """The order of the layouts, and all-reduces to a few percent. The CPU's
   compiler has no reduce-scatter and sends up to twice as much over fsdp."""

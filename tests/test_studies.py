@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -63,6 +64,26 @@ def test_cumulative_arms_have_the_options_of_all_before():
   with pytest.raises(UserError, match="mine, other cannot be a page"):
     arms.make_arms(page, [], {"mine": "my.py steps=3", "other":
                               base.experiment}, cumulative=True)
+
+
+def test_study_says_what_it_would_run():
+  """Before anything does; in lines of a terminal."""
+  study = Study(base="quickstart", seeds=3, budget="tokens", cumulative=True,
+                arms={"pre": "model.norm_placement=pre",
+                      "few": "objective.masking.rate=.1 data.length=16 "
+                      "model.use_bias=false"}, protocols=("mlm percent=20",))
+  text = study.describe(columns=60)
+  assert max(map(len, text.splitlines())) <= 60
+  head, *listed = re.split(r"\n  (?=\S)", text)
+  assert "A study of 9 runs" in head and "tokens, scored by mlm@1 perc" in (
+      " ".join(head.split()))
+  assert [line.split() for line in listed] == [
+      ["base", "the", "options", "above"], ["pre", "model.norm_placement=pre"],
+      ["few", "model.norm_placement=pre", "data.length=16",
+       "model.use_bias=false", "objective.masking.rate=.1"]]
+  with pytest.raises(UserError, match="nothing differs"):
+    dataclasses.replace(study, arms={"same": "steps=150"},
+                        overrides=["steps=150"]).describe()
 
 
 def test_all_faults_of_all_arms_are_named_before_anything_runs():

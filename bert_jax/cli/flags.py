@@ -1,15 +1,18 @@
 """Flags that several commands share."""
 
 import argparse
+import difflib
+import itertools
 import math
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from bert_jax import config, distributed
 from bert_jax.checkpoints.reading import resolve_experiment
+from bert_jax.config import catalog
 from bert_jax.experiment import Experiment
 
 
@@ -23,6 +26,34 @@ class _Help(argparse.HelpFormatter):
     if text.startswith(_EXAMPLES):
       return text
     return super()._fill_text(text, width, indent)
+
+
+class CommandParser(argparse.ArgumentParser):
+  """Of a command; argparse by itself names what is missing rather than the
+  flag that was mistyped."""
+
+  def parse_known_args(self, args: Sequence[str] | None = None,
+                       namespace: argparse.Namespace | None = None
+                       ) -> tuple[argparse.Namespace, list[str]]:
+    typed = [] if args is None or self._subparsers else list(args)
+    for word in itertools.takewhile("--".__ne__, typed):
+      flag = word.partition("=")[0]
+      if flag.startswith("--") and not any(
+          known.startswith(flag) for known in self._option_string_actions):
+        self.error(self._no_flag(flag[2:]))
+    return super().parse_known_args(args, namespace)
+
+  def _no_flag(self, name: str) -> str:
+    """The nearest, and the option of a run that may be meant."""
+    flags = [known.lstrip("-") for known in self._option_string_actions]
+    close = difflib.get_close_matches(name, flags, n=1)
+    text = f"no flag --{name}" + (
+        f"; did you mean --{close[0]}?" if close else ".")
+    if any(action.dest == "overrides" for action in self._actions):
+      keys = [option.key for option in catalog.catalog(Experiment())]
+      for key in config.nearest_keys(name.replace("-", "_"), keys, 1):
+        text += f"\nAn option of a run has no dashes: {key}=..."
+    return text
 
 
 def command(commands: argparse._SubParsersAction, name: str,

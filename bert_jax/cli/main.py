@@ -164,7 +164,8 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument("--version", action="version",
                       version=f"%(prog)s {_version()}")
   parser.set_defaults(run=lambda _: parser.print_help())
-  commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+  commands = parser.add_subparsers(dest="command", metavar="COMMAND",
+                                   parser_class=flags.CommandParser)
   for group in (option_commands, doctor, prepare, train, study, compare, runs,
                 score, use, weights):
     group.add(commands)

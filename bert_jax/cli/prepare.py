@@ -1,13 +1,14 @@
 """Before training: tokenizer, corpus, show; and the quickstart."""
 
 import argparse
+import dataclasses
 import functools
 import pathlib
 import shutil
 
 from bert_jax import files
 from bert_jax.analysis import describe
-from bert_jax.cli import flags
+from bert_jax.cli import flags, study
 from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
 from bert_jax.reporting import markdown
@@ -111,10 +112,16 @@ def _corpus(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
   experiment, page = flags.of_page(options)
+  columns = shutil.get_terminal_size().columns
   print(describe.describe(
       experiment, page.experiment, page.docstring, options.devices,
-      options.memory and options.memory * 10**9,
-      shutil.get_terminal_size().columns, options.measure))
+      options.memory and options.memory * 10**9, columns, options.measure))
+  bound = study.of_page(page)
+  if bound is not None:
+    bound = dataclasses.replace(
+        bound, base=bound.base or options.page,
+        overrides=[*bound.overrides, *options.overrides])
+    print(f"\n{bound.describe(columns)}")
 
 
 def _quickstart(options: argparse.Namespace) -> None:

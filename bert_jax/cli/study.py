@@ -80,9 +80,8 @@ def _ablate(options: argparse.Namespace) -> None:
 
 
 def _study(options: argparse.Namespace) -> Study:
-  page = config.load_page(options.page)
   overrides, arms = sort_words(options.overrides)
-  study = getattr(sys.modules[page.module], "study", Study())
+  study = of_page(config.load_page(options.page)) or Study()
   given = {"seeds": options.seeds, "budget": options.equal,
            "protocols": options.protocols, "then": options.then,
            "tune": options.tune, "cumulative": options.cumulative or None}
@@ -94,6 +93,11 @@ def _study(options: argparse.Namespace) -> Study:
       overrides=[*study.overrides, *overrides], workdir=options.workdir,
       command=_command(sys.argv[1:]),
       **{name: value for name, value in given.items() if value is not None})
+
+
+def of_page(page: config.Page) -> Study | None:
+  """The study that it binds, if any."""
+  return getattr(sys.modules[page.module], "study", None)
 
 
 def _command(words: Sequence[str]) -> str:

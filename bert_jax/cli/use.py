@@ -102,7 +102,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
   count = predict.predict_file(options.workdir, options.input, options.output,
                                options.overrides, flags.say)
-  flags.say(f"{count} predictions in {options.output}")
+  flags.say(f"{count} prediction{'s' * (count != 1)} in {options.output}")
 
 
 def _embed(options: argparse.Namespace) -> None:

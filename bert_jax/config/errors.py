@@ -63,7 +63,9 @@ def nearest_keys(key: str, keys: Iterable[str], count: int = 3) -> list[str]:
     last = other.rpartition(".")[2]
     initials = "".join(word[0] for word in last.split("_"))
     ratio = difflib.SequenceMatcher(None, name, last).ratio()
-    if name in (last, initials) or (len(name) > 3 and name in last):
+    if name in (last, initials):
+      ratio = 2.0
+    elif len(name) > 3 and name in last:
       ratio = 1.0
     if ratio >= 0.7:
       scores[other] = ratio

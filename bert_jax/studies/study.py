@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,6 +18,7 @@ from bert_jax.studies import budgets, definition, plan as planning, tuning
 from bert_jax.studies.arms import Arm, make_arms
 from bert_jax.studies.comparing import Report
 from bert_jax.studies.plan import Plan
+from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.reports import comparison, report
 from bert_jax.studies.work import Unit, fail, work
 from bert_jax.training.budget import Budget
@@ -87,6 +90,29 @@ class Study:
       result = comparison.read_study(folder)
       report.write(folder, result)
     return Report(result)
+
+  def describe(self, columns: int = 80) -> str:
+    """What would run: the arms and what differs in them, and the ruler.
+
+    Raises:
+      UserError: names all that is wrong with the study.
+    """
+    arms = make_arms(self._page(), self.overrides, self.arms, self.cumulative)
+    _check(arms, self)
+    rulers = [Protocol.parse(title).title for title in self._titles(arms[0])]
+    runs = len(arms) * self.seeds
+    wrapped = functools.partial(textwrap.fill, width=columns,
+                                break_long_words=False, break_on_hyphens=False)
+    lines = [f"A study of {runs} runs, the one above and {runs - 1} more: "
+             f"{len(arms)} arms of {self.seeds} seeds, with the same "
+             f"{self.budget}, scored by {', '.join(rulers)}."]
+    if self.tune:
+      lines.append(f"Before them every arm tries {', '.join(self.tune)}.")
+    margin = max(len(arm.name) for arm in arms) + 4
+    listed = [f"{f'  {arm.name}':<{margin}}{arm.words or 'the options above'}"
+              for arm in arms]
+    return "\n".join([*map(wrapped, lines), *(
+        wrapped(line, subsequent_indent=" " * margin) for line in listed)])
 
   def table(self) -> str:
     """What is known until now, in Markdown."""
