@@ -17,7 +17,7 @@ from bert_jax.objectives.network import network
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.layouts import Layout, MeshLayout
 from bert_jax.reporting.trackers import TensorboardTracker, Tracker
-from bert_jax.training import numerics
+from bert_jax.training import numerics, programs
 from bert_jax.training.adapters import Adapter, NoAdapter
 from bert_jax.training.budget import Budget
 from bert_jax.training.finetuning import Finetuning
@@ -206,6 +206,10 @@ def compose(experiment: Experiment,
   return Run(complete, prepared, recipe(complete, vocabulary))
 
 
+@programs.once(lambda of, vocabulary: (
+    of.model, of.objective, of.adapter, of.finetuning, of.optimizer,
+    of.schedule, of.steps, of.microbatches,
+    *(np.asarray(x).tobytes() for x in vars(vocabulary).values())))
 def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
   """The recipe of a complete experiment."""
   schedule = experiment.schedule.build(experiment.steps)

@@ -40,13 +40,11 @@ os.environ.update(
 )
 
 import hypothesis
-import numpy as np
 import pytest
 
-from bert_jax import experiment
-from bert_jax.runs import evaluation, initialize, record, train
+from bert_jax.runs import record, train
 from bert_jax.studies.members import runs as members, sweep
-from bert_jax.training.schedules import ConstantSchedule
+from bert_jax.training import programs
 from tests import small_run
 
 # Tracing makes millions of objects beside the many of the libraries, which
@@ -79,48 +77,11 @@ def undrawn_curves():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def traced_once():
-  """Runs of equal programs share them, which take seconds to trace.
-
-  The package itself traces for each run: in a notebook, what is traced
-  may have been changed between two.
-  """
-  with pytest.MonkeyPatch.context() as patch:
-    recipe = _once(experiment.recipe, _program)
-    evaluator = _once(evaluation.Evaluator, lambda *arguments: arguments)
-    patch.setattr(experiment, "recipe", recipe)
-    patch.setattr(evaluation, "recipe", recipe)
-    patch.setattr(evaluation, "Evaluator", evaluator)
-    patch.setattr(train, "Evaluator", evaluator)
-    patch.setattr(train, "lay_out", _once(
-        initialize.lay_out, lambda run: (
-            run.recipe, run.experiment.layout, run.experiment.batch_size)))
+def shared_programs():
+  """Of all tests of a process, which are mostly the same few."""
+  with pytest.MonkeyPatch.context() as patch, programs.shared():
+    patch.setattr(programs, "_MOST", 10_000)
     yield
-
-
-def _once(function, key):
-  """`function`, called once for each `key` of its arguments."""
-  made = {}
-
-  def call(*arguments):
-    try:
-      of = key(*arguments)
-      hash(of)
-    except TypeError:  # A test's own choice may have no hash.
-      return function(*arguments)
-    if of not in made:
-      made[of] = function(*arguments)
-    return made[of]
-
-  return call
-
-
-def _program(of, vocabulary):
-  """What the recipe of an experiment is made of."""
-  constant = isinstance(of.schedule, ConstantSchedule)
-  return (of.model, of.objective, of.adapter, of.finetuning, of.optimizer,
-          of.schedule, of.microbatches, None if constant else of.steps,
-          *(np.asarray(x).tobytes() for x in vars(vocabulary).values()))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     local_rows, make_mesh, place, row_devices, share)
 from bert_jax.runs.anomalies import NO_WEIGHT
-from bert_jax.training import numerics
+from bert_jax.training import numerics, programs
 from bert_jax.training.adapters import NoAdapter
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import Recipe, evaluation_step
@@ -91,8 +91,7 @@ class Evaluator:
 
   def __init__(self, recipe: Recipe, batch_size: int, mesh: Mesh):
     self._batch_size, self._mesh = batch_size, mesh
-    self._step = numerics.jit(functools.partial(predict_batch, recipe),
-                         out_shardings=NamedSharding(mesh, P()))
+    self._step = _predicting(recipe, mesh)
 
   def outputs(self, params: Any, rows: Rows,
               batches: int | None = None) -> list[Outputs]:
@@ -122,6 +121,12 @@ class Evaluator:
   def predict(self, params: Any, rows: Rows, labeled: LabeledSet) -> Any:
     """What `labeled.collect` gives of the complete set."""
     return collect(self.outputs(params, rows), labeled)
+
+
+@programs.once(lambda recipe, mesh: (recipe, mesh))
+def _predicting(recipe: Recipe, mesh: Mesh) -> Callable[[Any, Batch], Outputs]:
+  return numerics.jit(functools.partial(predict_batch, recipe),
+                      out_shardings=NamedSharding(mesh, P()))
 
 
 def check_best(run: Run) -> None:

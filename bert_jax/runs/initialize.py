@@ -17,12 +17,15 @@ from bert_jax.objectives.embedding import Similarity
 from bert_jax.parallel import mesh, rules
 from bert_jax.parallel.layouts import Runner
 from bert_jax.runs.heads import match_head
-from bert_jax.training import numerics
+from bert_jax.training import numerics, programs
 from bert_jax.training.adapters import ADDED
 from bert_jax.training.param_paths import expand, leaves, path_of
 from bert_jax.training.step import TrainState
 
 
+@programs.once(lambda run: (
+    run.recipe, run.experiment.layout, run.experiment.batch_size,
+    *((key, value.shape) for key, value in run.row().items())))
 def lay_out(run: Run) -> Runner:
   """The run on its devices, alike on all processes."""
   runner = run.experiment.layout.build(

@@ -20,6 +20,7 @@ from bert_jax.data.sources import CodeWordsData
 from bert_jax.metrics import entities
 from bert_jax.reporting import markdown, plots
 from bert_jax.runs import train as train_lib
+from bert_jax.training import programs
 
 SCORE = "entity_f1"
 
@@ -53,13 +54,13 @@ def run(workdir: pathlib.Path, seeds: int) -> str:
   print(f"2. Fine-tuning: which words are code? {seeds} seeds each.")
   task = config.load_page("quickstart_task").experiment
   results = {"lexicon": [lexicon(task.data)]}
-  for name, from_scratch in (("from scratch", True), ("pretrained", False)):
-    results[name] = [train_lib.train(
-        resolve_experiment(task, [
- f"init_from={workdir}/long", f"seed={seed}",
- f"from_scratch={from_scratch}"]),
-        workdir / f"{name.replace(' ', '_')}_{seed}").scores[SCORE]
-                     for seed in range(seeds)]
+  with programs.shared():
+    for name, from_scratch in (("from scratch", True), ("pretrained", False)):
+      results[name] = [train_lib.train(resolve_experiment(task, [
+          f"init_from={workdir}/long", f"seed={seed}",
+          f"from_scratch={from_scratch}"]),
+          workdir / f"{name.replace(' ', '_')}_{seed}").scores[SCORE]
+                       for seed in range(seeds)]
   report = "\n\n".join([
       f"Held-out masked-LM loss of the pretrained network: {loss:.3f} nats "
       f"({pretrained.scores['bits_per_byte']:.3f} bits per byte); of a unigram "

@@ -21,6 +21,7 @@ from bert_jax.studies.plan import Plan
 from bert_jax.studies.protocols.base import Protocol
 from bert_jax.studies.reports import comparison, report
 from bert_jax.studies.work import Unit, fail, work
+from bert_jax.training import programs
 from bert_jax.training.budget import Budget
 
 
@@ -159,7 +160,7 @@ def _work(folder: pathlib.Path, units: Sequence[Unit], lost: Sequence[Unit],
   """Does all units but the lost ones, of arms whose trials all failed."""
   steps = [(u.arm, u.name, u.experiment.steps) for u in (*units, *lost)]
   jobs = planning.jobs(units, members)
-  with StudyProgress(steps, share[1]) as board:
+  with StudyProgress(steps, share[1]) as board, programs.shared():
     for unit in lost:
       fail(unit, UserError("All trials of this arm failed; see error.txt in "
                            f"{folder / unit.arm / 'tuning'}."), board)

@@ -20,7 +20,7 @@ from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import (
     AXES, local_rows, make_mesh, place, row_devices, share)
 from bert_jax.studies.protocols.item_rows import ItemRows
-from bert_jax.training import numerics
+from bert_jax.training import numerics, programs
 from bert_jax.training.step import Recipe, row_keys
 
 
@@ -56,20 +56,22 @@ class ItemScorer:
     mesh, params = _on_mesh(params, self._recipe)
     parts = row_devices(mesh)
     batch_size = -(-self._batch_size // parts) * parts
-    step = self._step(mesh)
+    if mesh not in self._steps:
+      self._steps[mesh] = _asking(self._recipe, self._question, mesh)
+    step = self._steps[mesh]
     answers = jax.device_get([
         step(params, share(mesh, batch)) for batch in loader.evaluation_batches(
             self._rows, batch_size, local_rows(mesh, batch_size))])
     return _add_up(answers, self._rows.items)
 
-  def _step(self, mesh: Mesh) -> Callable[..., Any]:
-    if mesh not in self._steps:
-      placed = dataclasses.replace(
-          self._recipe, network=rules.place(self._recipe.network, mesh))
-      self._steps[mesh] = numerics.jit(
-          functools.partial(answer, placed, self._question),
-          out_shardings=NamedSharding(mesh, P()))
-    return self._steps[mesh]
+
+@programs.once(lambda recipe, question, mesh: (recipe, question, mesh))
+def _asking(recipe: Recipe, question: Question, mesh: Mesh
+            ) -> Callable[..., Any]:
+  placed = dataclasses.replace(
+      recipe, network=rules.place(recipe.network, mesh))
+  return numerics.jit(functools.partial(answer, placed, question),
+                      out_shardings=NamedSharding(mesh, P()))
 
 
 def answer(recipe: Recipe, question: Question, params: Any, batch: Batch
