@@ -133,7 +133,7 @@ def failing(monkeypatch, error: Exception, times: int = 1000) -> None:
 
   monkeypatch.setattr(ocp.Checkpointer, "restore", fail)
   monkeypatch.setattr(damage, "_PAUSES", (0.0, 0.0))
-  monkeypatch.setattr(files_lib, "_LATE", 0.0)
+  monkeypatch.setattr(files_lib, "_REPORTING", 0.0)
 
 
 REFUSALS = {

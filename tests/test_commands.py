@@ -126,7 +126,12 @@ def test_layouts_that_do_not_fit_or_are_not_shown_are_counted():
     (["--version"], 0, "bert-jax "),
     (["pretrian"], 2, "'pretrian'; did you mean 'pretrain'?\n"),
     (["resume", "RUN"], 2, "has that.\n  bert-jax pretrain a"),
-    (["pretrain", "--help-me"], 2, "are required: page, --workdir\n")])
+    (["pretrain"], 2, "are required: page, --workdir\n"),
+    (["pretrain", "tiny", "--wrokdir", "a"], 2, "; did you mean --workdir?"),
+    (["pretrain", "tiny", "--workdir", "a", "--steps=9"], 2,
+     "no flag --steps.\nAn option of a run has no dashes: steps=...\n"),
+    (["corpus", "build", "tiny", "--lr", "9"], 2,
+     "no dashes: schedule.learning_rate=...\n")])
 def test_help_and_wrong_commands_are_answered(words, code, printed, capsys,
                                               tmp_path):
   record.write(tmp_path, record.Record(command="bert-jax pretrain a"))

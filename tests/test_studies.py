@@ -78,7 +78,7 @@ def test_study_says_what_it_would_run():
   assert "A study of 9 runs" in head and "tokens, scored by mlm@1 perc" in (
       " ".join(head.split()))
   assert [line.split() for line in listed] == [
-      ["base", "the", "options", "above"], ["pre", "model.norm_placement=pre"],
+      ["base", "the", "page", "itself"], ["pre", "model.norm_placement=pre"],
       ["few", "model.norm_placement=pre", "data.length=16",
        "model.use_bias=false", "objective.masking.rate=.1"]]
   with pytest.raises(UserError, match="nothing differs"):

@@ -34,10 +34,9 @@ from bert_jax.training.step import TrainState
 # seconds before the first save of a small network on 8 devices.
 _LEAST_SLICE = 2**20
 # What TensorStore's threads report of arrays that nobody waits for any more.
-# Seconds until threads have reported what made them too late.
-_LATE = 0.2
 _REPORTED_LATE = ("Event loop is closed", "Encountered error while reading",
                   "Encountered error while writing")
+_REPORTING = 0.2  # seconds that they take for it
 
 
 def folder(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -218,7 +217,7 @@ def quiet_orbax() -> Iterator[None]:
   try:
     yield
   except Exception:
-    time.sleep(_LATE)
+    time.sleep(_REPORTING)
     raise
   finally:
     for logger, level in zip(loggers, levels):

@@ -101,16 +101,15 @@ class Study:
     arms = make_arms(self._page(), self.overrides, self.arms, self.cumulative)
     _check(arms, self)
     rulers = [Protocol.parse(title).title for title in self._titles(arms[0])]
-    runs = len(arms) * self.seeds
     wrapped = functools.partial(textwrap.fill, width=columns,
                                 break_long_words=False, break_on_hyphens=False)
-    lines = [f"A study of {runs} runs, the one above and {runs - 1} more: "
-             f"{len(arms)} arms of {self.seeds} seeds, with the same "
-             f"{self.budget}, scored by {', '.join(rulers)}."]
+    lines = [f"A study of {len(arms) * self.seeds} runs: {len(arms)} arms of "
+             f"{self.seeds} seeds, with the same {self.budget}, scored by "
+             f"{', '.join(rulers)}."]
     if self.tune:
       lines.append(f"Before them every arm tries {', '.join(self.tune)}.")
     margin = max(len(arm.name) for arm in arms) + 4
-    listed = [f"{f'  {arm.name}':<{margin}}{arm.words or 'the options above'}"
+    listed = [f"{f'  {arm.name}':<{margin}}{arm.words or 'the page itself'}"
               for arm in arms]
     return "\n".join([*map(wrapped, lines), *(
         wrapped(line, subsequent_indent=" " * margin) for line in listed)])

@@ -11,8 +11,8 @@ import functools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
-# A study does a seed of every arm before the next seed; a program of BERT-base
-# takes some MB of a device.
+# A study does one seed of every arm before the next one, and of an arm there are
+# five: those of a dozen arms.
 _MOST = 64
 
 _KEPT: contextvars.ContextVar[dict[Hashable, Any] | None] = (
@@ -45,9 +45,10 @@ def once(key: Callable[..., Hashable]) -> Callable[..., Any]:
         return make(*arguments)
       of = make, key(*arguments)
       try:
-        made = kept.pop(of) if of in kept else make(*arguments)
+        hash(of)
       except TypeError:  # A page's choice that has no hash.
         return make(*arguments)
+      made = kept.pop(of) if of in kept else make(*arguments)
       kept[of] = made  # The latest is the last one.
       if len(kept) > _MOST:
         del kept[next(iter(kept))]
