@@ -14,6 +14,7 @@ import pytest
 from bert_jax import config
 from bert_jax.analysis import describe, step_time
 from bert_jax.checkpoints import reading
+from bert_jax.cli import main as main_lib
 from bert_jax.cli.main import main, program
 from bert_jax.config import UserError
 from bert_jax.data.pretraining import corpus_builder
@@ -142,10 +143,17 @@ def test_help_and_wrong_commands_are_answered(words, code, printed, capsys,
   assert printed in "".join(capsys.readouterr())
 
 
-def test_errors_are_wrapped_on_a_terminal(monkeypatch, capsys):
+def test_sentences_are_wrapped_on_a_terminal(monkeypatch, capsys):
+  """Of errors, of warnings, and of what was read."""
+  text = "some words of a sentence " * 8
+  warning = main_lib._Wrapped().format(logging.makeLogRecord({"msg": text}))
+  assert warning == text
   monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
   assert main(["show", "base", "x" * 30 + "=1", "y"]) == 1
-  assert max(map(len, capsys.readouterr().err.splitlines())) <= 80
+  corpus_builder.say("a.txt", text)
+  warning = main_lib._Wrapped().format(logging.makeLogRecord({"msg": text}))
+  lines = [*capsys.readouterr().err.splitlines(), *warning.splitlines()]
+  assert max(map(len, lines)) <= 80 and sum("sentence" in x for x in lines) > 4
 
 
 @pytest.mark.parametrize("arguments, words", [

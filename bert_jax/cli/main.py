@@ -6,10 +6,8 @@ import importlib.metadata
 import logging
 import os
 import pathlib
-import shutil
 import signal
 import sys
-import textwrap
 import threading
 import traceback
 from collections.abc import Iterable, Sequence
@@ -36,11 +34,19 @@ def program() -> None:
   # at the exit, with a traceback; the error itself is raised and explained.
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
   # Before absl, which would begin our sentences with "WARNING:bert_jax.data.".
-  logging.basicConfig(format="%(message)s")
+  handler = logging.StreamHandler()
+  handler.setFormatter(_Wrapped("%(message)s"))
+  logging.basicConfig(handlers=[handler])
   # Names of files need not be UTF-8, and are printed all the same.
   sys.stdout.reconfigure(errors="backslashreplace")
   sys.unraisablehook = interrupt_again
   sys.exit(main())
+
+
+class _Wrapped(logging.Formatter):
+
+  def format(self, record: logging.LogRecord) -> str:
+    return config.wrapped(super().format(record), sys.stderr)
 
 
 def interrupt_again(unraisable: Any) -> None:
@@ -106,15 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(options: argparse.Namespace, message: str) -> None:
-  """On a terminal sentences are wrapped; in a log they stay in their line."""
-  text = f"bert-jax {options.command}: {message}"
-  if sys.stderr.isatty():
-    columns = shutil.get_terminal_size().columns
-    text = "\n".join(
-        line if line.startswith(" ") else textwrap.fill(
-            line, columns, break_long_words=False, break_on_hyphens=False)
-        for line in text.splitlines())
-  print(text, file=sys.stderr)
+  print(config.wrapped(f"bert-jax {options.command}: {message}", sys.stderr),
+        file=sys.stderr)
 
 
 def _interrupted(options: argparse.Namespace) -> str:

@@ -15,7 +15,8 @@ pages. `override(base, changes(base, run)) == run` holds for every pair.
 
 from bert_jax.config.choices import (
     Choice, changes, described_changes, options, override)
-from bert_jax.config.errors import UserError, nearest, nearest_keys, users_line
+from bert_jax.config.errors import (
+    UserError, nearest, nearest_keys, users_line, wrapped)
 from bert_jax.config.pages import (
     PAGES, Page, load_page, page_names, page_source, pages_of, run_page,
     visible_modules)
@@ -27,4 +28,4 @@ __all__ = [
     "Signed", "UserError", "changes", "check_ranges", "described_changes",
     "load_page", "nearest", "nearest_keys", "options", "override",
     "page_names", "page_source", "pages_of", "run_page", "users_line",
-    "visible_modules"]
+    "visible_modules", "wrapped"]

@@ -2,10 +2,12 @@
 
 import difflib
 import pathlib
+import shutil
 import sysconfig
 import textwrap
 import traceback
 from collections.abc import Iterable
+from typing import TextIO
 
 
 _COLUMNS = 80  # of a list of names
@@ -35,6 +37,17 @@ def users_line(error: BaseException) -> str:
     return ""
   last = lines[-1]
   return f"{last.filename}, line {last.lineno}:\n    {last.line}"
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+  """Its sentences in lines of a terminal, without a cut word; lines that are
+  indented, and what is for a file or another program, as they are."""
+  if not stream.isatty():
+    return text
+  columns = shutil.get_terminal_size().columns
+  return "\n".join(line if line.startswith(" ") else textwrap.fill(
+      line, columns, break_long_words=False, break_on_hyphens=False)
+                   for line in text.splitlines())
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

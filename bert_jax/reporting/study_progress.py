@@ -75,7 +75,8 @@ class StudyProgress:
 
   def note(self, text: str) -> None:
     """Prints a line of its own."""
-    self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+    self._console.print(text, highlight=False, markup=False,
+                        soft_wrap=not self._console.is_terminal)
 
   def terminal(self, arm: str, name: str, together: int = 1
                ) -> Callable[[int, int], "_Line"]:

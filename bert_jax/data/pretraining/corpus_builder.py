@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from bert_jax import files
-from bert_jax.config import UserError
+from bert_jax.config import UserError, wrapped
 from bert_jax.data.pretraining.build_directory import (
     build_directory, publish, remove_leftovers)
 from bert_jax.data.pretraining.corpus import (
@@ -83,7 +83,8 @@ def cache_folder() -> pathlib.Path:
 def say(spec: str, description: str) -> None:
   """Says it of a text on stderr, once, as a study reads it for every run."""
   # Not print: a progress bar may be on this line.
-  tqdm.tqdm.write(f"{spec}: {description}.", file=sys.stderr)
+  tqdm.tqdm.write(wrapped(f"{spec}: {description}.", sys.stderr),
+                  file=sys.stderr)
 
 
 def _same(root: pathlib.Path, stem: str,
