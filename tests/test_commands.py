@@ -223,6 +223,7 @@ def test_missing_devices_are_one_line(monkeypatch, capsys, error, message):
 def test_names_that_are_not_utf8_are_printed(monkeypatch):
   out = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
   monkeypatch.setattr(sys, "stdout", out)
+  monkeypatch.setattr(logging.root, "handlers", [])
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   monkeypatch.setattr("bert_jax.cli.main.main", lambda: print("caf\udce9"))
   with pytest.raises(SystemExit):
@@ -233,10 +234,10 @@ def test_names_that_are_not_utf8_are_printed(monkeypatch):
 
 def test_warnings_are_plain_sentences(monkeypatch, capsys):
   def warn():
-    logging.basicConfig()  # As absl does.
     logging.getLogger("bert_jax.data").warning("A sentence.")
 
   monkeypatch.setattr(logging.root, "handlers", [])
+  logging.basicConfig()  # As absl does when it is imported.
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   monkeypatch.setattr("bert_jax.cli.main.main", warn)
   with pytest.raises(SystemExit):

@@ -33,10 +33,10 @@ def program() -> None:
   # When a save fails, asyncio reports each of Orbax's other writes, as late as
   # at the exit, with a traceback; the error itself is raised and explained.
   logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-  # Before absl, which would begin our sentences with "WARNING:bert_jax.data.".
+  # In place of absl's, which begins sentences with "WARNING:bert_jax.data.".
   handler = logging.StreamHandler()
   handler.setFormatter(_Wrapped("%(message)s"))
-  logging.basicConfig(handlers=[handler])
+  logging.basicConfig(handlers=[handler], force=True)
   # Names of files need not be UTF-8, and are printed all the same.
   sys.stdout.reconfigure(errors="backslashreplace")
   sys.unraisablehook = interrupt_again
