@@ -6,6 +6,7 @@ import logging
 import pathlib
 import re
 import sys
+import warnings
 
 import jax
 import numpy as np
@@ -14,13 +15,14 @@ import pytest
 from bert_jax import config
 from bert_jax.analysis import describe, step_time
 from bert_jax.checkpoints import reading
-from bert_jax.cli import main as main_lib
+from bert_jax.cli import flags, main as main_lib
 from bert_jax.cli.main import main, program
 from bert_jax.config import UserError
 from bert_jax.data.pretraining import corpus_builder
 from bert_jax.data.sources import TextData
 from bert_jax.experiment import Experiment, compose
 from bert_jax.interop import importer
+from bert_jax.reporting import markdown
 from bert_jax.runs import record, train
 from bert_jax.studies import quickstart
 
@@ -224,6 +226,7 @@ def test_names_that_are_not_utf8_are_printed(monkeypatch):
   out = io.TextIOWrapper(io.BytesIO(), "utf-8", "strict")
   monkeypatch.setattr(sys, "stdout", out)
   monkeypatch.setattr(logging.root, "handlers", [])
+  monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   monkeypatch.setattr("bert_jax.cli.main.main", lambda: print("caf\udce9"))
   with pytest.raises(SystemExit):
@@ -235,11 +238,26 @@ def test_names_that_are_not_utf8_are_printed(monkeypatch):
 def test_warnings_are_plain_sentences(monkeypatch, capsys):
   def warn():
     logging.getLogger("bert_jax.data").warning("A sentence.")
+    for text, module in (("Another.", describe), ("Of jax.", jax)):
+      sys.stderr.write(warnings.formatwarning(
+          text, UserWarning, module.__file__, 1))
 
   monkeypatch.setattr(logging.root, "handlers", [])
+  monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
   logging.basicConfig()  # As absl does when it is imported.
   monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   monkeypatch.setattr("bert_jax.cli.main.main", warn)
   with pytest.raises(SystemExit):
     program()
-  assert capsys.readouterr().err == "A sentence.\n"
+  own, theirs = capsys.readouterr().err.split(f"{jax.__file__}:1")
+  assert own == "A sentence.\nAnother.\n" and "Of jax." in theirs
+
+
+def test_tables_are_laid_out_in_the_width_of_a_terminal(monkeypatch, capsys):
+  text = markdown.table(["run"] + ["a column"] * 9, [["a"] + ["value"] * 9])
+  flags.say_markdown(text)
+  assert capsys.readouterr().out == f"{text}\n"
+  monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+  flags.say_markdown(text)
+  lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+  assert max(map(len, lines)) <= 80 and sum("value" in x for x in lines) == 1

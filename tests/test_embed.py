@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -147,6 +149,8 @@ def test_programs_read_arguments_as_utf8_in_any_locale(monkeypatch):
   monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
   monkeypatch.setattr(os, "execv", lambda *arguments: called.append(arguments))
   monkeypatch.setattr(main, "main", lambda: 0)
+  monkeypatch.setattr(logging.root, "handlers", [])
+  monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
   with pytest.raises(SystemExit):
     main.program()
   assert called == [(sys.executable, [sys.executable, "-X", "utf8", "-m",

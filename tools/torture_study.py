@@ -33,7 +33,7 @@ WORDS = ("ablate", "quickstart", "--seeds", "3", "--protocols",
          "batch_size=16", "evaluation_batches=2", "model.hidden_size=32",
          "model.intermediate_size=64")
 # A process is killed within this many seconds.
-LONGEST = 40.0
+LONGEST = 12.0
 
 
 def start(folder: pathlib.Path, share: str = "1/1") -> subprocess.Popen:

@@ -30,4 +30,4 @@ def _compare(options: argparse.Namespace) -> None:
   report = compare(*options.runs, protocols=options.protocol or ())
   if options.output:
     report.write(options.output)
-  flags.say(repr(report))
+  flags.say_markdown(repr(report))

@@ -6,9 +6,13 @@ import itertools
 import math
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import get_args
+
+import rich.console
+import rich.markdown
 
 from bert_jax import config, distributed
 from bert_jax.checkpoints.reading import resolve_experiment
@@ -180,3 +184,11 @@ def say(text: str) -> None:
   """Prints on process 0 only."""
   if distributed.first():
     print(text)
+
+
+def say_markdown(text: str) -> None:
+  """As `say`; on a terminal its tables are laid out in the width there."""
+  if not sys.stdout.isatty():
+    say(text)
+  elif distributed.first():
+    rich.console.Console().print(rich.markdown.Markdown(text))

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ def program() -> None:
   handler = logging.StreamHandler()
   handler.setFormatter(_Wrapped("%(message)s"))
   logging.basicConfig(handlers=[handler], force=True)
+  warnings.formatwarning = _sentence
   # Names of files need not be UTF-8, and are printed all the same.
   sys.stdout.reconfigure(errors="backslashreplace")
   sys.unraisablehook = interrupt_again
@@ -47,6 +49,17 @@ class _Wrapped(logging.Formatter):
 
   def format(self, record: logging.LogRecord) -> str:
     return config.wrapped(super().format(record), sys.stderr)
+
+
+_FORMAT = warnings.formatwarning
+
+
+def _sentence(message: Warning | str, category: type[Warning], filename: str,
+              *more: Any) -> str:
+  """Of our own warnings, without the line of the code that they are from."""
+  ours = pathlib.Path(filename).is_relative_to(pathlib.Path(__file__).parents[1])
+  return (f"{config.wrapped(str(message), sys.stderr)}\n" if ours else
+          _FORMAT(message, category, filename, *more))
 
 
 def interrupt_again(unraisable: Any) -> None:

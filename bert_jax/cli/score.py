@@ -51,7 +51,7 @@ def _score(options: argparse.Namespace) -> None:
     protocol.check()
   scores = {workdir: score_run(workdir, protocols)
             for workdir in options.workdirs}
-  flags.say("\n".join([table(scores), *remarks(scores)]))
+  flags.say_markdown("\n\n".join([table(scores), *remarks(scores)]))
 
 
 def listing() -> str:

@@ -76,7 +76,8 @@ def _members(word: str) -> int | None:
 def _ablate(options: argparse.Namespace) -> None:
   study = _study(options)
   study.run(options.share, options.members)
-  print(f"{study.table()}\n\n{options.workdir}/study.html shows it.")
+  flags.say_markdown(study.table())
+  flags.say(f"\n{options.workdir}/study.html shows it.")
 
 
 def _study(options: argparse.Namespace) -> Study:

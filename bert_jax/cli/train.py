@@ -70,12 +70,13 @@ def _train(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
   experiment, page = flags.of_page(options)
   flags.say_differences(page.experiment, experiment, options.page)
-  print(sweep.run(experiment, pathlib.Path(options.workdir), options.seeds,
-                  options.rates, options.at_once, page))
+  flags.say_markdown(sweep.run(
+      experiment, pathlib.Path(options.workdir), options.seeds, options.rates,
+      options.at_once, page))
 
 
 def _glue(options: argparse.Namespace) -> None:
   experiment, page = flags.of_page(options)
-  print(glue_suite.run(glue_suite.Suite(
+  flags.say_markdown(glue_suite.run(glue_suite.Suite(
       experiment, pathlib.Path(options.workdir), options.tasks, options.seeds,
       options.rates, options.at_once, page)))

@@ -139,13 +139,20 @@ def table(results: Sequence[MemberResult]) -> str:
   lines = []
   for rate in dict.fromkeys(r.member.learning_rate for r in results):
     here = [r.scores for r in results if r.member.learning_rate == rate]
-    for name in here[0]:
+    for name in _distinct(here):
       spread = SeedStatistics.of([scores[name] for scores in here])
-      lines.append([repr(rate), name, *(f"{x:.4g}" for x in (
+      lines.append([repr(rate), name, *(f"{x:.3g}" for x in (
           spread.median, spread.mean, spread.deviation, spread.low,
           spread.high)), str(spread.count)])
   return markdown.table(["rate", "held out", "median", "mean", "deviation",
                          "95% from", "to", "seeds"], lines)
+
+
+def _distinct(all_scores: Sequence[Scores]) -> list[str]:
+  """Names of scores without those of the only part of a loss, which is it."""
+  return [name for name in all_scores[0]
+          if name == "loss" or not name.endswith("_loss")
+          or any(scores[name] != scores["loss"] for scores in all_scores)]
 
 
 def to_json(value: Any) -> str:

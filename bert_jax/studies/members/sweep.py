@@ -55,7 +55,7 @@ def run(experiment: Experiment, workdir: pathlib.Path, seeds: int,
   results = sweep.train(workdir, lambda scores: rank(decides, scores), page)
   member_results.write(workdir / "results.json", results, sweep.provenance)
   best = max(results, key=lambda result: rank(decides, result.scores))
-  return f"{member_results.table(results)}\nBest by {decides}: {best.member}."
+  return f"{member_results.table(results)}\n\nBest by {decides}: {best.member}."
 
 
 def grid(experiment: Experiment, seeds: int,
