@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From a bare clone to tested: the suite, then what needs real processes for
-# long: kills, hosts, notebooks. Arguments go to pytest, which then runs once;
-# -n 0 runs all in one process.
+# From a bare clone to tested: the suite, then what takes long: kills, hosts and
+# notebooks as real processes, and what compiles a program for every member.
+# Arguments go to pytest, which then runs once; -n 0 runs all in one process.
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$checkout"
 pytest() { "$python" -m pytest -n 2 --dist worksteal "$@"; }
