@@ -1,5 +1,7 @@
 """Statistics of the masks for masked language modeling."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,8 +32,13 @@ def text() -> dict[str, np.ndarray]:
 def masked(masking: Masking, batch=None, seed: int = 0, step=None):
   keys_B = jax.random.split(jax.random.key(seed), ROWS)
   batch = batch or text()
-  return batch, jax.device_get(jax.jit(
-      lambda b: masking.apply(b, keys_B, tiny.VOCABULARY, step))(batch))
+  return batch, jax.device_get(compiled(masking)(batch, keys_B, step))
+
+
+@functools.cache
+def compiled(masking: Masking):
+  return jax.jit(lambda batch, keys_B, step: masking.apply(
+      batch, keys_B, tiny.VOCABULARY, step))
 
 
 @pytest.fixture(params=Masking.members().values(), ids=Masking.members())
