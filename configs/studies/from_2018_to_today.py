@@ -21,7 +21,8 @@ Cost: 70 minutes of each of two cores (--members 5 --share 1/2, 2/2). Score, in
 nats of mlm@1 with a fifth of the held-out documents, minus the arm before: no
 NSP -.76, rotary -.44, 30% masking -.36, no dropout -.28 and the trapezoid -.22
 help; a gate +.31, b2 = .98 +.20 and Muon at Adam's rate +.18 hurt; of pre-norm
-+.05, no biases +.02 and RMSNorm +.05 five seeds cannot tell.
++.05, no biases +.02 and RMSNorm +.05 five seeds cannot tell. All eleven at
+once: -1.31 nats, and +.26 entity F1 on the code words (three seeds).
 """
 
 from bert_jax import config
