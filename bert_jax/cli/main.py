@@ -57,7 +57,8 @@ _FORMAT = warnings.formatwarning
 def _sentence(message: Warning | str, category: type[Warning], filename: str,
               *more: Any) -> str:
   """Of our own warnings, without the line of the code that they are from."""
-  ours = pathlib.Path(filename).is_relative_to(pathlib.Path(__file__).parents[1])
+  package = pathlib.Path(__file__).parents[1]
+  ours = pathlib.Path(filename).is_relative_to(package)
   return (f"{config.wrapped(str(message), sys.stderr)}\n" if ours else
           _FORMAT(message, category, filename, *more))
 

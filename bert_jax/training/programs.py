@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
-# A study does one seed of every arm before the next one, and of an arm there are
+# A study does one seed of every arm before the next one, and an arm has some
 # five: those of a dozen arms.
 _MOST = 64
 
