@@ -8,7 +8,8 @@ import pytest
 
 from bert_jax.config import UserError
 from bert_jax.metrics import weighted
-from bert_jax.parallel.layouts import MeshLayout, PmapLayout, ShardMapLayout
+from bert_jax.parallel.layouts import (
+    MeshLayout, PmapLayout, ShardMapLayout, overwritten)
 from bert_jax.training.step import Recipe, evaluation_step
 from tests import tiny
 from tests.small_run import FirstDevices, equal
@@ -140,6 +141,16 @@ def test_evaluation_masks_depend_on_the_row_alone():
   for name, (total, weight) in complete.items():
     assert halves[name][1] == weight
     np.testing.assert_allclose(halves[name][0], total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("version, backend, places", [
+    ((0, 7, 2), "cpu", ()), ((0, 7, 2), "tpu", (0,)),
+    ((0, 10, 2), "cpu", (0,))])
+def test_state_is_kept_where_overwriting_it_is_wrong(
+    version, backend, places, monkeypatch):
+  monkeypatch.setattr(jax, "__version_info__", version)
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  assert overwritten() == places
 
 
 def test_batch_that_cannot_be_split_is_refused():

@@ -96,12 +96,23 @@ class MeshLayout(Layout):
     everywhere, rows = NamedSharding(mesh, P()), batch_sharding(mesh)
     step = numerics.jit(functools.partial(train_step, placed),
                         in_shardings=(shardings, rows),
-                        out_shardings=(shardings, everywhere), donate_argnums=0)
+                        out_shardings=(shardings, everywhere),
+                        donate_argnums=overwritten())
     return Runner(mesh, placed, shardings, step,
                   functools.partial(share, mesh))
 
   def devices(self) -> Sequence[jax.Device]:
     return jax.devices()
+
+
+def overwritten() -> tuple[int, ...]:
+  """Which argument of a step its result may overwrite: the state.
+
+  On a CPU jaxlib 0.7.2 then computes wrong gradients, without an error: after
+  300 steps a loss was .06 higher. 0.10.2 gives the same bits either way.
+  """
+  wrong = jax.__version_info__ < (0, 10) and jax.default_backend() == "cpu"
+  return () if wrong else (0,)
 
 
 def memory_limit(devices: Sequence[jax.Device]) -> int | None:
@@ -124,7 +135,7 @@ class ShardMapLayout(Layout):
     step = numerics.jit(jax.shard_map(
         functools.partial(train_step, recipe, axis="data"), mesh=mesh,
         in_specs=(P(), P("data")), out_specs=P(), check_vma=False),
-        donate_argnums=0)
+        donate_argnums=overwritten())
     return Runner(mesh, recipe, _copies(shape, mesh), step,
                   functools.partial(share, mesh))
 
@@ -140,7 +151,7 @@ class PmapLayout(Layout):
     mesh = Mesh(np.asarray(jax.devices()).reshape(-1, 1, 1), AXES)
     mapped = numerics.fixed_settings()(jax.pmap(
         functools.partial(train_step, recipe, axis=AXIS), axis_name=AXIS,
-        in_axes=(None, 0), out_axes=None, donate_argnums=0))
+        in_axes=(None, 0), out_axes=None, donate_argnums=overwritten()))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Means]:
       new, sums = mapped(state, batch)

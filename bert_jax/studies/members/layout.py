@@ -16,7 +16,7 @@ from bert_jax.experiment import Run, recipe
 from bert_jax.objectives.base import Batch, Means
 from bert_jax.parallel import cost
 from bert_jax.parallel.cost import Workload
-from bert_jax.parallel.layouts import Runner, memory_limit
+from bert_jax.parallel.layouts import Runner, memory_limit, overwritten
 from bert_jax.runs.evaluation import Outputs, predict_batch, scores
 from bert_jax.training import numerics
 from bert_jax.training.step import Recipe, TrainState, train_step
@@ -117,7 +117,7 @@ class MemberProgram:
       return predict_batch(own(numbers), params, batch)
 
     self.step = numerics.jit(lambda states, batches, numbers: each(step, mesh)(
-        (states, batches, numbers), ()), donate_argnums=0)
+        (states, batches, numbers), ()), donate_argnums=overwritten())
     self._evaluate = numerics.jit(lambda params, numbers, batch: each(
         predict, mesh)((params, numbers), batch))
 
