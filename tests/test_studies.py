@@ -81,9 +81,12 @@ def test_study_says_what_it_would_run():
       ["base", "the", "page", "itself"], ["pre", "model.norm_placement=pre"],
       ["few", "model.norm_placement=pre", "data.length=16",
        "model.use_bias=false", "objective.masking.rate=.1"]]
+  assert "\n        " in text and "\nobjective" not in text
   with pytest.raises(UserError, match="nothing differs"):
     dataclasses.replace(study, arms={"same": "steps=150"},
                         overrides=["steps=150"]).describe()
+  with pytest.raises(UserError, match="seeds=0"):
+    dataclasses.replace(study, seeds=0).describe()
 
 
 def test_all_faults_of_all_arms_are_named_before_anything_runs():

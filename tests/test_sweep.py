@@ -24,7 +24,8 @@ from bert_jax.interop import exporter
 from bert_jax.objectives.classification import Classification
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import loop, record, train as train_lib
-from bert_jax.studies.members import layout as members, sweep
+from bert_jax.studies.members import (
+    layout as members, results as member_results, sweep)
 from bert_jax.studies.members.layout import MemberProgram
 from bert_jax.studies.members.results import Member, MemberResult
 from bert_jax.studies.members.sweep import Sweep
@@ -124,6 +125,9 @@ def test_diverged_member_is_reported_but_not_best(eight, ended, tmp_path,
   report = sweep.run(eight.run.experiment, tmp_path, 2,
                      page=config.load_page("task"))
   assert f"Best by loss: {better.member}." in report and "nan" in report
+  # Where it is the loss itself, it is said once.
+  assert "classifier_loss" in report
+  assert "classifier_loss" not in member_results.table(ended)
   saved = json.loads((tmp_path / "results.json").read_text(),
                     parse_constant=pytest.fail)["results"]
   assert [o["scores"]["loss"] for o in saved][:2] == [None, 0.1]
