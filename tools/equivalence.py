@@ -101,7 +101,7 @@ def worker(name: str, folder: pathlib.Path, coordinator: str,
     distributed.start("coordinator", coordinator, case.processes, process)
   layout = config.override(Experiment(), case.layout()).layout
   for task in TASKS:
-    recipe, batch_of = _problem(task, case.microbatches)
+    recipe, batch_of = problem(task, case.microbatches)
     first = batch_of(np.array([0]))
     runner = layout.build(
         recipe, jax.eval_shape(recipe.init, np.int32(SEED), first), ROWS,
@@ -130,8 +130,13 @@ def worker(name: str, folder: pathlib.Path, coordinator: str,
                **{f"gradients:{path}": x for path, x in gradients.items()})
 
 
-def _problem(task: str, microbatches: int):
-  """A recipe that keeps gradients, and rows by their places in the batch."""
+def problem(task: str, microbatches: int, rows_in_batch: int = ROWS,
+            length: int = LENGTH, **options):
+  """A recipe that keeps gradients, and rows by their places in the batch.
+
+  Args:
+    options: of the network, where they differ.
+  """
   import jax
   import jax.numpy as jnp
   import optax
@@ -157,12 +162,13 @@ def _problem(task: str, microbatches: int):
         tokens_T=rng.integers(5, VOCABULARY, starts_S1[-1]).astype(np.uint16),
         sentence_starts_S1=starts_S1, fingerprint="random",
         document_starts_U1=np.arange(0, 1201, 4), vocabulary_size=VOCABULARY),
-        vocabulary, PairsFormat(), LENGTH, 4, SEED)
-    batch_of = lambda positions: loader.batch(rows, ROWS, 0, positions)
+        vocabulary, PairsFormat(), length, 4, SEED)
+    batch_of = lambda positions: loader.batch(rows, rows_in_batch, 0,
+                                              positions)
   else:
     objective = Classification(labels=("a", "b", "c"))
-    texts = [" ".join(map(str, rng.integers(5, VOCABULARY, length)))
-             for length in rng.integers(1, 60, 180)]
+    texts = [" ".join(map(str, rng.integers(5, VOCABULARY, words)))
+             for words in rng.integers(1, 60, 180)]
     tokenizer = types.SimpleNamespace(
         vocabulary=vocabulary, fingerprint="numbers",
         encode=lambda texts: [list(map(int, text.split())) for text in texts])
@@ -170,17 +176,17 @@ def _problem(task: str, microbatches: int):
         names=list(map(str, range(len(texts)))), texts_a=texts,
         labels=rng.integers(0, 3, len(texts)).astype(np.int32),
         label_names=objective.labels).rows(
-            tokenizer, LENGTH, 6, SEED, shuffle=False)
+            tokenizer, length, 6, SEED, shuffle=False)
     batch_of = lambda positions: list(
-        loader.evaluation_batches(rows, ROWS, positions))[-1]
+        loader.evaluation_batches(rows, rows_in_batch, positions))[-1]
   zeros = lambda tree: jax.tree.map(jnp.zeros_like, tree)
   keeper = optax.GradientTransformation(
       zeros, lambda gradients, state, params=None: (zeros(gradients),
                                                     gradients))
-  model = BertConfig(vocab_size=VOCABULARY, hidden_size=128,
-                     num_hidden_layers=4, num_attention_heads=4,
-                     intermediate_size=512, max_position_embeddings=LENGTH,
-                     scan_unroll=1)
+  model = BertConfig(**dict(
+      vocab_size=VOCABULARY, hidden_size=128, num_hidden_layers=4,
+      num_attention_heads=4, intermediate_size=512,
+      max_position_embeddings=length, scan_unroll=1) | options)
   return Recipe(network(model, objective), objective, model, vocabulary, keeper,
                 optax.constant_schedule(1.0), microbatches), batch_of
 
