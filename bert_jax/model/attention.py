@@ -72,7 +72,11 @@ class PlainMixer(nn.Module):
     weight_BHLM = dropout(
         weight_BHLM, self.options.attention_probs_dropout_prob, keys_B,
         DropoutSite.ATTENTION)
-    return jnp.einsum("BHLM,BMHK->BLHK", weight_BHLM, value_BMHK)
+    # Heads in front, as XLA's CPU compiler of jax 0.10 sends only such a
+    # product to its fast library; others take two to three times as long.
+    value_BHMK = value_BMHK.swapaxes(1, 2)
+    mixed_BHLK = jnp.einsum("BHLM,BHMK->BHLK", weight_BHLM, value_BHMK)
+    return mixed_BHLK.swapaxes(1, 2)
 
   def weights(self, score_BHLM: jax.Array) -> jax.Array:
     """From scores, very low where a key is hidden, to weights of values."""
