@@ -135,13 +135,13 @@ def text(experiment: Experiment, measured: bool) -> str:
   lines = [f"{'At least ' * step.least}{duration(step.seconds)} a step of "
            f"{experiment.batch_size} rows, {tokens / step.seconds:,.0f} tokens "
            f"a second{' at most' * step.least}: {step.how}."]
-  steps = _steps(experiment)
-  if steps is None:
+  count = steps(experiment)
+  if count is None:
     lines.append("How many steps there are follows from "
                  + ("the budget." if experiment.budget else "the data."))
   else:
-    total = steps * step.seconds
-    lines.append(f"{steps:,} steps take {'at least ' * step.least}"
+    total = count * step.seconds
+    lines.append(f"{count:,} steps take {'at least ' * step.least}"
                  f"{duration(total)}, without evaluations and saves.")
     if total > _DAY:
       lines.append(_within_a_day(experiment))
@@ -151,8 +151,8 @@ def text(experiment: Experiment, measured: bool) -> str:
   return " ".join(lines)
 
 
-def _steps(experiment: Experiment) -> int | None:
-  """None: they follow from the data, or from what is measured in the run."""
+def steps(experiment: Experiment) -> int | None:
+  """Of a run; None: they follow from the data, or from what is measured."""
   if experiment.epochs is not None:
     return None
   if not experiment.budget:

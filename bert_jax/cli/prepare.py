@@ -3,14 +3,20 @@
 import argparse
 import dataclasses
 import functools
+import json
 import pathlib
 import shutil
+import sys
 
 from bert_jax import files
 from bert_jax.analysis import describe
+from bert_jax.analysis.topology import page as topology_page
+from bert_jax.analysis.topology.chips import Topology
+from bert_jax.analysis.topology.prediction import predict
 from bert_jax.cli import flags, study
 from bert_jax.config import UserError
 from bert_jax.data.sources import TextData
+from bert_jax.experiment import Experiment
 from bert_jax.reporting import markdown
 from bert_jax.studies import quickstart
 
@@ -22,7 +28,8 @@ def add(commands: argparse._SubParsersAction) -> None:
       commands, "show", _show, "The composed experiment, how it "
       "differs from BERT-base as published, its size, how long it takes here, "
       "and how it lies on devices.",
-      "bert-jax show base model.norm=rms --devices 8 --memory 16")
+      "bert-jax show base model.norm=rms --devices 8 --memory 16\n"
+      "bert-jax show base model.dtype=bfloat16 --topology v5e:16x16")
   flags.page(showing)
   showing.add_argument("--devices", type=flags.positive, help="number of "
                        "devices to lay it out on; they need not exist")
@@ -31,6 +38,18 @@ def add(commands: argparse._SubParsersAction) -> None:
   showing.add_argument("--measure", action="store_true", help="runs some steps "
                        "of it here for the time that they take, which is else "
                        "estimated from the FLOPs")
+  predicted = showing.add_argument_group(
+      "TPUs that are not here", "The step is compiled for them, which takes "
+      "libtpu, and a minute or two.")
+  predicted.add_argument("--topology", metavar="CHIP:SHAPE", help="in place "
+                         "of all else: the time of a step there and what "
+                         "bounds it, as for v5e:16x16 or v5p:4x4x4")
+  predicted.add_argument("--slices", type=flags.positive, default=1,
+                         metavar="N", help="number of slices of that shape")
+  predicted.add_argument("--price", type=float, metavar="DOLLARS",
+                         help="of a chip for an hour")
+  predicted.add_argument("--json", action="store_true",
+                         help="prints an object for programs")
   quick = flags.command(
       commands, "quickstart", _quickstart, "Pretrain a small BERT on the "
       "documentation that Python carries, then fine-tune it to find the words "
@@ -113,6 +132,9 @@ def _corpus(options: argparse.Namespace) -> None:
 def _show(options: argparse.Namespace) -> None:
   experiment, page = flags.of_page(options)
   columns = shutil.get_terminal_size().columns
+  if options.topology:
+    _predict(experiment, options, columns)
+    return
   print(describe.describe(
       experiment, page.experiment, page.docstring, options.devices,
       options.memory and options.memory * 10**9, columns, options.measure))
@@ -122,6 +144,18 @@ def _show(options: argparse.Namespace) -> None:
         bound, base=bound.base or options.page,
         overrides=[*bound.overrides, *options.overrides])
     print(f"\n{bound.describe(columns)}")
+
+
+def _predict(experiment: Experiment, options: argparse.Namespace,
+             columns: int) -> None:
+  """The step on TPUs that are not here."""
+  topology = Topology.parse(options.topology, options.slices)
+  say = lambda line: print(f"{line} ...", file=sys.stderr, flush=True)
+  prediction = predict(experiment, topology, say)
+  if options.json:
+    print(json.dumps(topology_page.as_dict(prediction, options.price)))
+  else:
+    print(topology_page.text(prediction, options.price, columns))
 
 
 def _quickstart(options: argparse.Namespace) -> None:

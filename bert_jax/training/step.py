@@ -98,7 +98,8 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
   """
   objective = recipe.objective
   sum_all = lambda x: jax.lax.psum(x, axis) if axis else x
-  batch, dropout_B = _drawn(recipe, state, batch)
+  with jax.named_scope("corruption"):
+    batch, dropout_B = _drawn(recipe, state, batch)
   weights = sum_all(part_weights(objective, batch))
 
   def loss(trained: Any, part: tuple[Batch, jax.Array]):

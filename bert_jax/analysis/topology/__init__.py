@@ -1,0 +1,1 @@
+"""The step of an experiment on TPUs that are not here: compiled and priced."""

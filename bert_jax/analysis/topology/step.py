@@ -1,0 +1,119 @@
+"""The training step of an experiment, compiled for TPUs that are not here."""
+
+import dataclasses
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from bert_jax.analysis.topology import absent, bundles
+from bert_jax.analysis.topology.bundles import Schedule
+from bert_jax.analysis.topology.chips import Topology
+from bert_jax.config import UserError
+from bert_jax.experiment import Experiment, workload
+from bert_jax.parallel import cost
+from bert_jax.parallel.cost import Workload
+from bert_jax.parallel.layouts import MeshLayout
+
+
+class TooLarge(Exception):
+  """The step needs more memory than a chip has.
+
+  Attributes:
+    needed: bytes.
+  """
+
+  def __init__(self, needed: int):
+    super().__init__(needed)
+    self.needed = needed
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CompiledStep:
+  """
+  Attributes:
+    shape: of the mesh: data, fsdp, tensor.
+    devices: in the order of the program's numbers.
+    text: what the compiler made of it (HLO).
+    schedules: of its operations and kernels, by name.
+    memory: bytes of a chip by what holds them.
+    seconds: that compiling took.
+  """
+
+  work: Workload
+  shape: tuple[int, int, int]
+  devices: Sequence[jax.Device]
+  text: str
+  schedules: Mapping[str, Schedule]
+  memory: Mapping[str, int]
+  seconds: float
+
+
+def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
+  """The step as it is trained, its data unseen.
+
+  Its layers are in a loop of one layer a trip, whatever `model.scan_unroll`:
+  what they have in common is compiled once.
+
+  Raises:
+    UserError: it cannot lie on these chips, or there is no compiler for them.
+    TooLarge: it does not fit.
+  """
+  if not isinstance(experiment.layout, MeshLayout):
+    raise UserError(f"layout={experiment.layout.choice_name} is of the devices "
+                    "that are here; for others set layout=mesh.")
+  devices = absent.devices(topology)
+  experiment = dataclasses.replace(experiment, model=dataclasses.replace(
+      experiment.model, scan_unroll=1))
+  work = workload(experiment)
+  runner = experiment.layout.build_on(devices, topology.chip.memory, work)
+  folder = absent.schedules()
+  bundles.clear(folder)
+  start = time.monotonic()
+  # What is read from jax's cache has no schedules.
+  cached = jax.config.jax_enable_compilation_cache
+  jax.config.update("jax_enable_compilation_cache", False)
+  try:
+    compiled = runner.step.lower(
+        work.state, work.rows(work.batch_size)).compile()
+  except jax.errors.JaxRuntimeError as error:
+    raise _reason(error) from None
+  finally:
+    jax.config.update("jax_enable_compilation_cache", cached)
+  seconds = time.monotonic() - start
+  shape = tuple(runner.mesh.devices.shape)
+  schedules = bundles.read(folder)
+  bundles.clear(folder)
+  return CompiledStep(work, shape, list(runner.mesh.devices.flat),
+                      compiled.as_text(), schedules,
+                      _memory(compiled.memory_analysis(), work, shape),
+                      seconds)
+
+
+def _memory(stats: object, work: Workload,
+            shape: tuple[int, int, int]) -> dict[str, int]:
+  """Of a chip, by what holds it."""
+  plan = cost.price(work, shape)
+  state = plan.parameters + plan.optimizer
+  return {
+      "parameters": plan.parameters, "optimizer": plan.optimizer,
+      # Arguments are padded to the chip's tiles.
+      "batch and padding": max(0, stats.argument_size_in_bytes - state),
+      "results": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+      "gradients and activations": stats.temp_size_in_bytes,
+      "program": stats.generated_code_size_in_bytes}
+
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+# "... HLO temporaries (16.03G) exceeds available HBM", "Used 22.3G of 15.75G".
+_NEEDED = re.compile(r"(?:required [^(]*\(|Used )([\d.]+)([KMGT]?)")
+
+
+def _reason(error: Exception) -> Exception:
+  """Why it was not compiled."""
+  text = str(error)
+  if "RESOURCE_EXHAUSTED" not in text:
+    return error
+  needed = _NEEDED.search(text)
+  return TooLarge(round(float(needed[1]) * _UNITS[needed[2]]) if needed else 0)

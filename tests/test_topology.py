@@ -1,0 +1,179 @@
+"""Predictions for TPUs that are not here."""
+
+import json
+import pathlib
+import types
+
+import numpy as np
+import pytest
+
+from bert_jax.analysis.topology import (
+    absent, bundles, chips, collectives, hlo, parts, timeline, traffic)
+from bert_jax.analysis.topology.bundles import Schedule
+from bert_jax.analysis.topology.chips import Topology
+from bert_jax.cli.main import main
+from bert_jax.config import UserError
+
+# A loop of 3 trips whose body multiplies a (256, 256) by a layer of a stack,
+# begins to sum what it has over 4 chips, adds, and waits for the sum.
+TEXT = (pathlib.Path(__file__).parent / "data" / "loop_of_products.hlo"
+        ).read_text()
+SQUARE = 256 * 256 * 2  # bytes
+
+# Two bundles, a loop of 10 - 2 trips around one of 4, and one bundle.
+SCHEDULE = """\
+LB: loop body
+     0   :  { %s1 = smov 1 }
+   0x1   :  {}
+   0x2 LB: > { %s2 = sphi %s1, %s3 /* iteration index, stage = 1 */ }
+   0x3 LB: > > { %s4 = sadd.s32 1, %s5 }
+   0x4   : > > { %p1 = scmp.ge.s32.totalorder %s4, 4 /* loop exit test */ }
+   0x5   : >  { %6 = sbr.rel (!%p1) target = $region2 }
+   0x6   :  {}
+   0x7   : > { %p2 = scmp.ge.s32.totalorder %s3, 10 /* loop exit test */ }
+   0x8   :  { %7 = sbr.rel (!%p2) target = $region1 }
+   0x9   :  { %8 = vsyncpa [#allocation1], 1 }
+"""
+
+
+@pytest.fixture
+def program_():
+  return hlo.parse(TEXT)
+
+
+def test_layout_pads_an_array_and_says_where_it_lies():
+  padded, on_core = hlo.arrays(
+      "(f32[12,100,64]{2,1,0:T(8,128)}, bf16[5]{0:T(1024)S(1)})")
+  assert (padded.bytes, padded.space) == (12 * 104 * 128 * 4, 0)
+  assert (on_core.bytes, on_core.space) == (1024 * 2, 1)
+
+
+def test_loop_runs_as_often_as_its_condition_says(program_):
+  loop = program_.computations["main"]["while.1"]
+  assert program_.trips(loop) == 3
+  unknown = hlo.parse(TEXT.replace("direction=LT", "direction=NE"))
+  assert unknown.trips(unknown.computations["main"]["while.1"]) is None
+
+
+def test_fusion_reads_the_slice_that_it_takes(program_):
+  fusion = program_.computations["body"]["fusion.1"]
+  assert traffic.hbm_bytes(program_, "body", fusion) == 3 * SQUARE + 4
+  assert traffic.flops(program_, "body", fusion) == 2 * 256**3
+  kernel = program_.computations["body"]["kernel.1"]
+  assert traffic.hbm_bytes(program_, "body", kernel) == SQUARE
+
+
+def test_bundles_of_loops_count_as_often_as_they_run():
+  inner = 4 * 4  # Two, the branch back, and the empty one behind it.
+  assert bundles.count(SCHEDULE.splitlines()) == Schedule(
+      2 + 8 * (1 + inner + 2) + 1)
+  assert bundles.count(SCHEDULE.replace("%s4, 4", "%s4, %s9").splitlines()
+                       ) == Schedule(2 + 8 * (1 + 4 + 2) + 1, unknown=1)
+
+
+def test_schedules_are_read_by_name_and_cleared(tmp_path):
+  for name in ("fusion.1-01", "TLP-01", "fusion.1-00-schedule-analysis"):
+    (tmp_path / f"12-{name}-final_bundles.txt").write_text(SCHEDULE)
+  assert list(bundles.read(tmp_path)) == ["fusion.1"]
+  bundles.clear(tmp_path)
+  assert not bundles.read(tmp_path)
+
+
+@pytest.mark.parametrize("path, part", [
+    ("jvp(_Module)/encoder/layers/while/body/attention/query/dot_general",
+     "projections"),
+    ("transpose(jvp(_Module))/encoder/layers/while/body/attention/mixer/mine",
+     "attention"),
+    ("jvp(_Module)/encoder/layers/while/body/attention_norm/add", "norms"),
+    ("jvp(_Module)/encoder/layers/while/body/feed_forward/gate/dot_general",
+     "feed-forward"),
+    ("jvp(_Module)/encoder/layers/while/body/vmap()/threefry2x32", "dropout"),
+    ("jvp(_Module)/encoder/embeddings/inputs/gather", "embeddings"),
+    ("transpose(jvp(_Module))/mlm/TD,VD->TV/dot_general",
+     "vocabulary and loss"),
+    ("corruption/sort", "corruption"), ("sqrt", "optimizer")])
+def test_part_follows_from_the_path_of_the_module(path, part):
+  assert parts.part_of_name(f"jit(train_step)/{path}") == part
+
+
+def test_fusion_is_of_the_part_of_its_product(program_):
+  assert parts.part(program_, program_.computations["body"]["fusion.1"]
+                    ) == "feed-forward"
+
+
+@pytest.mark.parametrize("attributes, group", [
+    ("replica_groups={{0,1},{2,3}}, x", [0, 1]),
+    ("replica_groups=[2,4]<=[4,2]T(1,0)", [0, 2, 4, 6]),
+    ("replica_groups=mesh['data'=2,'fsdp'=4] {'data'}", [0, 4]),
+    ("channel_id=1", list(range(8)))])
+def test_groups_of_collectives_are_read_in_each_notation(attributes, group):
+  assert collectives.group(attributes, 8).tolist() == group
+
+
+def _sum_over(shape):
+  """An all-reduce of 1 GB over all chips of a v5e."""
+  topology = Topology.parse(f"v5e:{shape}")
+  devices = [types.SimpleNamespace(coords=place)
+             for place in np.ndindex(topology.shape)]
+  text = TEXT.replace("f32[1024]{0:T(1024)} all-reduce-start",
+                      "f32[250000000]{0} all-reduce-start").replace(
+                          "{{0,1},{2,3}}", "{}")
+  program = hlo.parse(text)
+  start = program.computations["body"]["all-reduce-start.1"]
+  return collectives.price(program, "body", start, "all-reduce", topology,
+                           devices)
+
+
+def test_rings_have_twice_the_links_of_lines():
+  line, ring = _sum_over("8x8"), _sum_over("16x16")
+  assert line.bytes == ring.bytes == 10**9
+  np.testing.assert_allclose(ring.seconds, 2e9 / (4 * 45e9), rtol=.01)
+  np.testing.assert_allclose(line.seconds, 2e9 / (2 * 45e9), rtol=.02)
+
+
+def test_time_has_kernels_loops_and_what_is_waited_for(program_):
+  chip = chips.CHIPS["v5e"]
+  sent = collectives.Collective("all-reduce", 4096, 1e-3)
+  line = timeline.Timeline(
+      program_, chip, {"fusion.1": Schedule(300_000),
+                       "kernel.1": Schedule(1_050_000)},
+      lambda computation, operation, kind: sent)
+  # The sum takes 1 ms, of which the kernel hides .7.
+  np.testing.assert_allclose(line.seconds, 3 * (.2e-3 + 1e-3), rtol=1e-3)
+  items = {item.operation.name: item for item in line.items}
+  assert items["kernel.1"].part == "attention"
+  np.testing.assert_allclose(items["all-reduce-done.1"].exposed, .3e-3,
+                             rtol=1e-3)
+  assert items["all-reduce-start.1"].asynchronous
+  np.testing.assert_allclose(sum(item.seconds for item in line.items),
+                             line.seconds)
+
+
+@pytest.mark.parametrize("word, message", [
+    ("v5:2x2", "did you mean 'v5"), ("v5e:2x2x1", "as in v5e:4x4"),
+    ("v5e", "as in v5e:4x4")])
+def test_wrong_topology_is_explained(word, message):
+  with pytest.raises(UserError, match=message):
+    Topology.parse(word)
+
+
+def test_missing_compiler_is_named(monkeypatch, capsys):
+  monkeypatch.setattr(absent, "available", lambda: False)
+  assert main(["show", "tiny", "--topology", "v5e:2x2"]) == 1
+  assert "bert_jax[tpu-plan]" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not absent.available(), reason="needs libtpu")
+def test_step_of_a_page_is_predicted(capsys):
+  assert main(["show", "tiny", "--topology", "v5e:2x2", "--json",
+               "--price", "2", "steps=3600", "data.length=64",
+               "model.hidden_dropout_prob=0",
+               "model.attention_probs_dropout_prob=0"]) == 0
+  p = json.loads(capsys.readouterr().out)
+  assert p["predicted"] and p["fits"] and p["layout"]["data"] == 4
+  assert {"attention", "feed-forward", "optimizer"} <= set(p["parts"])
+  np.testing.assert_allclose(p["step_seconds"], p["exposed_seconds"] + sum(
+      part["seconds"] for part in p["parts"].values()))
+  np.testing.assert_allclose(p["dollars"], 8 * p["step_seconds"])
+  assert 0 < p["mfu"] < 1 and p["collectives"]["all-reduce"]["bytes"] > 1e6
