@@ -74,7 +74,8 @@ def _environment(short):
   from bert_jax import files
   variables = {"JAX_COMPILATION_CACHE_DIR": str(
       files.cache_directory() / "compiled")} | os.environ
-  variables["PYTHONPATH"] = str(ROOT)
+  variables["PYTHONPATH"] = os.pathsep.join(
+      filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
   if short:  # Compiling is most of it, and parts compile the same.
     variables["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     variables["XLA_FLAGS"] = (variables.get("XLA_FLAGS", "")

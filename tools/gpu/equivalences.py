@@ -183,4 +183,4 @@ def run_page(dtype):
       "model.num_hidden_layers=2", "model.num_attention_heads=2",
       "model.intermediate_size=64", f"model.dtype={dtype}", "steps=4",
       "save_every=2", "evaluate_every=4", "evaluation_batches=1",
-      "batch_size=8"])
+      "batch_size=8", "tracker=jsonl"])

@@ -17,7 +17,8 @@ PAGE = ("data.text=embedded", "data.length=128", "data.examples_per_row=8",
         "model.initializer_range=.05", "optimizer=adamw", "optimizer.b2=.98",
         "schedule=cosine", "schedule.learning_rate=1e-3",
         "schedule.warmup_fraction=.06", "batch_size=256", "best=loss",
-        "evaluate_every=500", "save_every=100000", "evaluation_batches=20")
+        "evaluate_every=500", "save_every=100000", "evaluation_batches=20",
+        "tracker=jsonl")
 
 
 def check(options):

@@ -19,13 +19,15 @@ def stepper(case):
   import transformers
 
   torch.manual_seed(0)
+  cuda = torch.cuda.is_available()
+  device = "cuda" if cuda else "cpu"
   torch.set_float32_matmul_precision("high")
   model = transformers.BertForPreTraining(transformers.BertConfig(
-      **case["network"], attn_implementation="sdpa")).cuda().train()
+      **case["network"], attn_implementation="sdpa")).to(device).train()
   optimizer = torch.optim.AdamW(model.parameters(), 1e-4, weight_decay=0.01,
                                 fused=True)
   with np.load(case["rows"]) as arrays:
-    rows = {key: torch.from_numpy(x).long().cuda()
+    rows = {key: torch.from_numpy(x).long().to(device)
             for key, x in arrays.items()}
   width = case["network"]["hidden_size"]
   where = rows["masked_positions"][..., None].expand(-1, -1, width)
@@ -33,7 +35,7 @@ def stepper(case):
 
   @torch.compile
   def loss():
-    with torch.autocast("cuda", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
       # Rows are full: without a mask the fastest kernel is chosen.
       output = model.bert(input_ids=rows["input_ids"],
                           token_type_ids=rows["token_type_ids"])
@@ -50,10 +52,10 @@ def stepper(case):
       value.backward()
       torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
       optimizer.step()
-    torch.cuda.synchronize()
-    return float(value)
+    return value.item()  # Waits for the device.
 
-  return run, torch.cuda.max_memory_allocated, (
+  memory = torch.cuda.max_memory_allocated if cuda else lambda: None
+  return run, memory, (
       f"torch {torch.__version__}, transformers {transformers.__version__}")
 
 
