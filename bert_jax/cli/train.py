@@ -1,12 +1,16 @@
 """Training: pretrain, finetune, sweep, glue."""
 
 import argparse
+import contextlib
 import pathlib
 
+from bert_jax.analysis.topology.parts import part_of_name
 from bert_jax.cli import flags
 from bert_jax.config import UserError
 from bert_jax.reporting import markdown
 from bert_jax.runs import train
+from bert_jax.runs.observers import Observers
+from bert_jax.runs.profiling import Profiler
 from bert_jax.studies import glue_suite
 from bert_jax.studies.members import sweep
 
@@ -32,6 +36,10 @@ bert-jax finetune task --workdir runs/task init_from=runs/mini \\
     training.add_argument("--workdir", required=True, help="for checkpoints, "
                           "metrics and pictures; a run that is there is "
                           "resumed")
+    training.add_argument("--profile", type=flags.positive, metavar="STEPS",
+                          help="write a trace of that many steps to WORKDIR/"
+                          "profile, for XProf and Perfetto, and the time of "
+                          "each part of the network")
     flags.several_hosts(training)
   sweeping = flags.command(
       commands, "sweep", _sweep,
@@ -61,7 +69,14 @@ def _train(options: argparse.Namespace) -> None:
     raise UserError(f"objective={experiment.objective.choice_name} is a "
                     f"{other}ing objective; use `bert-jax {other}`.")
   flags.say_differences(page.experiment, experiment, options.page)
-  result = train.train(experiment, options.workdir, page)
+  with contextlib.ExitStack() as stack:
+    observers = Observers()
+    if options.profile:
+      profiler = stack.enter_context(Profiler(
+          pathlib.Path(options.workdir) / "profile", options.profile,
+          part_of_name, flags.say_markdown))
+      observers = Observers(profiler.on_step)
+    result = train.train(experiment, options.workdir, page, observers)
   if result.scores:
     flags.say(markdown.table(["held out", "value"],
                              list(result.scores.items())))

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bert_jax import distributed
@@ -84,7 +85,9 @@ def run_steps(runner: Runner, state: TrainState, start: int,
     if step in skipped_steps:
       state = state.replace(step=state.step + 1)
     else:
-      state, sums = runner.step(state, runner.put(batch))
+      # A profile counts the steps by this name.
+      with jax.profiler.StepTraceAnnotation("train", step_num=step):
+        state, sums = runner.step(state, runner.put(batch))
     yield Dispatched(step, state, batch, sums, answer)
 
 
