@@ -67,6 +67,9 @@ def test_bundles_of_loops_count_as_often_as_they_run():
   inner = 4 * 4  # Two, the branch back, and the empty one behind it.
   assert bundles.count(SCHEDULE.splitlines()) == Schedule(
       2 + 8 * (1 + inner + 2) + 1)
+  # An empty bundle at the head of a loop does not say how deep it is.
+  assert bundles.count(SCHEDULE.replace("0x3 LB: >", "0x3 LB:  {}\n0x3   : >"
+                                        ).splitlines()).cycles == 155 + 8 * 4
   assert bundles.count(SCHEDULE.replace("%s4, 4", "%s4, %s9").splitlines()
                        ) == Schedule(2 + 8 * (1 + 4 + 2) + 1, unknown=1)
 

@@ -48,6 +48,7 @@ class _Loop:
 def count(lines: Iterable[str]) -> Schedule:
   """Of one schedule."""
   around, unknown = [_Loop()], 0
+  held = None  # Empty bundles at the head of a loop, printed without its depth.
 
   def leave(depth: int) -> None:
     nonlocal unknown
@@ -60,14 +61,20 @@ def count(lines: Iterable[str]) -> Schedule:
     bundle = _BUNDLE.match(line)
     if not bundle:
       continue
-    depth = bundle[2].count(">")
+    depth, empty = bundle[2].count(">"), bundle[3].startswith("}")
     if "LB" in bundle[1].split():
-      leave(depth - 1)
-      around.append(_Loop(exit=None))
+      held = 0
+    if held is not None and empty:
+      held += 1
+      continue
+    if held is not None:
+      leave(max(depth, 1) - 1)
+      around.append(_Loop(held, exit=None))
+      held, depth = None, len(around) - 1
     # A loop's branch back and the empty bundles behind it are its own, and
     # printed as if they were not.
     loop, branch = around[-1], "sbr.rel" in bundle[3]
-    if bundle[3].startswith("}") or branch and loop.ends:
+    if empty or branch and loop.ends:
       loop.ends = False
     else:
       leave(depth)
