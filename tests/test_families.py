@@ -145,7 +145,10 @@ def test_member_is_equal_packed_and_alone(options):
 def test_member_costs_what_xla_computes(options):
   counted = count_flops(functools.partial(evaluate, options),
                         parameters(options), batch())
-  assert counted == pytest.approx(of_products(compiled(options).as_text()),
+  # A kernel is priced as what it stands for, not by what it computes again.
+  plain = dataclasses.replace(options,
+                              attention=options.attention.with_weights())
+  assert counted == pytest.approx(of_products(compiled(plain).as_text()),
                                   rel=0.01)
 
 

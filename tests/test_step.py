@@ -8,6 +8,7 @@ import pytest
 
 from bert_jax.config import UserError
 from bert_jax.metrics import weighted
+from bert_jax.model.attention import FlashAttention
 from bert_jax.parallel.layouts import (
     MeshLayout, PmapLayout, ShardMapLayout, overwritten)
 from bert_jax.training.step import Recipe, evaluation_step
@@ -16,9 +17,10 @@ from tests.small_run import FirstDevices, equal
 
 
 @functools.cache
-def recipe(microbatches: int) -> Recipe:
+def recipe(microbatches: int, **options) -> Recipe:
   """Of a loss that one row of the first batch, `ill_row`, could make NaN."""
-  return tiny.recipe(tiny.Ill(divisor=ill_row()[1]), microbatches=microbatches)
+  return tiny.recipe(tiny.Ill(divisor=ill_row()[1]), microbatches=microbatches,
+                     **options)
 
 
 def ill_row() -> tuple[int, int]:
@@ -36,18 +38,18 @@ def well(batch):
 
 
 @functools.cache
-def started(layout, microbatches: int):
+def started(layout, microbatches: int, **options):
   """What takes steps, and what makes its first state."""
-  steps_of = recipe(microbatches)
+  steps_of = recipe(microbatches, **options)
   shape = jax.eval_shape(steps_of.init, np.int32(3), tiny.batch())
   runner = layout.build(steps_of, shape, tiny.BATCH, tiny.batch())
   return runner, jax.jit(steps_of.init, out_shardings=runner.shardings)
 
 
 @functools.cache
-def run(layout, microbatches: int):
+def run(layout, microbatches: int, **options):
   """Parameters and means after two steps; with dropout and uneven masks."""
-  runner, first = started(layout, microbatches)
+  runner, first = started(layout, microbatches, **options)
   state = first(np.int32(3), tiny.batch())
   for step in range(2):
     state, pairs = runner.step(state, runner.put(well(tiny.batch(step))))
@@ -65,8 +67,20 @@ on_layouts = pytest.mark.parametrize("layout, microbatches", [
 @on_layouts
 def test_step_is_the_same_on_every_layout(layout, microbatches):
   """With plain SGD the parameters show all of the gradients."""
-  params, means = run(FirstDevices(), 1)
-  other_params, other_means = run(layout, microbatches)
+  assert_same(run(layout, microbatches), run(FirstDevices(), 1))
+
+
+@pytest.mark.slow
+@on_layouts
+def test_step_with_the_kernel_is_the_same_on_every_layout(layout,
+                                                          microbatches):
+  assert_same(run(layout, microbatches, attention=FlashAttention()),
+              run(FirstDevices(), 1))
+
+
+def assert_same(other, expected):
+  """Of results of `run`."""
+  (other_params, other_means), (params, means) = other, expected
   # As parts of the largest update, which clipping makes of the order of 1.
   jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6,
                                  rtol=0), other_params, params)

@@ -227,8 +227,11 @@ class Bert:
                    outputs.pop("hidden_states"), outputs, weights)
 
   def _network(self, attention: bool) -> Callable[[Any, Arrays], Any]:
-    objective = self.experiment.objective
-    module = _Asked(self.experiment.model, objective)
+    objective, model = self.experiment.objective, self.experiment.model
+    if attention:
+      model = dataclasses.replace(model,
+                                  attention=model.attention.with_weights())
+    module = _Asked(model, objective)
 
     def apply(params: Any, batch: Batch) -> Any:
       outputs, kept = module.apply(

@@ -1,6 +1,7 @@
 """Attention: how a token mixes what it sees."""
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import flax.linen as nn
@@ -8,8 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice
+from bert_jax.model import placement, random_bits
 from bert_jax.model.dense import Dense
-from bert_jax.model.dropout import DropoutSite, dropout
+from bert_jax.model.dropout import DropoutSite, drops, dropout, fold_in
+from bert_jax.model.kernels.attention import flash_attention
 from bert_jax.model.visibility import Context, visible
 
 if TYPE_CHECKING:
@@ -29,6 +32,10 @@ class Attention(Choice):
     lie at encoder/layers/attention/mixer."""
     raise NotImplementedError
 
+  def with_weights(self) -> "Attention":
+    """A member of the same result that sows its weights."""
+    return self
+
 
 @dataclasses.dataclass(frozen=True)
 class PlainAttention(Attention):
@@ -36,6 +43,34 @@ class PlainAttention(Attention):
 
   def build(self, options):
     return PlainMixer(options)
+
+
+@dataclasses.dataclass(frozen=True)
+class FlashAttention(Attention):
+  """Flash attention (Dao et al. 2022) in a Pallas kernel for TPUs: no array of
+  L x L in memory, and blocks of tokens that do not see each other are skipped.
+
+  It draws the same dropout as plain attention, and gives the same result to
+  rounding. Elsewhere than on a TPU it is interpreted, which is very slow.
+  """
+
+  def build(self, options):
+    return FlashMixer(options)
+
+  def with_weights(self):
+    return PlainAttention()
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoAttention(Attention):
+  """The fastest of the others on the platform: flash on a TPU, else plain."""
+
+  def build(self, options):
+    fastest = {"tpu": FlashAttention()}
+    return fastest.get(placement.platform(), PlainAttention()).build(options)
+
+  def with_weights(self):
+    return PlainAttention()
 
 
 class PlainMixer(nn.Module):
@@ -81,6 +116,37 @@ class PlainMixer(nn.Module):
   def weights(self, score_BHLM: jax.Array) -> jax.Array:
     """From scores, very low where a key is hidden, to weights of values."""
     return jax.nn.softmax(score_BHLM)
+
+
+class FlashMixer(nn.Module):
+  options: "BertConfig"
+
+  def __call__(self, query_BLHK: jax.Array, key_BMHK: jax.Array,
+               value_BMHK: jax.Array, context: Context,
+               reach: jax.Array | int | None,
+               keys_B: jax.Array | None) -> jax.Array:
+    """As PlainMixer."""
+    rate = self.options.attention_probs_dropout_prob
+    rows, _, heads, width = query_BLHK.shape
+    arrays = {"query": query_BLHK * width**-0.5, "key": key_BMHK,
+              "value": value_BMHK, "example_ids": context.example_ids_BL,
+              "heads": jnp.arange(heads)}
+    dimensions = {"query": "BLHK", "key": "BMHK", "value": "BMHK",
+                  "example_ids": "BL", "heads": "H", "order": "BL",
+                  "reach": "B", "bias": "BHLM", "keys": "B2", "rate": ""}
+    if context.order_BL is not None:
+      arrays["order"] = context.order_BL
+    if reach is not None:
+      arrays["reach"] = jnp.broadcast_to(reach, (rows,))
+    if context.bias_BHLM is not None:
+      arrays["bias"] = context.bias_BHLM
+    if drops(rate, keys_B):
+      arrays["keys"] = jnp.stack(random_bits.of_keys(
+          fold_in(keys_B, DropoutSite.ATTENTION)), -1)
+      arrays["rate"] = jnp.asarray(rate, jnp.float32)
+    attend = functools.partial(flash_attention,
+                               interpret=placement.platform() != "tpu")
+    return placement.split(attend, arrays, dimensions, "BLHK")
 
 
 class SelfAttention(nn.Module):

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal, get_args, get_type_hints
 
 from bert_jax.config import UserError, nearest
-from bert_jax.model.attention import Attention, PlainAttention
+from bert_jax.model.attention import Attention, AutoAttention
 from bert_jax.model.dense import Activation
 from bert_jax.model.feed_forward import FeedForward, MlpFeedForward
 from bert_jax.model.inputs import Inputs, TokensInputs
@@ -67,7 +67,7 @@ class BertConfig:
   inputs: Inputs = TokensInputs()
   positions: Positions = LearnedPositions()
   locality: Locality = GlobalLocality()
-  attention: Attention = PlainAttention()
+  attention: Attention = AutoAttention()
   feed_forward: FeedForward = MlpFeedForward()
   norm: Norm = LayerNorm()
   norm_placement: Placement = "post"

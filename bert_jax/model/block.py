@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 
 from bert_jax.model.attention import SelfAttention
-from bert_jax.model.constrain import constrain
+from bert_jax.model.placement import constrain
 from bert_jax.model.dropout import DropoutSite, dropout, fold_in
 from bert_jax.model.norms import residual
 

@@ -5,9 +5,7 @@ import enum
 import jax
 import jax.numpy as jnp
 
-from bert_jax.model.ops import random_bytes
-
-_LEVELS = 256  # of a random byte
+from bert_jax.model import random_bits
 
 
 class DropoutSite(enum.IntEnum):
@@ -33,25 +31,34 @@ def dropout(
 ) -> jax.Array:
   """Zeroes elements with probability `rate`, keeping the expectation.
 
-  The mask of a row depends on the row's key alone, so it is the same however
-  a batch is split over devices or microbatches. A decision takes 8 random
-  bits: `rate` is rounded to a multiple of 1/256 (.1 becomes .1016), and what
-  is left is scaled by the rounded rate, so the expectation is exact.
+  Whether an element is zeroed depends on the row's key and on its place alone,
+  so it is the same however a batch is split over devices or microbatches, and
+  in a kernel that draws for a part of an array.
 
   Args:
-    x: an array of at least three dimensions, rows first.
+    x: an array of three dimensions or four, rows first.
     rate: the probability of a zero, a number or a traced scalar.
-    keys_B: a typed threefry key a row (other generators ignore all keys but
-      the first under vmap), or None for no dropout.
+    keys_B: a typed key a row, or None for no dropout.
     site: the place in the network; each has its own stream.
   """
-  traced = isinstance(rate, jax.Array)
-  kept = jnp.round((1 - rate) * _LEVELS) if traced else round(
-      (1 - rate) * _LEVELS)
-  if keys_B is None or not traced and kept == _LEVELS:
+  if not drops(rate, keys_B):
     return x
-  keys_B = fold_in(keys_B, site)
-  bits = jax.vmap(lambda key: random_bytes(key, x.shape[1:]))(keys_B)
-  scaled = x.astype(jnp.float32) * (_LEVELS / kept)
-  return jnp.where(bits < jnp.asarray(kept, bits.dtype), scaled,
+  key = random_bits.of_keys(fold_in(keys_B, site))
+  if x.ndim == 4:  # As attention weights: a stream for each head.
+    key = random_bits.fold_in(
+        random_bits.Key(*(word[:, None] for word in key)),
+        jnp.arange(x.shape[1])[None])
+  key = random_bits.Key(*(word[..., None] for word in key))
+  rows, columns = (jnp.arange(size).reshape((1,) * (x.ndim - 2) + (-1,))
+                   for size in x.shape[-2:])
+  words = random_bits.join(
+      random_bits.row_words(key, rows)[..., :, None],
+      random_bits.column_words(key, columns)[..., None, :])
+  scaled = x.astype(jnp.float32) * (1 / (1 - rate))
+  return jnp.where(words <= random_bits.bound(1 - rate), scaled,
                    0).astype(x.dtype)
+
+
+def drops(rate: float | jax.Array, keys_B: jax.Array | None) -> bool:
+  """Whether anything may be zeroed."""
+  return keys_B is not None and (isinstance(rate, jax.Array) or rate > 0)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 
 from bert_jax.model.bert import BertConfig
-from bert_jax.model.constrain import constrain
+from bert_jax.model.placement import constrain
 from bert_jax.model.dense import Dense
 from bert_jax.model.dropout import DropoutSite, dropout
 

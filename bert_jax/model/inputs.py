@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from bert_jax.config import Choice
-from bert_jax.model.constrain import constrain
+from bert_jax.model.placement import constrain
 from bert_jax.model.dense import Embed
 from bert_jax.model.ops import look_up_few
 

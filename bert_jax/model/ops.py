@@ -7,7 +7,6 @@ with 16 rows of 128 tokens, 1045 before all of them and 838 after.
 
 import functools
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -123,15 +122,3 @@ def _magnitude(x: jax.Array) -> jax.Array:
 
 def _phi_of_minus(a: jax.Array) -> jax.Array:
   return jnp.exp2(functools.reduce(lambda y, c: y * a + c, _LOG2_PHI))
-
-
-def random_bytes(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-  """Uniform uint32 below 256, four from each random word.
-
-  A byte for each dropout decision: 824-882 ms a step, half a word 897-908, a
-  word 889-926. `jax.random.bits` draws a word for each uint8.
-  """
-  *outer, rows, columns = shape
-  words = jax.random.bits(key, (*outer, -(-rows // 4), columns), jnp.uint32)
-  parts = [(words >> shift) & 255 for shift in (0, 8, 16, 24)]
-  return jnp.concatenate(parts, axis=-2)[..., :rows, :]

@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 
 from bert_jax.model.bert import BertConfig
-from bert_jax.model.constrain import Constraint, constrained
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.feed_forward import AUXILIARY
+from bert_jax.model.placement import (
+    Arrays as Arrays, Dimensions as Dimensions, Placement, placed)
 from bert_jax.objectives.base import Batch, Objective
 from bert_jax.objectives.initialization import initialize
 
@@ -48,12 +49,12 @@ def network(model: BertConfig, objective: Objective) -> Network:
   return Network(init, apply)
 
 
-def with_constraint(network: Network, constraint: Constraint) -> Network:
-  """The network whose intermediate arrays lie as `constraint` says."""
+def with_placement(network: Network, placement: Placement) -> Network:
+  """The network, computed where `placement` says."""
 
   def apply(params: Any, batch: Batch, keys_B: jax.Array | None = None
             ) -> Outputs:
-    with constrained(constraint):
+    with placed(placement):
       return network.apply(params, batch, keys_B)
 
   return network._replace(apply=apply)

@@ -1,14 +1,16 @@
 """From parameter paths to axes of the mesh."""
 
 import dataclasses
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from bert_jax.objectives.network import Network, with_constraint
+from bert_jax.objectives.network import (
+    Arrays, Dimensions, Network, Placement, with_placement)
 from bert_jax.training.param_paths import Rules, leaves, path_of
 from bert_jax.training.step import Recipe
 
@@ -105,7 +107,7 @@ def place(network: Network, mesh: Mesh) -> Network:
 
   Left alone, the compiler may follow the parameters that fsdp splits instead,
   spread the width of the vectors over the devices and compute all rows on
-  each. The network itself knows no mesh: it names places (model.constrain),
+  each. The network itself knows no mesh: it names places (model.placement),
   and what happens there is decided here.
   """
 
@@ -119,4 +121,25 @@ def place(network: Network, mesh: Mesh) -> Network:
       return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
-  return with_constraint(network, constraint)
+  def split(function: Callable[[Arrays], jax.Array], arrays: Arrays,
+            dimensions: Dimensions, result: str) -> jax.Array:
+    rows, heads = ({x.shape[dimensions[name].index(letter)]
+                    for name, x in arrays.items() if letter in dimensions[name]}
+                   for letter in "BH")
+    axes = {"B": _dividing(mesh, ("data", "fsdp"), rows),
+            "H": _dividing(mesh, ("tensor",), heads)}
+    spec_of = lambda letters: P(*(axes.get(letter) for letter in letters))
+    return jax.shard_map(
+        function, mesh=mesh, check_vma=False, out_specs=spec_of(result),
+        in_specs=({name: spec_of(dimensions[name]) for name in arrays},))(
+            dict(arrays))
+
+  platform = mesh.devices.flat[0].platform
+  return with_placement(network, Placement(constraint, split, platform))
+
+
+def _dividing(mesh: Mesh, axes: tuple[str, ...],
+              sizes: set[int]) -> tuple[str, ...] | None:
+  """The axes, if their devices divide all sizes."""
+  devices = math.prod(mesh.shape[axis] for axis in axes)
+  return axes if all(size % devices == 0 for size in sizes) else None

@@ -55,6 +55,8 @@ def _of_equation(equation: Any, used: list[bool]) -> int:
       return 2 * math.prod((*shapes[-1], *(kernel[i] for i in spec[1:])))
     case "scan":
       return _of_scan(equation, used)
+    case "pallas_call" if params["cost_estimate"] is not None:
+      return params["cost_estimate"].flops
     case "cond":
       return max(_count(branch.jaxpr) for branch in params["branches"])
     case "while":

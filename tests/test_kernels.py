@@ -1,0 +1,87 @@
+"""Kernels equal what they stand for."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bert_jax.model.attention import FlashMixer, PlainMixer
+from bert_jax.model.bert import BertConfig
+from bert_jax.model.visibility import Context
+
+ROWS = 2
+
+
+def example_ids(length: int) -> np.ndarray:
+  """Four examples and padding in one row, one and much padding in the other."""
+  ids = np.stack([np.arange(length) * 5 // length + 1,
+                  np.arange(length) * 2 // length == 0])
+  return (ids % 5).astype(np.int32)
+
+
+def arrays(length: int, heads: int, width: int, order: str | None,
+           biased: bool) -> tuple:
+  rng = np.random.default_rng(0)
+  values = [jnp.asarray(rng.normal(size=(ROWS, length, heads, width)),
+                        jnp.float32) for _ in range(4)]
+  orders = {None: None, "causal": np.arange(length),
+            "permuted": rng.permutation(length)}
+  order_BL = orders[order]
+  if order_BL is not None:
+    order_BL = jnp.asarray(np.tile(order_BL, (ROWS, 1)), jnp.int32)
+  bias = (jnp.asarray(rng.normal(size=(ROWS, heads, length, length)),
+                      jnp.float32) if biased else None)
+  return (*values, jnp.asarray(example_ids(length)), order_BL, bias)
+
+
+def results(mixer: type, dropout: float, reach: int | None, query_BLHK,
+            key_BLHK, value_BLHK, of_mixed_BLHK, example_ids_BL, order_BL,
+            bias_BHLM) -> tuple:
+  """The mixed values and the gradients of all that they depend on."""
+  _, length, heads, width = query_BLHK.shape
+  options = BertConfig(
+      vocab_size=9, hidden_size=heads * width, num_attention_heads=heads,
+      attention_probs_dropout_prob=dropout)
+  keys_B = jax.random.split(jax.random.key(3), ROWS)
+  positions_BL = jnp.tile(jnp.arange(length)[None], (ROWS, 1))
+  # A token of padding that may see nothing is finite, no more.
+  compared_BL = (example_ids_BL > 0) | (reach is None and order_BL is None)
+
+  def mix(query_BLHK, key_BLHK, value_BLHK, bias_BHLM):
+    context = Context(example_ids_BL, order_BL, positions_BL, bias_BHLM)
+    mixed_BLHK = mixer(options).apply({}, query_BLHK, key_BLHK, value_BLHK,
+                                      context, reach, keys_B)
+    return jnp.where(compared_BL[..., None, None], mixed_BLHK, 0)
+
+  mixed_BLHK, transpose = jax.vjp(mix, query_BLHK, key_BLHK, value_BLHK,
+                                  bias_BHLM)
+  return mixed_BLHK, transpose(of_mixed_BLHK)
+
+
+@pytest.mark.parametrize("length, heads, width, order, reach, biased, dropout", [
+    (128, 4, 32, None, None, False, 0.0),
+    (40, 3, 16, "permuted", 7, True, 0.2),
+    (640, 1, 96, "permuted", None, False, 0.1),
+    (640, 2, 64, "causal", 100, True, 0.1)])
+def test_flash_attention_equals_plain(length, heads, width, order, reach,
+                                      biased, dropout):
+  given = arrays(length, heads, width, order, biased)
+  (plain, of_plain), (flash, of_flash) = (
+      jax.jit(functools.partial(results, mixer, dropout, reach))(*given)
+      for mixer in (PlainMixer, FlashMixer))
+  np.testing.assert_allclose(flash, plain, rtol=0, atol=1e-5)
+  for a, b in zip(jax.tree.leaves(of_flash), jax.tree.leaves(of_plain)):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)
+
+
+def test_members_of_a_sweep_are_each_as_alone():
+  given = arrays(128, 2, 64, None, False)
+  members = [x if x is None else jnp.stack([x, jnp.flip(x, 0)]) for x in given]
+  run = functools.partial(results, FlashMixer, 0.1, None)
+  together = jax.jit(jax.vmap(run))(*members)
+  for i in range(2):
+    alone = jax.jit(run)(*[x if x is None else x[i] for x in members])
+    for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone)):
+      np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-6)
