@@ -16,8 +16,8 @@ from bert_jax.config import UserError
 
 # A loop of 3 trips whose body multiplies a (256, 256) by a layer of a stack,
 # begins to sum what it has over 4 chips, adds, and waits for the sum.
-TEXT = (pathlib.Path(__file__).parent / "data" / "loop_of_products.hlo"
-        ).read_text()
+DATA = pathlib.Path(__file__).parent / "data"
+TEXT = (DATA / "loop_of_products.hlo").read_text()
 SQUARE = 256 * 256 * 2  # bytes
 
 # Two bundles, a loop of 10 - 2 trips around one of 4, and one bundle.
@@ -150,6 +150,30 @@ def test_time_has_kernels_loops_and_what_is_waited_for(program_):
   assert items["all-reduce-start.1"].asynchronous
   np.testing.assert_allclose(sum(item.seconds for item in line.items),
                              line.seconds)
+
+
+# A sum that is computed in parts, one of which is fused with a product.
+PARTS = (DATA / "sum_in_parts.hlo").read_text()
+
+
+def test_collective_in_parts_proceeds_where_it_is_fused():
+  program = hlo.parse(PARTS)
+  sizes = []
+
+  def price(computation, operation, kind):
+    sizes.append(collectives.price(
+        program, computation, operation, kind, Topology.parse("v5e:1x1"),
+        [types.SimpleNamespace(coords=(0, 0))]).bytes)
+    return collectives.Collective(kind, 0, 1e-3)
+
+  line = timeline.Timeline(
+      program, chips.CHIPS["v5e"],
+      {"fusion.2": Schedule(300_000), "kernel.1": Schedule(300_000)}, price)
+  # Of 1 ms the fusion hides .2; the kernel alone hides nothing.
+  np.testing.assert_allclose(line.seconds, .2e-3 + .2e-3 + .8e-3, rtol=1e-3)
+  assert sizes == [SQUARE]
+  fusion = program.computations["main"]["fusion.2"]
+  assert traffic.hbm_bytes(program, "main", fusion) == 2 * SQUARE
 
 
 @pytest.mark.parametrize("word, message", [

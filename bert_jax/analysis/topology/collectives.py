@@ -10,10 +10,8 @@ import numpy as np
 
 from bert_jax.analysis.topology.chips import (
     HOP_SECONDS, LINK_SHARE, Topology)
-from bert_jax.analysis.topology.hlo import Operation, Program
+from bert_jax.analysis.topology.hlo import KINDS, Operation, Program
 
-KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all",
-         "collective-permute", "ragged-all-to-all")
 # How often the bytes of an array pass a device, of n: reduce and spread.
 _PASSES = {"all-reduce": 2}
 BETWEEN_SLICES = "between slices"
@@ -38,6 +36,8 @@ def kind_of(program: Program, operation: Operation) -> str | None:
   base = operation.opcode.removesuffix("-start")
   if base in KINDS:
     return base
+  if continues(operation) or ends(operation):
+    return None
   if operation.opcode == "recv" and "megascale" in operation.attributes:
     return BETWEEN_SLICES
   if operation.opcode in ("async-start", "fusion"):
@@ -49,24 +49,55 @@ def kind_of(program: Program, operation: Operation) -> str | None:
   return None
 
 
+def begins(operation: Operation) -> bool:
+  """Whether the core does other things meanwhile."""
+  return operation.opcode.endswith(("-start", "recv")) or (
+      operation.name.startswith("async-collective-start"))
+
+
+def continues(operation: Operation) -> bool:
+  """Whether it is a fusion of what is computed with a part of a collective
+  that was begun."""
+  return (operation.opcode == "fusion" and operation.called[0].startswith(
+      "async_collective_fusion"))
+
+
+def ends(operation: Operation) -> bool:
+  """Whether it waits for one that was begun."""
+  return operation.opcode.endswith("-done") or operation.name.startswith(
+      "async-collective-done")
+
+
+def channel(program: Program, operation: Operation) -> str:
+  """The number that the parts of a collective have in common; "": none."""
+  for op in (operation, *program.inside(operation)):
+    if match := re.search(r"channel_id=(\d+)", op.attributes):
+      return match[1]
+  return ""
+
+
 def price(program: Program, computation: str, operation: Operation, kind: str,
           topology: Topology, devices: Sequence[jax.Device]) -> Collective:
   """
   Args:
     devices: in the order of the program's numbers.
   """
-  around = program.computations[computation]
   size = lambda ops: sum(array.bytes for op in ops for array in op.arrays
-                         if array.dtype != "u32" or len(array.dims))
-  operands = size(around[name] for name in operation.operands if name in around)
-  results = size([operation])
+                         if array.dims or array.dtype not in ("u32", "s32"))
   if kind == BETWEEN_SLICES:
-    return _between_slices(operation, results, topology)
-  if operation.opcode.endswith("-start") and kind != "all-reduce":
-    results = max(0, results - operands)  # Its result repeats the operands.
-  total = max(operands, results)
+    return _between_slices(operation, size([operation]), topology)
   inner = next((op for op in program.inside(operation) if op.opcode in KINDS),
-               operation)
+               None)
+  if inner:
+    total = size([inner])
+  else:
+    inner, around = operation, program.computations[computation]
+    operands = size(around[name] for name in operation.operands
+                    if name in around)
+    results = size([operation])
+    if operation.opcode.endswith("-start") and kind != "all-reduce":
+      results -= operands  # Its result repeats the operands.
+    total = max(operands, results)
   return Collective(kind, total, _seconds(
       kind, total, group(inner.attributes, len(devices)), topology, devices))
 
@@ -142,5 +173,5 @@ def started(program: Program) -> Iterator[tuple[str, Operation]]:
   for operations in program.computations.values():
     for operation in operations.values():
       kind = kind_of(program, operation)
-      if kind and operation.opcode.endswith(("-start", "recv")):
+      if kind and begins(operation):
         yield kind, operation

@@ -69,9 +69,11 @@ class Timeline:
     # Bytes of copies that were begun and served, and how many each needs.
     self._begun = self._served = 0.0
     self._needs: dict[str, float] = {}
-    # When the network is done with each collective, and with all.
+    # When the network is done with each collective, and with all; and seconds
+    # of those that only go on in fusions with what is computed.
     self._arrives: dict[str, float] = {}
     self._network = 0.0
+    self._left: dict[str, float] = {}
     self._now = 0.0
     self._run(program.entry, 1)
 
@@ -116,7 +118,7 @@ class Timeline:
       self._begun += traffic.copied(operation)
       self._needs[operation.name] = self._begun
       return
-    elif operation.opcode.endswith("-done"):
+    elif collectives.ends(operation):
       self._done(item)
     else:
       item.flops = traffic.flops(self._program, computation, operation)
@@ -125,6 +127,10 @@ class Timeline:
       size = traffic.hbm_bytes(self._program, computation, operation)
       item.memory = size / self._bandwidth
       self._pass(max(item.compute, item.memory), size)
+      if collectives.continues(operation):
+        channel = collectives.channel(self._program, operation)
+        self._left[channel] = max(0.0, self._left.get(channel, 0.0) - max(
+            item.compute, item.memory))
     self.items.append(item)
 
   def _pass(self, seconds: float, used: float = 0.0) -> None:
@@ -135,16 +141,24 @@ class Timeline:
 
   def _collective(self, item: Item, computation: str, kind: str) -> None:
     item.collective = self._price(computation, item.operation, kind)
+    item.asynchronous = collectives.begins(item.operation)
+    if item.operation.opcode == "fusion" and item.asynchronous:
+      self._left[collectives.channel(self._program, item.operation)] = (
+          item.collective.seconds)
+      return
     begins = max(self._now, self._network)
     self._network = begins + item.collective.seconds
-    if item.operation.opcode.endswith(("-start", "recv")):
-      item.asynchronous = True
+    if item.asynchronous:
       self._arrives[item.operation.name] = self._network
     else:
       item.exposed = self._network - self._now
       self._pass(item.exposed)
 
   def _done(self, item: Item) -> None:
+    late = self._left.pop(
+        collectives.channel(self._program, item.operation), 0.0)
+    item.exposed = late
+    self._pass(late)
     for name in item.operation.operands:
       missing = self._needs.get(name, 0.0) - self._served
       item.waiting += max(0.0, missing) / self._bandwidth

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bert_jax.analysis.topology.hlo import Array, Operation, Program
+from bert_jax.analysis.topology.hlo import KINDS, Array, Operation, Program
 
 # They only name what is there already, or reserve it.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast",
@@ -89,6 +89,8 @@ def _read(program: Program, fusion: Operation, i: int) -> float:
         total += _read(program, user, j)
       elif user.opcode in _PARTS and not j:
         total += sum(array.bytes for array in user.arrays)
+      elif user.opcode == "tuple" or user.opcode in KINDS:
+        pass  # It only comes along: a collective that was begun.
       elif user.opcode not in _UPDATES or j:
         return math.inf
   return total
@@ -106,6 +108,8 @@ def _written(program: Program, fusion: Operation, i: int) -> float:
     result = inner[result.operands[0]]
   if result.opcode == "fusion":
     return _written(program, result, part)
+  if result.opcode == "parameter" or result.opcode in KINDS:
+    return 0
   if result.opcode not in _UPDATES:
     return math.inf
   update = inner[result.operands[_UPDATES[result.opcode]]]
