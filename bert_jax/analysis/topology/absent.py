@@ -39,6 +39,9 @@ def devices(topology: Topology) -> Sequence[jax.Device]:
         "--topology compiles for TPUs, which takes libtpu (300 MB, no TPU): "
         "pip install 'bert_jax[tpu-plan]', or in a checkout "
         "pip install -e '.[tpu-plan]'.")
+  if jax.__version_info__ < (0, 10):
+    raise UserError(f"--topology takes jax 0.10 or newer; with {jax.__version__} "
+                    "the compiler ends the process.")
   schedules()
   more = {"num_slices": topology.slices} if topology.slices > 1 else {}
   if topology.chip.name == "v4":

@@ -70,7 +70,7 @@ class Timeline:
     self._begun = self._served = 0.0
     self._needs: dict[str, float] = {}
     # When the network is done with each collective, and with all; and seconds
-    # of those that only go on in fusions with what is computed.
+    # of those that only proceed in fusions with what is computed.
     self._arrives: dict[str, float] = {}
     self._network = 0.0
     self._left: dict[str, float] = {}
