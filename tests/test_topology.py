@@ -4,8 +4,11 @@ import json
 import pathlib
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.analysis.topology import (
     absent, bundles, chips, collectives, hlo, parts, timeline, traffic)
@@ -13,6 +16,8 @@ from bert_jax.analysis.topology.bundles import Schedule
 from bert_jax.analysis.topology.chips import Topology
 from bert_jax.cli.main import main
 from bert_jax.config import UserError
+from bert_jax.parallel import layouts
+from bert_jax.training import numerics
 
 # A loop of 3 trips whose body multiplies a (256, 256) by a layer of a stack,
 # begins to sum what it has over 4 chips, adds, and waits for the sum.
@@ -174,6 +179,39 @@ def test_collective_in_parts_proceeds_where_it_is_fused():
   assert sizes == [SQUARE]
   fusion = program.computations["main"]["fusion.2"]
   assert traffic.hbm_bytes(program, "main", fusion) == 2 * SQUARE
+
+
+def test_sum_over_all_is_priced_for_other_numbers_of_chips():
+  grid = [types.SimpleNamespace(coords=place) for place in np.ndindex(16, 16)]
+  text = TEXT.replace("{{0,1},{2,3}}", "[1,4]<=[4]").replace(
+      "f32[1024]{0:T(1024)} all-reduce-start",
+      "f32[250000000]{0} all-reduce-start")
+  program = hlo.parse(text)
+  start = program.computations["body"]["all-reduce-start.1"]
+  scaled = collectives.price(program, "body", start, "all-reduce",
+                             Topology.parse("v5e:16x16"), grid, 4)
+  assert scaled == _sum_over("16x16")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not absent.available(), reason="needs libtpu")
+def test_gradients_are_summed_while_others_are_computed():
+  devices = absent.devices(Topology.parse("v5e:2x2"))
+  mesh = Mesh(np.array(devices), ("data",))
+  rows, everywhere = (NamedSharding(mesh, spec) for spec in (P("data"), P()))
+
+  def loss(kernels, x):
+    layer = lambda x, kernel: (jax.nn.relu(x @ kernel), None)
+    return jax.lax.scan(layer, x, kernels)[0].astype(jnp.float32).sum()
+
+  shapes = (jax.ShapeDtypeStruct((4, 1024, 1024), jnp.bfloat16),
+            jax.ShapeDtypeStruct((4096, 1024), jnp.bfloat16))
+  started = [set(kind for kind, _ in collectives.started(hlo.parse(
+      numerics.jit(jax.grad(loss), in_shardings=(everywhere, rows),
+                   out_shardings=everywhere, compiler_options=options
+                   ).lower(*shapes).compile().as_text())))
+             for options in (None, layouts.OVERLAP)]
+  assert started == [set(), {"all-reduce"}]
 
 
 @pytest.mark.parametrize("word, message", [

@@ -21,6 +21,14 @@ from bert_jax.training.step import (
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Means]]
+# Sums are split into parts that libtpu fuses with matrix products. One sum of
+# all gradients of a layer has no product left beside it, so that at most two
+# matrices of BERT-base share one: of the 4.9 ms that 256 chips of v5e wait for
+# each other in a step this hides 1 ms, smaller sums next to nothing, as each
+# has a latency of its own (predicted; docs/results.md).
+OVERLAP = {"xla_enable_async_all_reduce": "true",
+           "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
+           "xla_jf_crs_combiner_threshold_in_bytes": "5000000"}
 AXIS = "device"  # of pmap
 
 
@@ -71,11 +79,14 @@ class MeshLayout(Layout):
       share rows, parameters and optimizer state; None: chosen.
     tensor: size of the axis for tensor parallelism: devices that share heads,
       feed-forward width and vocabulary; None: chosen.
+    overlap: whether a TPU sums gradients over devices while it computes others,
+      in place of afterwards.
   """
 
   data: Count | None = None
   fsdp: Count | None = None
   tensor: Count | None = None
+  overlap: bool = True
 
   def shapes(self, work: Workload, devices: int,
              slices: int = 1) -> list[tuple[int, int, int]]:
@@ -106,12 +117,19 @@ class MeshLayout(Layout):
     step = numerics.jit(functools.partial(train_step, placed),
                         in_shardings=(shardings, rows),
                         out_shardings=(shardings, everywhere),
-                        donate_argnums=overwritten(devices[0].platform))
+                        donate_argnums=overwritten(devices[0].platform),
+                        compiler_options=self._compiler_options(devices))
     return Runner(mesh, placed, shardings, step,
                   functools.partial(share, mesh))
 
   def devices(self) -> Sequence[jax.Device]:
     return jax.devices()
+
+  def _compiler_options(self, devices: Sequence[jax.Device]
+                        ) -> dict[str, str] | None:
+    # Older versions of libtpu were not tried.
+    known = devices[0].platform == "tpu" and jax.__version_info__ >= (0, 10)
+    return OVERLAP if self.overlap and known and len(devices) > 1 else None
 
 
 def overwritten(platform: str | None = None) -> tuple[int, ...]:

@@ -77,10 +77,13 @@ def channel(program: Program, operation: Operation) -> str:
 
 
 def price(program: Program, computation: str, operation: Operation, kind: str,
-          topology: Topology, devices: Sequence[jax.Device]) -> Collective:
+          topology: Topology, devices: Sequence[jax.Device],
+          compiled: int | None = None) -> Collective:
   """
   Args:
     devices: in the order of the program's numbers.
+    compiled: for how many devices the program is, whose collectives over all
+      of them are priced over all `devices`; None: for these.
   """
   size = lambda ops: sum(array.bytes for op in ops for array in op.arrays
                          if array.dims or array.dtype not in ("u32", "s32"))
@@ -98,8 +101,11 @@ def price(program: Program, computation: str, operation: Operation, kind: str,
     if operation.opcode.endswith("-start") and kind != "all-reduce":
       results -= operands  # Its result repeats the operands.
     total = max(operands, results)
-  return Collective(kind, total, _seconds(
-      kind, total, group(inner.attributes, len(devices)), topology, devices))
+  members = group(inner.attributes, compiled or len(devices))
+  if compiled and len(members) == compiled:
+    members = np.arange(len(devices))
+  return Collective(kind, total,
+                    _seconds(kind, total, members, topology, devices))
 
 
 def _between_slices(operation: Operation, received: int,

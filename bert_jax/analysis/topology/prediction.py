@@ -3,11 +3,13 @@
 import collections
 import dataclasses
 import importlib.metadata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
 
 from bert_jax import config
 from bert_jax.analysis import step_time
-from bert_jax.analysis.topology import collectives, hlo
+from bert_jax.analysis.topology import absent, collectives, hlo
 from bert_jax.analysis.topology.chips import Topology
 from bert_jax.analysis.topology.step import (
     CompiledStep, TooLarge, compile_step)
@@ -127,7 +129,7 @@ def predict(experiment: Experiment, topology: Topology,
   say(f"compiling the step for {topology.chips} chips {topology.name}, "
       "a minute or two")
   try:
-    return _read(compile_step(experiment, topology), experiment, topology)
+    return read(compile_step(experiment, topology), experiment, topology)
   except TooLarge as error:
     needed = error.needed
   for change in _smaller(experiment, topology, needed):
@@ -135,7 +137,7 @@ def predict(experiment: Experiment, topology: Topology,
     smaller = config.override(experiment, change.split())
     try:
       return dataclasses.replace(
-          _read(compile_step(smaller, topology), smaller, topology),
+          read(compile_step(smaller, topology), smaller, topology),
           change=change, needed=needed)
     except (TooLarge, UserError):
       continue
@@ -162,13 +164,41 @@ def _smaller(experiment: Experiment, topology: Topology,
     yield from (f"microbatches={n} model.remat=true" for n in counts[:1])
 
 
-def _read(compiled: CompiledStep, experiment: Experiment,
+def read(compiled: CompiledStep, experiment: Experiment,
+         topology: Topology) -> Prediction:
+  """From a compiled step."""
+  return _read(compiled, experiment, topology, compiled.devices)
+
+
+def scale(compiled: CompiledStep, experiment: Experiment,
           topology: Topology) -> Prediction:
+  """The same rows a chip on another number of chips, without compiling.
+
+  Its collectives over all chips are priced for the others.
+
+  Raises:
+    UserError: the step is split by more than the rows.
+  """
+  if compiled.shape[1:] != (1, 1):
+    raise UserError("Only layouts that split nothing but rows are scaled; set "
+                    "layout.fsdp=1 layout.tensor=1.")
+  chips = len(compiled.devices)
+  size = experiment.batch_size * topology.chips // chips
+  larger = dataclasses.replace(
+      compiled, shape=(topology.chips, 1, 1),
+      work=dataclasses.replace(compiled.work, batch_size=size))
+  return _read(larger, dataclasses.replace(experiment, batch_size=size),
+               topology, absent.devices(topology), chips)
+
+
+def _read(compiled: CompiledStep, experiment: Experiment, topology: Topology,
+          devices: Sequence[jax.Device], chips: int | None = None
+          ) -> Prediction:
   program = hlo.parse(compiled.text)
   timeline = Timeline(
       program, topology.chip, compiled.schedules,
       lambda computation, operation, kind: collectives.price(
-          program, computation, operation, kind, topology, compiled.devices))
+          program, computation, operation, kind, topology, devices, chips))
   return Prediction(
       topology, "", 0, experiment, compiled.shape, timeline.seconds,
       _parts(timeline.items, topology), _sent(timeline.items),
