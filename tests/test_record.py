@@ -47,6 +47,22 @@ def test_record_counts_what_the_run_used_in_all_its_processes(
   assert len((tmp_path / "run.json").read_text()) < 5000
 
 
+def test_flops_are_counted_after_the_start(folder, tmp_path, monkeypatch):
+  counted = []
+
+  def count(experiment):
+    counted.append(record.read(tmp_path).step)
+    raise UserError("A matrix product in a while loop cannot be counted.")
+
+  monkeypatch.setattr(record, "step_flops", count)
+  experiment = small_run.pretraining(folder, steps=4)
+  small_run.pull_the_plug(experiment, tmp_path, at=1)
+  assert not counted
+  train.train(experiment, tmp_path)
+  # Once, at the first save; that they cannot be is no reason to end.
+  assert counted == [0] and record.read(tmp_path).flops == 0
+
+
 def test_record_says_how_a_run_ended(folder, tmp_path):
   experiment = small_run.pretraining(folder)
 

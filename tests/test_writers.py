@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -75,6 +76,14 @@ def test_progress_prints_lines_without_a_terminal():
       r"rms, seed 3: 30/40  loss 2.346  accuracy 0.1  gradient_norm 0.5  "
       r"12.3k tokens/s  0:00:\d\d left", training)
   assert held_out == "rms, seed 3: 30/40  held out: loss 2.5  accuracy 0.25"
+
+
+def test_stage_that_takes_long_is_named(capsys):
+  with terminal.named("reading", after=0.01):
+    time.sleep(0.1)
+  with terminal.named("writing", after=10.0):
+    pass
+  assert capsys.readouterr().err == "reading ...\n"
 
 
 def test_training_lines_are_rare_but_include_the_last():

@@ -1,11 +1,13 @@
 """Progress on a terminal, in a notebook, or as lines."""
 
+import contextlib
 import datetime
 import html
 import math
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import rich.console
@@ -16,6 +18,19 @@ import rich.text
 _BAR = 16  # characters
 # What a reader can tell from the loss; files have it all the same.
 _DERIVED = "perplexity"
+
+
+@contextlib.contextmanager
+def named(stage: str, after: float = 2.0) -> Iterator[None]:
+  """Says on stderr what is done inside, once it takes `after` seconds."""
+  timer = threading.Timer(after, lambda: print(
+      f"{stage} ...", file=sys.stderr, flush=True))
+  timer.daemon = True  # An interrupt does not wait for it.
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 class Progress:

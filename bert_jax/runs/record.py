@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -50,7 +51,8 @@ class Record:
     parameters: their number.
     steps: of the complete run; `step` of them are done.
     tokens: real ones, of all steps until now.
-    flops: of all steps until now, as counted from the step.
+    flops: of all steps until now, as counted from the step; 0: they cannot be
+      counted.
     seconds: until now, of all processes.
     page: the text of the config page; "": there was none.
   """
@@ -125,7 +127,8 @@ class Recorder:
   """
 
   def __init__(self, workdir: pathlib.Path):
-    self._workdir, self._record, self._step_flops = workdir, None, 0
+    self._workdir, self._record = workdir, None
+    self._flops: Callable[[], int] = lambda: 0  # of a step
     self._failure, self._before, self._resumed = "", None, False
 
   def begin(self, experiment: Experiment, page: Page | None) -> None:
@@ -143,7 +146,8 @@ class Recorder:
 
   def composed(self, run: Run) -> None:
     """What is known once data and network are."""
-    self._step_flops = step_flops(run.experiment)
+    # Counting takes seconds, and would be part of the start.
+    self._flops = functools.cache(lambda: _step_flops(run.experiment))
     self._update(
         data=run.prepared.fingerprint, steps=run.experiment.steps,
         parameters=sum(x.size for x in leaves(run.shape().params).values()))
@@ -156,7 +160,7 @@ class Recorder:
     """
     self._resumed = True
     self._update(step=step, tokens=tokens, seconds=round(seconds, 3),
-                 flops=float(step * self._step_flops))
+                 flops=float(step and step * self._flops()))
 
   def failed(self, error: Exception) -> None:
     """The run is over, while its process continues."""
@@ -191,6 +195,14 @@ class Recorder:
     self._record = record
     if distributed.first():
       write(self._workdir, record)
+
+
+def _step_flops(experiment: Experiment) -> int:
+  """0 where a page's own network cannot be counted."""
+  try:
+    return step_flops(experiment)
+  except UserError:
+    return 0
 
 
 def read_tolerantly(workdir: pathlib.Path) -> Record | None:

@@ -1,5 +1,6 @@
 """A run: from its latest checkpoint to its end, rolled back where needed."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, Run, compose
 from bert_jax.parallel.layouts import Runner
 from bert_jax.reporting import plots
+from bert_jax.reporting.terminal import named
 from bert_jax.runs import anomalies
 from bert_jax.runs.anomalies import AnomalyDetector, NonFiniteError, Spike
 from bert_jax.runs.clock import Clock
@@ -66,8 +68,9 @@ def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
   run, source = _compose(experiment, workdir, owner, recorder, page)
   if experiment.budget and Budget.parse(experiment.budget).unit == "seconds":
     run = within_budget(run, workdir, clock)
-  recorder.composed(run)
-  runner = lay_out(run)
+  with stage("tracing the network"):
+    recorder.composed(run)
+    runner = lay_out(run)
   evaluator = Evaluator(runner.recipe, run.experiment.batch_size, runner.mesh)
   with CheckpointManager(workdir, experiment.keep_checkpoints,
                          experiment.best) as checkpoints:
@@ -142,13 +145,13 @@ class _Attempt:
     detector = AnomalyDetector(experiment.max_nonfinite_steps,
                                experiment.spike_deviations)
     stopping = EarlyStopping(experiment.best, experiment.patience)
-    state, progress = latest_or_first(
-        self.run, self.checkpoints, self.runner.shardings, self.manifest,
-        self.source, notes.append)
+    with stage("making the first parameters, or reading a checkpoint"):
+      start, state, progress = latest_or_first(
+          self.run, self.checkpoints, self.runner.shardings, self.manifest,
+          self.source, notes.append)
     self.clock.load_state(progress.seconds)
     detector.load_state(progress.detector)
     stopping.load_state(progress.stopping)
-    start = int(state.step)
     self.recorder.reached(start, progress.tokens, progress.seconds)
     with StepLog(self.workdir, experiment.steps, experiment.log_every,
                  experiment.batch_size, detector, start, progress.tokens,
@@ -197,11 +200,17 @@ class _Attempt:
             sorted(anomalies.skipped_steps(self.workdir)))))
 
 
+def stage(name: str) -> contextlib.AbstractContextManager[None]:
+  """What a start that takes long is at, said by process 0."""
+  return named(name) if distributed.first() else contextlib.nullcontext()
+
+
 def latest_or_first(run: Run, checkpoints: CheckpointManager,
                     shardings: TrainState, manifest: Manifest,
                     source: Checkpoint | None, say: Callable[[str], None]
-                    ) -> tuple[TrainState, Progress]:
-  """The latest state of a run and its progress, or those before the first step.
+                    ) -> tuple[int, TrainState, Progress]:
+  """The latest state of a run, its step, and its progress, or those before the
+  first step, which the devices may still be computing.
 
   Args:
     shardings: of the state.
@@ -210,14 +219,14 @@ def latest_or_first(run: Run, checkpoints: CheckpointManager,
   """
   restored = checkpoints.restore(run.shape(), shardings, manifest, say)
   if restored is None:
-    return first_state(run, shardings, source, say), Progress()
+    return 0, first_state(run, shardings, source, say), Progress()
   step, steps = int(restored.state.step), run.experiment.steps
   say(f"resumes from step {step} of {steps}" if step < steps else
       f"was finished before, at step {step}")
   progress = restored.manifest.progress
   if differences := environment.differences(progress.environment):
     say(differences)
-  return restored.state, progress
+  return step, restored.state, progress
 
 
 def _roll_back(workdir: pathlib.Path, checkpoints: CheckpointManager,

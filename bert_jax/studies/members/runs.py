@@ -71,9 +71,9 @@ class MemberRun:
     manifest, notes = Manifest.of_run(run, page), []
     with CheckpointManager(workdir, run.experiment.keep_checkpoints
                            ) as checkpoints:
-      state, progress = latest_or_first(run, checkpoints, shardings, manifest,
-                                        source, notes.append)
-      recorder.reached(int(state.step), progress.tokens, progress.seconds)
+      step, state, progress = latest_or_first(
+          run, checkpoints, shardings, manifest, source, notes.append)
+      recorder.reached(step, progress.tokens, progress.seconds)
       member = cls(run, workdir, owner, recorder, observers, manifest,
                    checkpoints, state, progress)
       with member.log:
