@@ -9,10 +9,13 @@
   bj.compare("runs/base_*", "runs/rms_*")
 
 All names are loaded when they are first used; importing this imports no jax.
+What it does at once is to have the process keep its memory, on a CPU.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from bert_jax import memory
 
 if TYPE_CHECKING:
   from bert_jax.analysis.asking import Bert, Outputs
@@ -80,6 +83,8 @@ __all__ = [
     "Protocol", "Report", "RunPage", "Schedule", "Stack", "Study", "Tracker",
     "TrainedRun", "UserError", "choice", "compare", "export",
     "import_weights", "load", "page", "run", "train"]
+
+memory.keep()
 
 
 def load(source: str) -> "Bert":

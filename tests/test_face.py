@@ -4,7 +4,9 @@ import ast
 import dataclasses
 import importlib
 import linecache
+import os
 import pathlib
+import platform
 import subprocess
 import sys
 import types
@@ -56,6 +58,36 @@ class BentNorm(bj.Norm):
   def build(self, epsilon, name=None):
     return Bent(name=name)
 '''
+
+
+# Pages that the kernel gives to the second of two blocks of 100 MB that are
+# allocated and freed one after another, as XLA does in a thread of its own.
+BLOCKS = """\
+import bert_jax, ctypes, resource, threading
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+def work():
+  for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = library.malloc(ctypes.c_size_t(10**8))
+    ctypes.memset(block, 1, 10**8)
+    pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    library.free(ctypes.c_void_p(block))
+  print(pages)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize("keep", ["0", "1"])
+def test_freed_memory_stays_with_the_process_unless_denied(keep):
+  pages = int(subprocess.run(
+      [sys.executable, "-c", BLOCKS], check=True, text=True,
+      env=os.environ | {"BERT_JAX_KEEP_MEMORY": keep},
+      stdout=subprocess.PIPE).stdout)
+  assert (pages < 100) == (keep == "1")
 
 
 def test_every_name_of_the_face_exists_and_is_typed():

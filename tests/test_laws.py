@@ -26,7 +26,8 @@ ROOMS = ("__init__", "__main__", "cli", "studies", "analysis", "runs",
          "interop", "checkpoints", "experiment", "parallel", "training",
          "objectives", "model", "data", "data/pretraining", "data/labeled",
          "data/text", "data/records", "data/tokenizers", "data/batches",
-         "distributed", "reporting", "metrics", "files", "config")
+         "distributed", "reporting", "metrics", "files", "config",
+         "memory")
 
 # The map stays small: rooms, floors (the longest chain of imports) and arrows
 # (pairs of rooms with an import between them).
@@ -48,7 +49,7 @@ IMPURE_CALLS = {"open", "print", "input"}
 # Logging levels, warnings and hooks belong to the program that imports us.
 OTHERS_SETTINGS = {"setLevel", "unraisablehook", "excepthook", "simplefilter",
                    "filterwarnings"}
-WITHOUT_JAX = ("data", "metrics", "reporting", "files", "config")
+WITHOUT_JAX = ("data", "metrics", "reporting", "files", "config", "memory")
 
 # Loader workers start without these. What imports jax itself may be used in
 # data/, but is imported when it is used.
