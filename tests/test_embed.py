@@ -155,3 +155,19 @@ def test_programs_read_arguments_as_utf8_in_any_locale(monkeypatch):
     main.program()
   assert called == [(sys.executable, [sys.executable, "-X", "utf8", "-m",
                                       "bert_jax", "show"])]
+
+
+@pytest.mark.parametrize("longest, limit, expected", [
+    (3, 512, 32), (32, 512, 32), (33, 512, 64), (300, 300, 300), (5, 16, 16)])
+def test_rows_are_as_short_as_their_texts(longest, limit, expected):
+  assert embed.row_length(longest, limit) == expected
+
+
+def test_vectors_are_the_same_in_rows_of_any_length(tmp_path, monkeypatch):
+  source = sentence_model(tmp_path, {})
+  saved, texts = importer.checkpoint(source), ["a b", "b", "c a"]
+  vectors = []
+  for length in (8, 32):
+    monkeypatch.setattr(embed, "SHORTEST_ROW", length)
+    vectors.append(np.stack(embed.embed(saved, texts)))
+  np.testing.assert_allclose(*vectors, atol=1e-6)

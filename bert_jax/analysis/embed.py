@@ -21,7 +21,7 @@ from bert_jax.objectives.base import Batch, with_order
 from bert_jax.training import numerics
 
 Pooling = Literal["mean", "cls", "pooled", "tokens"]
-BATCH_SIZE = 16
+BATCH_TOKENS, SHORTEST_ROW = 2048, 32
 
 
 class Embedder(nn.Module):
@@ -95,14 +95,26 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
                      texts_a=list(texts), texts_b=list(pairs) or None)
   rows = labeled.rows(tokenizer, experiment.data.length, 16, seed=0,
                       shuffle=False)
+  # A token costs more in a longer row, also where it sees its own text alone.
+  rows.length = row_length(int(rows.encoded.lengths_X.max()), rows.length)
   module = Embedder(model, layer, pooling)
   apply = numerics.jit(lambda params, batch: module.apply(
       {"params": params}, with_order(experiment.objective, batch)))
   encoder = {"encoder": saved.params["encoder"]}
   results: list[Any] = [None] * len(texts)
-  for batch in loader.evaluation_batches(rows, BATCH_SIZE):
+  for batch in loader.evaluation_batches(
+      rows, max(1, BATCH_TOKENS // rows.length)):
     _place(results, batch, np.asarray(apply(encoder, batch)), pooling)
   return [_normalized(vectors) for vectors in results] if normalize else results
+
+
+def row_length(longest: int, limit: int) -> int:
+  """Of rows for texts of at most `longest` tokens: a power of two, as each
+  length is a program to compile, and at most `limit`."""
+  length = SHORTEST_ROW
+  while length < longest:
+    length *= 2
+  return min(length, limit)
 
 
 def check_texts(texts: Sequence[str], pairs: Sequence[str]) -> None:
