@@ -11,6 +11,7 @@ from gpu import report
 
 TYPES = ("float32", "bfloat16")
 TASKS = ("MLM + NSP", "task")
+BASE = "plain, a mesh of one"
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0}
 
 
@@ -26,25 +27,31 @@ class Way:
 def ways(members, short):
   """By name, each with the name of the way that it is compared with."""
   plain = {"attention": members["plain"]()}
-  yield "plain, a mesh of one", "", Way(plain)
-  yield "again", "plain, a mesh of one", Way(plain)
+  yield BASE, "", Way(plain)
+  yield "again", BASE, Way(plain)
   if short:
     return
-  yield "2 microbatches", "plain, a mesh of one", Way(plain, microbatches=2)
-  yield "8 microbatches", "plain, a mesh of one", Way(plain, microbatches=8)
-  yield "shard_map", "plain, a mesh of one", Way(plain, "shard_map")
-  yield "pmap", "plain, a mesh of one", Way(plain, "pmap")
-  yield "remat", "plain, a mesh of one", Way(plain | {"remat": True})
-  yield "layers unrolled", "plain, a mesh of one", Way(
-      plain | {"scan_unroll": 4})
-  # Not all kernels have a dropout of weights, so that they are seen without.
-  yield "plain, weights not dropped", "", Way(plain | NO_DROPOUT)
-  for name, member in members.items():
+  yield "2 microbatches", BASE, Way(plain, microbatches=2)
+  yield "8 microbatches", BASE, Way(plain, microbatches=8)
+  yield "shard_map", BASE, Way(plain, "shard_map")
+  yield "pmap", BASE, Way(plain, "pmap")
+  yield "remat", BASE, Way(plain | {"remat": True})
+  yield "layers unrolled", BASE, Way(plain | {"scan_unroll": 4})
+
+
+def attentions(members):
+  """The same for the members of model.attention."""
+  plain = {"attention": members["plain"]()}
+  yield BASE, "", Way(plain)
+  # Not all have a dropout of weights, so that they are seen without, too.
+  yield f"{BASE}, weights not dropped", "", Way(plain | NO_DROPOUT)
+  # The first are those for TPUs, which are interpreted elsewhere.
+  for name, member in reversed(members.items()):
     if name != "plain":
       attention = {"attention": member()}
-      yield (f"attention={name}", "plain, a mesh of one", Way(attention))
+      yield f"attention={name}", BASE, Way(attention)
       yield (f"attention={name}, weights not dropped",
-             "plain, weights not dropped", Way(attention | NO_DROPOUT))
+             f"{BASE}, weights not dropped", Way(attention | NO_DROPOUT))
 
 
 def check(options):
@@ -62,27 +69,33 @@ def check(options):
       "gradients together and of the parameter where it is largest, those "
       "aside whose gradient is a ten-thousandth of all or less. float32 by "
       "products in full precision.")
-  tasks = TASKS[:1] if options.short else TASKS
-  for task in tasks:
-    full = {}
-    for dtype in TYPES:
-      results = {}
-      for name, other, way in ways(members, options.short):
-        report.progress(f"{task}, {dtype}: {name}")
-        label = f"{task}, {dtype}: {name}"
-        try:
-          results[name] = gradients(task, way, dtype, options.short)
-        except Exception as error:
-          report.row("one step", label, against=other, remark=(
-              f"{type(error).__name__}: {str(error)[:200]}"))
-          continue
-        values = difference(results[name], results.get(other))
-        if dtype == "float32":
-          full[name] = results[name]
-        elif name in full:
-          values |= apart(results[name][1], full[name][1], "from float32")
-        report.row("one step", label, against=other or "itself", **values)
+  for task in TASKS[:1] if options.short else TASKS:
+    compare(task, list(ways(members, options.short)), options.short)
   resumed(options.short)
+  if not options.short:
+    compare(TASKS[0], list(attentions(members)), False)
+
+
+def compare(task, ways, short):
+  """Rows for these ways of a step."""
+  full = {}
+  for dtype in TYPES:
+    results = {}
+    for name, other, way in ways:
+      label = f"{task}, {dtype}: {name}"
+      report.progress(label)
+      try:
+        results[name] = gradients(task, way, dtype, short)
+      except Exception as error:
+        report.row("one step", label, against=other, remark=(
+            f"{type(error).__name__}: {str(error)[:200]}"))
+        continue
+      values = difference(results[name], results.get(other))
+      if dtype == "float32":
+        full[name] = results[name]
+      elif name in full:
+        values |= apart(results[name][1], full[name][1], "from float32")
+      report.row("one step", label, against=other or "itself", **values)
 
 
 def gradients(task, way, dtype, short):
