@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -47,20 +48,19 @@ def test_record_counts_what_the_run_used_in_all_its_processes(
   assert len((tmp_path / "run.json").read_text()) < 5000
 
 
-def test_flops_are_counted_after_the_start(folder, tmp_path, monkeypatch):
-  counted = []
+def test_flops_are_counted_beside_the_first_step(folder, tmp_path, monkeypatch):
+  counted, steps = [], []
 
   def count(experiment):
-    counted.append(record.read(tmp_path).step)
+    counted.append(threading.current_thread() is threading.main_thread())
     raise UserError("A matrix product in a while loop cannot be counted.")
 
   monkeypatch.setattr(record, "step_flops", count)
-  experiment = small_run.pretraining(folder, steps=4)
-  small_run.pull_the_plug(experiment, tmp_path, at=1)
-  assert not counted
-  train.train(experiment, tmp_path)
-  # Once, at the first save; that they cannot be is no reason to end.
-  assert counted == [0] and record.read(tmp_path).flops == 0
+  train.train(small_run.pretraining(folder, steps=4), tmp_path,
+              observers=Observers(steps.append))
+  # Once, and not by who dispatches; that it fails is no reason to end.
+  assert counted == [False] and steps == [1, 2, 3, 4]
+  assert record.read(tmp_path).flops == 0
 
 
 def test_record_says_how_a_run_ended(folder, tmp_path):

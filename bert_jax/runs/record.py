@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +130,7 @@ class Recorder:
   def __init__(self, workdir: pathlib.Path):
     self._workdir, self._record = workdir, None
     self._flops: Callable[[], int] = lambda: 0  # of a step
+    self._counting: threading.Thread | None = None
     self._failure, self._before, self._resumed = "", None, False
 
   def begin(self, experiment: Experiment, page: Page | None) -> None:
@@ -152,6 +154,12 @@ class Recorder:
         data=run.prepared.fingerprint, steps=run.experiment.steps,
         parameters=sum(x.size for x in leaves(run.shape().params).values()))
 
+  def dispatched(self) -> None:
+    """A step is on its way; beside the first one FLOPs are counted."""
+    if self._counting is None:
+      self._counting = threading.Thread(target=self._flops)
+      self._counting.start()
+
   def reached(self, step: int, tokens: float, seconds: float) -> None:
     """A step was saved, or is the last.
 
@@ -159,6 +167,8 @@ class Recorder:
       tokens, seconds: of all steps until then.
     """
     self._resumed = True
+    if self._counting:
+      self._counting.join()
     self._update(step=step, tokens=tokens, seconds=round(seconds, 3),
                  flops=float(step and step * self._flops()))
 

@@ -182,10 +182,13 @@ class _Attempt:
         scores, better = evaluate_step(job, start, state, log)
         if any(better):
           save(start, state, scores, better, again=True)
-      state, last_scores = train_loop(job, state, start, log,
-                                      self.observers.on_step)
+      state, last_scores = train_loop(job, state, start, log, self._on_step)
     scores, = last_scores or scores or job.evaluate(state)
     return Result(scores, state.params, self.run)
+
+  def _on_step(self, step: int) -> None:
+    self.recorder.dispatched()
+    self.observers.on_step(step)
 
   def _job(self, stopping: EarlyStopping, save: Any) -> Job:
     run, runner, experiment = self.run, self.runner, self.run.experiment
