@@ -1,14 +1,20 @@
 """Kernels equal what they stand for."""
 
+import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.model.attention import FlashMixer, PlainMixer
+from bert_jax.config import UserError
+from bert_jax.model import placement
+from bert_jax.model.attention import CudnnAttention, FlashMixer, PlainMixer
 from bert_jax.model.bert import BertConfig
+from bert_jax.model.encoder import Encoder
+from bert_jax.model.positions import AlibiPositions
 from bert_jax.model.visibility import Context
 
 ROWS = 2
@@ -85,3 +91,52 @@ def test_members_of_a_sweep_are_each_as_alone():
     alone = jax.jit(run)(*[x if x is None else x[i] for x in members])
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone)):
       np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+  """A GPU to lower for, without one."""
+  from jax._src.cudnn import fused_attention_stablehlo as cudnn
+  monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+  monkeypatch.setattr(cudnn, "check_compute_capability", lambda *_: True)
+  monkeypatch.setattr(placement, "device", lambda: types.SimpleNamespace(
+      platform="gpu", compute_capability="9.0"))
+
+
+BFLOAT16 = BertConfig(
+    vocab_size=9, hidden_size=128, num_attention_heads=2, dtype="bfloat16",
+    num_hidden_layers=2, intermediate_size=128)
+
+
+def lowered(options: BertConfig, examples: int, dropout: bool = False) -> str:
+  """The program of a gradient for a GPU."""
+  ids_BL = jnp.ones((4, 64), jnp.int32)
+  batch = {name: ids_BL for name in (
+      "input_ids", "token_type_ids", "position_ids", "example_ids")}
+  batch["cls_positions"] = jnp.zeros((4, examples), jnp.int32)
+  encoder = Encoder(options)
+  params = jax.eval_shape(encoder.init, jax.random.key(0), batch)
+  keys_B = jax.random.split(jax.random.key(0), 4) if dropout else None
+  loss = lambda params: encoder.apply(params, batch, keys_B).astype(
+      jnp.float32).sum()
+  return jax.jit(jax.grad(loss)).trace(params).lower(
+      lowering_platforms=("cuda",)).as_text()
+
+
+def test_auto_attention_is_cudnn_on_a_gpu(cudnn):
+  assert "PADDING" in lowered(BFLOAT16, examples=1)
+  packed = lowered(BFLOAT16, examples=2)
+  assert "__cudnn$fmha" in packed and "PADDING" not in packed
+
+
+@pytest.mark.parametrize("change, word", [
+    ({"dtype": "float32"}, "bfloat16"), ({}, "dropout"),
+    ({"positions": AlibiPositions()}, "bias"),
+    ({"num_attention_heads": 32}, "width")])
+def test_cudnn_says_what_it_cannot_compute(cudnn, change, word):
+  options = dataclasses.replace(BFLOAT16, **change)
+  dropout = word == "dropout"
+  assert "__cudnn$fmha" not in lowered(options, 2, dropout)
+  with pytest.raises(UserError, match=word):
+    lowered(dataclasses.replace(options, attention=CudnnAttention()), 2,
+            dropout)

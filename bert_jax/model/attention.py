@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bert_jax.config import Choice
+from bert_jax.config import Choice, UserError
 from bert_jax.model import placement, random_bits
 from bert_jax.model.dense import Dense
 from bert_jax.model.dropout import DropoutSite, drops, dropout, fold_in
@@ -62,12 +62,27 @@ class FlashAttention(Attention):
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoAttention(Attention):
-  """The fastest of the others on the platform: flash on a TPU, else plain."""
+class CudnnAttention(Attention):
+  """cuDNN's flash attention, for NVIDIA GPUs, in bfloat16.
+
+  It has neither dropout of weights nor biases of scores.
+  """
 
   def build(self, options):
-    fastest = {"tpu": FlashAttention()}
-    return fastest.get(placement.platform(), PlainAttention()).build(options)
+    return CudnnMixer(options)
+
+  def with_weights(self):
+    return PlainAttention()
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoAttention(Attention):
+  """The fastest of the others that can compute what is asked on the devices:
+  flash on a TPU, cudnn on a GPU, plain elsewhere."""
+
+  def build(self, options):
+    fastest = {"tpu": FlashMixer, "gpu": CudnnOrPlainMixer}
+    return fastest.get(placement.device().platform, PlainMixer)(options)
 
   def with_weights(self):
     return PlainAttention()
@@ -145,8 +160,99 @@ class FlashMixer(nn.Module):
           fold_in(keys_B, DropoutSite.ATTENTION)), -1)
       arrays["rate"] = jnp.asarray(rate, jnp.float32)
     attend = functools.partial(flash_attention,
-                               interpret=placement.platform() != "tpu")
+                               interpret=placement.device().platform != "tpu")
     return placement.split(attend, arrays, dimensions, "BLHK")
+
+
+class CudnnMixer(nn.Module):
+  options: "BertConfig"
+
+  def __call__(self, query_BLHK: jax.Array, key_BMHK: jax.Array,
+               value_BMHK: jax.Array, context: Context,
+               reach: jax.Array | int | None,
+               keys_B: jax.Array | None) -> jax.Array:
+    """As PlainMixer.
+
+    Raises:
+      UserError: cuDNN cannot compute it.
+    """
+    lacking = cudnn_lacks(self.options, context, keys_B)
+    if lacking:
+      raise UserError(f"model.attention=cudnn: {lacking} model.attention=auto "
+                      "takes plain attention then.")
+    arrays = {"query": query_BLHK, "key": key_BMHK, "value": value_BMHK}
+    if (context.lengths_B is not None and context.order_BL is None
+        and reach is None):
+      arrays["lengths"] = context.lengths_B
+    else:
+      arrays["visible"] = visible(context.example_ids_BL, context.order_BL,
+                                  reach)[:, None]
+    # On each device by itself: jax's own partitioning of cuDNN's attention
+    # refuses queries and keys that do not lie alike.
+    return placement.split(
+        _cudnn_attention, arrays, {
+            "query": "BLHK", "key": "BMHK", "value": "BMHK", "lengths": "B",
+            "visible": "B1LM"}, "BLHK")
+
+
+def _cudnn_attention(arrays: dict[str, jax.Array]) -> jax.Array:
+  rows, tokens, heads, _ = arrays["query"].shape
+  if "lengths" in arrays:
+    # A row of padding has no key, of which cuDNN says nothing. Lengths of
+    # queries would give zero for padding, which sees the whole example.
+    lengths_B = jnp.maximum(arrays["lengths"], 1)
+    seen = dict(key_value_seq_lengths=lengths_B,
+                # Not a constant: under vmap both have to be mapped.
+                query_seq_lengths=0 * lengths_B + tokens)
+  else:
+    # Of each head: jax cannot map a mask that heads share.
+    seen = dict(mask=jnp.broadcast_to(arrays["visible"],
+                                      (rows, heads, tokens, tokens)))
+  return jax.nn.dot_product_attention(
+      arrays["query"], arrays["key"], arrays["value"],
+      implementation="cudnn", **seen)
+
+
+class CudnnOrPlainMixer(nn.Module):
+  options: "BertConfig"
+
+  def setup(self):
+    self.cudnn, self.plain = CudnnMixer(self.options), PlainMixer(self.options)
+
+  def __call__(self, query_BLHK: jax.Array, key_BMHK: jax.Array,
+               value_BMHK: jax.Array, context: Context,
+               reach: jax.Array | int | None,
+               keys_B: jax.Array | None) -> jax.Array:
+    """As PlainMixer."""
+    lacking = cudnn_lacks(self.options, context, keys_B)
+    return (self.plain if lacking else self.cudnn)(
+        query_BLHK, key_BMHK, value_BMHK, context, reach, keys_B)
+
+
+def cudnn_lacks(options: "BertConfig", context: Context,
+                keys_B: jax.Array | None) -> str:
+  """Why cuDNN's attention cannot compute what is asked; "": it can.
+
+  As jax 0.7.2 to 0.12 call it: a mask is a bias to cuDNN, whose gradient some
+  versions leave out, so scores may have no learned bias; its dropout is seeded
+  by one number, not by row and place.
+  """
+  width = options.hidden_size // options.num_attention_heads
+  device = placement.device()
+  capability = float(getattr(device, "compute_capability", 0))
+  if device.platform != "gpu" or capability < 8:
+    return "it needs an NVIDIA GPU of compute capability 8.0 or newer."
+  if options.dtype != "bfloat16":
+    return f"it computes in bfloat16, not in {options.dtype}."
+  if width % 8 or width > 128:
+    return f"its heads have a width of 8, 16, ... 128, not {width}."
+  if drops(options.attention_probs_dropout_prob, keys_B):
+    return "it has no dropout of weights that depends on row and place."
+  if context.bias_BHLM is not None:
+    return "it has no dependable gradient of a bias of scores."
+  if context.example_ids_BL.shape[1] % 2:
+    return "its rows have an even number of tokens."
+  return ""
 
 
 class SelfAttention(nn.Module):

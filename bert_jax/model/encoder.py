@@ -73,8 +73,11 @@ class Encoder(nn.Module):
     if self.position_bias is not None:
       bias_BHLM = self.position_bias(
           position_ids_BL[:, None] - position_ids_BL[:, :, None])
+    lengths_B, starts_BE = None, batch.get("cls_positions")
+    if starts_BE is not None and starts_BE.shape[1] == 1:
+      lengths_B = jnp.sum(batch["example_ids"] > 0, axis=1)
     return Context(batch["example_ids"], batch.get("order"), position_ids_BL,
-                   bias_BHLM)
+                   bias_BHLM, lengths_B)
 
 
 def gather(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:

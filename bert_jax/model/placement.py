@@ -20,12 +20,12 @@ class Placement(NamedTuple):
         in a table whose width may be split.
     split: makes of a function of arrays one that runs on each device, with
       its rows and heads; see `split`.
-    platform: of the devices: "tpu", "cuda", "cpu".
+    device: one of those that compute.
   """
 
   constrain: Callable[[jax.Array, str], jax.Array]
   split: Callable[..., jax.Array]
-  platform: str
+  device: jax.Device
 
 
 _placement: contextvars.ContextVar[Placement | None] = contextvars.ContextVar(
@@ -56,10 +56,11 @@ def split(function: Callable[[Arrays], jax.Array], arrays: Arrays,
   return placement.split(function, arrays, dimensions, result)
 
 
-def platform() -> str:
-  """Of the devices that compute the network."""
+def device() -> jax.Device:
+  """One of those that compute the network; its `platform` is "tpu", "gpu" or
+  "cpu"."""
   placement = _placement.get()
-  return jax.default_backend() if placement is None else placement.platform
+  return jax.devices()[0] if placement is None else placement.device
 
 
 @contextlib.contextmanager

@@ -17,12 +17,15 @@ class Context(NamedTuple):
     order_BL: a token sees those whose order is not later; None: all.
     position_ids_BL: positions, which restart in each packed example.
     bias_BHLM: added to the scores of all layers, float32, or None.
+    lengths_B: tokens of each row, where a row has one example, which it begins
+      with; None: it may have several.
   """
 
   example_ids_BL: jax.Array
   order_BL: jax.Array | None
   position_ids_BL: jax.Array
   bias_BHLM: jax.Array | None
+  lengths_B: jax.Array | None = None
 
 
 def visible(example_ids_BL: jax.Array, order_BL: jax.Array | None = None,

@@ -134,8 +134,8 @@ def place(network: Network, mesh: Mesh) -> Network:
         in_specs=({name: spec_of(dimensions[name]) for name in arrays},))(
             dict(arrays))
 
-  platform = mesh.devices.flat[0].platform
-  return with_placement(network, Placement(constraint, split, platform))
+  return with_placement(network, Placement(constraint, split,
+                                           mesh.devices.flat[0]))
 
 
 def _dividing(mesh: Mesh, axes: tuple[str, ...],

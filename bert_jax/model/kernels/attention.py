@@ -19,6 +19,7 @@ _LANES = 128
 _WIDTHS = 32, 64, 128
 # Queries or keys that are taken at once, those preferred first.
 _BLOCKS = 512, 384, 256, 128
+_BIASES = 2**20  # of a head
 # Bytes of a TPU's vector memory that a program may take: half of v5p's.
 _MEMORY = 64 * 2**20
 
@@ -38,7 +39,7 @@ def flash_attention(arrays: Arrays, interpret: bool) -> jax.Array:
   """
   query_BLHK = arrays["query"]
   B, L, H, K = query_BLHK.shape
-  sizes = _sizes(L, H, K, "keys" in arrays)
+  sizes = _sizes(L, H, K, "keys" in arrays, "bias" in arrays)
   length, heads = sizes.block * sizes.blocks, _round_up(H, sizes.group)
 
   def flat(x_BLHK: jax.Array) -> jax.Array:
@@ -68,14 +69,19 @@ class _Options:
   product: int
 
 
-def _sizes(length: int, heads: int, width: int, dropped: bool) -> Sizes:
+def _sizes(length: int, heads: int, width: int, dropped: bool,
+           biased: bool) -> Sizes:
   width = min((w for w in _WIDTHS if w >= width),
               default=_round_up(width, _LANES))
   group = max(1, _LANES // width)
   groups = _round_up(heads, group) // group
-  # The block that pads least; a row that fits in one is one.
-  block = min((_round_up(length, _LANES),) if length <= _BLOCKS[0] else _BLOCKS,
-              key=lambda block: _round_up(length, block))
+  # The block that pads least; a row that fits in one is one. Biases of a block
+  # and a row have to fit in memory, too.
+  blocks = [block for block in _BLOCKS
+            if not biased or block * length <= _BIASES or block == _BLOCKS[-1]]
+  if length <= _BLOCKS[0]:
+    blocks = [_round_up(length, _LANES)]
+  block = min(blocks, key=lambda block: _round_up(length, block))
   blocks = _round_up(length, block) // block
   # Short rows have little work for each head.
   together = max(n for n in range(1, groups + 1)
@@ -242,7 +248,7 @@ def _call(options: _Options, kernel: Callable[..., None], arrays: Arrays,
     inputs[name] = arrays[name][:, :, None]
     inputs[name + "_lanes"] = arrays[name][:, None]
   scratch = {}
-  if "of_query" in outputs and sizes.blocks > 1:
+  if "of_query" in outputs:
     scratch["sum"] = pltpu.VMEM(
         (sizes.block * sizes.blocks, sizes.groups * sizes.lanes), jnp.float32)
   names = (*inputs, *outputs, *scratch)

@@ -14,7 +14,7 @@ nothing is shifted between lanes.
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,18 +69,19 @@ def forward(sizes: Sizes, bounded: bool, names: Sequence[str],
   r = dict(zip(names, refs))
   program = _Program(sizes, bounded, r)
   i, of_head = pl.program_id(2), _lanes_of_heads(sizes)
+  places = program.block(i)
   for g, lanes in program.groups():
-    query = r["query"][0, :, lanes]
-    queries = [jnp.where(mine, query, 0) for mine in of_head]
+    queries = [jnp.where(mine, r["query"][0, :, lanes], 0) for mine in of_head]
 
     def step(j: Any, carry: Any) -> Any:
-      keys, values = (program.block(r[name], j, lanes)
-                      for name in ("key", "value"))
-      visible, news = program.visible(i, j), []
+      others, news = program.block(j), []
+      key, value = (r[name][0, others.slice(), lanes]
+                    for name in ("key", "value"))
+      visible = program.visible(places, others)
       for h, query in enumerate(queries):
-        score = _dot(query, keys, 1, 1)
+        score = _dot(query, key, 1, 1)
         if "bias" in r:
-          score += r["bias"][0, g * sizes.group + h, :, program.at(j)]
+          score += r["bias"][0, g * sizes.group + h, :, others.slice()]
         score = jnp.where(visible, score, _HIDDEN)
         top = score.max(1, keepdims=True)
         if carry is not None:
@@ -88,8 +89,8 @@ def forward(sizes: Sizes, bounded: bool, names: Sequence[str],
         weight = jnp.exp(score - top)
         total = weight.sum(1, keepdims=True)
         if sizes.dropped:
-          weight = jnp.where(program.kept(g, h, i, j), weight, 0.0)
-        mixed = _dot(weight.astype(values.dtype), values, 1, 0)
+          weight = jnp.where(program.kept(g, h, places, others), weight, 0.0)
+        mixed = _dot(weight.astype(value.dtype), value, 1, 0)
         if carry is not None:
           old_top, old_total, old_mixed = carry[h]
           shrink = jnp.exp(old_top - top)
@@ -100,12 +101,14 @@ def forward(sizes: Sizes, bounded: bool, names: Sequence[str],
     of_heads = program.loop(step, program.seen_by_query(i), [
         (jnp.full((sizes.block, 1), _HIDDEN), jnp.zeros((sizes.block, 1)),
          jnp.zeros((sizes.block, sizes.lanes)))] * sizes.group)
-    scaled = [mixed * (program.scale() / jnp.maximum(total, 1e-30))
-              for _, total, mixed in of_heads]
-    r["mixed"][0, :, lanes] = _join(of_head, scaled).astype(r["mixed"].dtype)
-    for h, (top, total, _) in enumerate(of_heads):
-      log_sum = top + jnp.log(jnp.maximum(total, 1e-30))
-      r["log_sum"][0, g, h:h + 1, :] = jnp.transpose(log_sum)
+    # No block is seen at all where a row is padding alone.
+    totals = [jnp.maximum(total, 1e-30) for _, total, _ in of_heads]
+    r["mixed"][0, :, lanes] = _join(of_head, [
+        mixed * (program.scale() / total)
+        for (_, _, mixed), total in zip(of_heads, totals)]).astype(
+            r["mixed"].dtype)
+    for h, ((top, _, _), total) in enumerate(zip(of_heads, totals)):
+      r["log_sum"][0, g, h:h + 1, :] = jnp.transpose(top + jnp.log(total))
 
 
 def backward(sizes: Sizes, bounded: bool, names: Sequence[str],
@@ -115,69 +118,78 @@ def backward(sizes: Sizes, bounded: bool, names: Sequence[str],
   r = dict(zip(names, refs))
   program = _Program(sizes, bounded, r)
   j, of_head = pl.program_id(2), _lanes_of_heads(sizes)
+  places = program.block(j)
+
+  @pl.when(j == 0)
+  def _():
+    r["sum"][...] = jnp.zeros_like(r["sum"])
+
+  if "of_bias" in r and sizes.blocks > 1:
+    r["of_bias"][...] = jnp.zeros_like(r["of_bias"])
+
   for g, lanes in program.groups():
-    key, value = r["key"][0, :, lanes], r["value"][0, :, lanes]
-    keys, values = ([jnp.where(mine, x, 0) for mine in of_head]
-                    for x in (key, value))
+    keys, values = ([jnp.where(mine, r[name][0, :, lanes], 0)
+                     for mine in of_head] for name in ("key", "value"))
 
     def step(i: Any, carry: Any) -> Any:
-      query, cotangent, mixed = (program.block(r[name], i, lanes)
-                                 for name in ("query", "of_mixed", "mixed"))
-      visible, of_keys = program.visible(i, j, transposed=True), []
-      product = cotangent.astype(jnp.float32) * mixed.astype(jnp.float32)
-      cotangent = (cotangent.astype(jnp.float32) * program.scale()).astype(
-          cotangent.dtype)
-      of_queries = []
+      others, of_keys, of_queries = program.block(i), [], []
+      query, of_mixed, mixed = (r[name][0, others.slice(), lanes]
+                                for name in ("query", "of_mixed", "mixed"))
+      visible = program.visible(others, places, transposed=True)
+      product = of_mixed.astype(jnp.float32) * mixed.astype(jnp.float32)
+      of_mixed = (of_mixed.astype(jnp.float32) * program.scale()).astype(
+          of_mixed.dtype)
       for h in range(sizes.group):
         score = _dot(keys[h], query, 1, 1)
         if "bias" in r:
-          score += jnp.transpose(r["bias"][0, g * sizes.group + h,
-                                           program.at(i), :])
+          score += jnp.transpose(
+              r["bias"][0, g * sizes.group + h, others.slice(), :])
         score = jnp.where(visible, score, _HIDDEN)
-        weight = jnp.exp(score - r["log_sum"][0, g, h:h + 1, program.at(i)])
-        of_weight = _dot(values[h], cotangent, 1, 1)
+        weight = jnp.exp(score - r["log_sum"][0, g, h:h + 1, others.slice()])
+        of_weight, dropped = _dot(values[h], of_mixed, 1, 1), weight
         if sizes.dropped:
-          kept = program.kept(g, h, i, j, transposed=True)
+          kept = program.kept(g, h, others, places, transposed=True)
           of_weight = jnp.where(kept, of_weight, 0.0)
           dropped = jnp.where(kept, weight, 0.0)
-        else:
-          dropped = weight
         both = jnp.where(of_head[h], product, 0.0).sum(1, keepdims=True)
         of_score = weight * (of_weight - jnp.transpose(both))
         if "of_bias" in r:
-          r["of_bias"][0, g * sizes.group + h, program.at(i), :] = (
+          r["of_bias"][0, g * sizes.group + h, others.slice(), :] = (
               jnp.transpose(of_score))
         of_score = of_score.astype(query.dtype)
         of_keys.append((_dot(of_score, query, 1, 0),
-                        _dot(dropped.astype(query.dtype), cotangent, 1, 0)))
+                        _dot(dropped.astype(query.dtype), of_mixed, 1, 0)))
         of_queries.append(_dot(of_score, keys[h], 0, 0))
-      of_query = functools.reduce(jnp.add, of_queries)
-      if sizes.blocks == 1:
-        r["of_query"][0, :, lanes] = of_query.astype(r["of_query"].dtype)
-      else:
-        r["sum"][program.at(i), lanes] += of_query
-      if carry is None:
-        return of_keys
-      return jax.tree.map(jnp.add, carry, of_keys)
+      r["sum"][others.slice(), lanes] += functools.reduce(jnp.add, of_queries)
+      return (of_keys if carry is None
+              else jax.tree.map(jnp.add, carry, of_keys))
 
     zero = jnp.zeros((sizes.block, sizes.lanes))
-    if sizes.blocks > 1:
-      @pl.when(j == 0)
-      def _():
-        r["sum"][:, lanes] = jnp.zeros((sizes.block * sizes.blocks,
-                                        sizes.lanes))
-    if "of_bias" in r and sizes.blocks > 1:
-      r["of_bias"][0, g * sizes.group:(g + 1) * sizes.group] = jnp.zeros(
-          (sizes.group, sizes.block * sizes.blocks, sizes.block))
     of_keys = program.loop(step, program.seen_by_key(j),
                            [(zero, zero)] * sizes.group)
     for name, parts in zip(("of_key", "of_value"), zip(*of_keys)):
       r[name][0, :, lanes] = _join(of_head, parts).astype(r[name].dtype)
-    if sizes.blocks > 1:
-      @pl.when(j == sizes.blocks - 1)
-      def _():
-        r["of_query"][0, :, lanes] = r["sum"][:, lanes].astype(
-            r["of_query"].dtype)
+
+  @pl.when(j == sizes.blocks - 1)
+  def _():
+    r["of_query"][0] = r["sum"][...].astype(r["of_query"].dtype)
+
+
+class _Places(NamedTuple):
+  """Tokens of a row that follow each other."""
+
+  start: Any
+  size: int
+
+  def slice(self) -> Any:
+    if isinstance(self.start, int):
+      return slice(self.start, self.start + self.size)
+    return pl.ds(pl.multiple_of(self.start, self.size), self.size)
+
+  def numbers(self, along_lanes: bool) -> jax.Array:
+    """Of each, (1, size) or (size, 1)."""
+    shape = (1, self.size) if along_lanes else (self.size, 1)
+    return self.start + jax.lax.broadcasted_iota(jnp.int32, shape, along_lanes)
 
 
 class _Program:
@@ -197,14 +209,8 @@ class _Program:
     return [(g, slice(g * lanes, (g + 1) * lanes))
             for g in range(self.sizes.groups)]
 
-  def at(self, block: Any) -> Any:
-    if self.sizes.blocks == 1:
-      return slice(None)
-    return pl.ds(pl.multiple_of(block * self.sizes.block, self.sizes.block),
-                 self.sizes.block)
-
-  def block(self, ref: Any, block: Any, lanes: slice) -> jax.Array:
-    return ref[0, self.at(block), lanes]
+  def block(self, number: Any) -> _Places:
+    return _Places(number * self.sizes.block, self.sizes.block)
 
   def loop(self, step: Callable[[Any, Any], Any], seen: tuple[Any, Any],
            first: Any) -> Any:
@@ -226,45 +232,42 @@ class _Program:
     kept = self.scalar(KEPT).astype(jnp.float32)
     return 2.0**32 / (kept + (2.0**31 + 1))
 
-  def visible(self, i: Any, j: Any, transposed: bool = False) -> jax.Array:
-    """As model.visibility says, queries by keys."""
-    # Along sublanes lies what has a dimension of one last.
-    outer, inner = (j, i) if transposed else (i, j)
-    along = lambda name, block, last: (
-        self.refs[name][0, self.at(block), :1] if last
-        else self.refs[name + "_lanes"][0, :, self.at(block)])
-    query, key = ((lambda name: along(name, i, not transposed)),
-                  (lambda name: along(name, j, transposed)))
-    examples, of_key = query("example_ids"), key("example_ids")
-    seen = ((examples == of_key) | (examples == 0)) & (of_key != 0)
+  def visible(self, query: _Places, key: _Places,
+              transposed: bool = False) -> jax.Array:
+    """As model.visibility has it, queries by keys."""
+    of_query, of_key = (
+        functools.partial(self._of_tokens, places, along_lanes)
+        for places, along_lanes in ((query, transposed), (key, not transposed)))
+    examples, of_keys = of_query("example_ids"), of_key("example_ids")
+    seen = ((examples == of_keys) | (examples == 0)) & (of_keys != 0)
     if "order" in self.refs:
-      seen &= key("order") <= query("order")
+      seen &= of_key("order") <= of_query("order")
     if self.bounded:
-      places = jnp.abs(self._places(i, not transposed)
-                       - self._places(j, transposed))
-      seen &= places <= self.scalar(REACH)
+      seen &= jnp.abs(query.numbers(transposed) - key.numbers(not transposed)
+                      ) <= self.scalar(REACH)
     return seen
 
-  def kept(self, g: int, h: int, i: Any, j: Any,
+  def _of_tokens(self, places: _Places, along_lanes: bool,
+                 name: str) -> jax.Array:
+    if along_lanes:
+      return self.refs[name + "_lanes"][0, :, places.slice()]
+    return self.refs[name][0, places.slice(), :]
+
+  def kept(self, g: int, h: int, query: _Places, key: _Places,
            transposed: bool = False) -> jax.Array:
+    """Whether weights are kept, queries by keys, by model.random_bits."""
     head = (self.scalar(HEAD) + h
             + (self.first_group + g) * self.sizes.group)
-    key = random_bits.fold_in(
+    stream = random_bits.fold_in(
         random_bits.Key(self.scalar(KEY), self.scalar(KEY + 1)), head)
     # Hashed along lanes: a column of a register fills one lane of 128.
-    of_query = random_bits.row_words(key, self._places(i, False))
-    of_key = random_bits.column_words(key, self._places(j, False))
+    of_query = random_bits.row_words(stream, query.numbers(True))
+    of_key = random_bits.column_words(stream, key.numbers(True))
     if transposed:
       of_key = jnp.transpose(of_key)
     else:
       of_query = jnp.transpose(of_query)
     return random_bits.join(of_query, of_key) <= self.scalar(KEPT)
-
-  def _places(self, block: Any, last: bool) -> jax.Array:
-    """The places of a block, (block, 1) or (1, block)."""
-    size = self.sizes.block
-    shape, axis = ((size, 1), 0) if last else ((1, size), 1)
-    return jax.lax.broadcasted_iota(jnp.int32, shape, axis) + block * size
 
 
 def _lanes_of_heads(sizes: Sizes) -> list[jax.Array]:
