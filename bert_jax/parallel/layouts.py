@@ -108,6 +108,9 @@ class MeshLayout(Layout):
       memory: bytes of each that a program may have; None: unknown.
     """
     recipe, shape = work.recipe, work.state
+    # What is kept for the backward pass differs between platforms.
+    work = dataclasses.replace(work, recipe=dataclasses.replace(
+        recipe, network=rules.on_device(recipe.network, devices[0])))
     shapes = self.shapes(work, len(devices), mesh_lib.slices(devices))
     mesh = make_mesh(*cost.choose(work, shapes, memory), devices)
     shardings = rules.shardings(shape, mesh, rules.table_of(recipe))

@@ -138,6 +138,12 @@ def place(network: Network, mesh: Mesh) -> Network:
                                            mesh.devices.flat[0]))
 
 
+def on_device(network: Network, device: jax.Device) -> Network:
+  """The network as one such device computes it, which need not be here."""
+  return with_placement(network, Placement(
+      lambda x, name: x, lambda function, arrays, *_: function(arrays), device))
+
+
 def _dividing(mesh: Mesh, axes: tuple[str, ...],
               sizes: set[int]) -> tuple[str, ...] | None:
   """The axes, if their devices divide all sizes."""
