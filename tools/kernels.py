@@ -61,7 +61,7 @@ def compiles(chip: str, length: int, width: int, dtype: str,
   what = f"{chip:4} {length:5} x {width:3} {dtype:8} {options:25}"
   try:
     compile_step(device, length, width, dtype, options)
-  except Exception as error:  # Whatever the compiler says, the rest goes on.
+  except Exception as error:  # Whatever it says: the next is tried.
     print(what, "does not compile:", str(error).strip().partition("\n")[0][:300],
           flush=True)
     return False
