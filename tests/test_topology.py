@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
+from bert_jax import config
 from bert_jax.analysis.topology import (
     absent, bundles, chips, collectives, hlo, parts, timeline, traffic)
 from bert_jax.analysis.topology.bundles import Schedule
 from bert_jax.analysis.topology.chips import Topology
 from bert_jax.cli.main import main
 from bert_jax.config import UserError
+from bert_jax.experiment import workload
 from bert_jax.parallel import layouts
 from bert_jax.training import numerics
 
@@ -191,6 +193,23 @@ def test_sum_over_all_is_priced_for_other_numbers_of_chips():
   scaled = collectives.price(program, "body", start, "all-reduce",
                              Topology.parse("v5e:16x16"), grid, 4)
   assert scaled == _sum_over("16x16")
+
+
+def test_layout_is_planned_with_the_attention_of_the_chip(monkeypatch):
+  planned = []
+
+  def choose(work, shapes, memory):
+    planned.append(sum(size for size, _ in work.saved))
+    raise UserError("planned")
+
+  monkeypatch.setattr(layouts.cost, "choose", choose)
+  work = workload(config.override(
+      config.load_page("tiny").experiment, ["data.length=512"]))
+  for platform in ("cpu", "tpu"):
+    device = types.SimpleNamespace(platform=platform, slice_index=0)
+    with pytest.raises(UserError, match="planned"):
+      layouts.MeshLayout().build_on([device], None, work)
+  assert planned[1] < .8 * planned[0]  # No array of 512 x 512 a head.
 
 
 @pytest.mark.slow

@@ -23,9 +23,8 @@ from bert_jax.training.step import (
 Step = Callable[[TrainState, Batch], tuple[TrainState, Means]]
 # Sums are split into parts that libtpu fuses with matrix products. One sum of
 # all gradients of a layer has no product left beside it, so that at most two
-# matrices of BERT-base share one: of the 4.9 ms that 256 chips of v5e wait for
-# each other in a step this hides 1 ms, smaller sums next to nothing, as each
-# has a latency of its own (predicted; docs/results.md).
+# matrices of BERT-base share one; smaller sums gain nothing, as each has a
+# latency of its own. docs/results.md has what is predicted of it.
 OVERLAP = {"xla_enable_async_all_reduce": "true",
            "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
            "xla_jf_crs_combiner_threshold_in_bytes": "5000000"}
