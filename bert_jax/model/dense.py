@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import UserError, nearest
 from bert_jax.model import ops
+from bert_jax.model.gelu import gelu
 
 if TYPE_CHECKING:
   from bert_jax.model.bert import BertConfig
@@ -18,7 +19,7 @@ Activation = Literal["gelu", "gelu_new", "relu", "silu", "tanh"]
 
 def activation(name: Activation) -> Callable[[jax.Array], jax.Array]:
   """The function that `bert_config.json` calls `name`."""
-  functions = {"gelu": ops.gelu, "gelu_new": nn.gelu,  # tanh approximation
+  functions = {"gelu": gelu, "gelu_new": nn.gelu,  # tanh approximation
                "relu": nn.relu, "silu": nn.silu, "tanh": jnp.tanh}
   if name not in functions:
     raise UserError(f"activation={name}" + nearest(name, get_args(Activation)))

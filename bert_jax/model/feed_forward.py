@@ -100,7 +100,11 @@ class Mlp(nn.Module):
 
   def __call__(self, x_BLD: jax.Array, context: Context) -> jax.Array:
     act = activation(self.options.hidden_act)
-    return self.output(act(self.intermediate(x_BLD)))
+    # The backward pass computes the activation again: a scan over layers then
+    # stores one array of this width, not two, and takes no longer on a CPU.
+    finish = nn.remat(lambda output, x_BLF: output(act(x_BLF)),
+                      prevent_cse=False)
+    return finish(self.output, self.intermediate(x_BLD))
 
 
 class Gated(nn.Module):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import Choice
+from bert_jax.model.normalize import normalize
 
 Placement = Literal["post", "pre", "sandwich"]
 Function = Callable[[jax.Array], jax.Array]
@@ -65,14 +66,9 @@ class Normalize(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     vector = lambda name, init: jnp.expand_dims(
         self.param(name, init, x.shape[-1:]), range(x.ndim - 1))
-    y = x.astype(jnp.float32)
-    if self.centered:
-      y -= y.mean(-1, keepdims=True)
-    y *= jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-    y *= vector("scale", nn.initializers.ones)
-    if self.use_bias:
-      y += vector("bias", nn.initializers.zeros)
-    return y.astype(x.dtype)
+    scale = vector("scale", nn.initializers.ones)
+    bias = vector("bias", nn.initializers.zeros) if self.use_bias else None
+    return normalize(self.epsilon, self.centered, x, scale, bias)
 
 
 def residual(placement: Placement, x: jax.Array, sublayer: Function,

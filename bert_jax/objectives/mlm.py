@@ -8,13 +8,12 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import MlmHead
-from bert_jax.model.ops import hits
+from bert_jax.model.ops import cross_entropy, hits
 from bert_jax.objectives.base import Batch, Objective, weighted_sum
 from bert_jax.objectives.masking import Masking, TokenMasking
 
@@ -44,8 +43,7 @@ class Mlm(Objective):
 
   def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    loss_BP = optax.softmax_cross_entropy_with_integer_labels(
-        outputs["mlm"], batch["masked_labels"])
+    loss_BP = cross_entropy(outputs["mlm"], batch["masked_labels"])
     return {"mlm": weighted_sum(loss_BP, batch["masked_weights"])}
 
   def remark(self, scores: Mapping[str, float]) -> str:
@@ -91,8 +89,7 @@ class MlmNsp(Mlm):
 
   def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    loss_BE = optax.softmax_cross_entropy_with_integer_labels(
-        outputs["nsp"], batch["next_sentence_labels"])
+    loss_BE = cross_entropy(outputs["nsp"], batch["next_sentence_labels"])
     return {**super().losses(outputs, batch),
             "nsp": weighted_sum(loss_BE, batch["example_mask"])}
 
