@@ -43,20 +43,44 @@ def dropout(
   """
   if not drops(rate, keys_B):
     return x
-  key = random_bits.of_keys(fold_in(keys_B, site))
-  if x.ndim == 4:  # As attention weights: a stream for each head.
+  with jax.named_scope("dropout"):
+    key = random_bits.of_keys(fold_in(keys_B, site))
+    return _dropped(x, key, random_bits.bound(1 - rate),
+                    jnp.float32(1 / (1 - rate)))
+
+
+@jax.custom_vjp
+def _dropped(x: jax.Array, key: random_bits.Key, bound: jax.Array,
+             scale: jax.Array) -> jax.Array:
+  """Of words up to `bound` the elements, scaled. The backward pass draws the
+  words again: kept, they would be an array of the size of `x`."""
+  scaled = x.astype(jnp.float32) * scale
+  return jnp.where(_words(key, x.shape) <= bound, scaled, 0).astype(x.dtype)
+
+
+def _forward(x, key, bound, scale):
+  return _dropped(x, key, bound, scale), (key, bound, scale)
+
+
+def _backward(drawn, gradient):
+  return _dropped(gradient, *drawn), None, None, None
+
+
+_dropped.defvjp(_forward, _backward)
+
+
+def _words(key: random_bits.Key, shape: tuple[int, ...]) -> jax.Array:
+  """A word for each element of an array that leads with rows."""
+  if len(shape) == 4:  # As attention weights: a stream for each head.
     key = random_bits.fold_in(
         random_bits.Key(*(word[:, None] for word in key)),
-        jnp.arange(x.shape[1])[None])
+        jnp.arange(shape[1])[None])
   key = random_bits.Key(*(word[..., None] for word in key))
-  rows, columns = (jnp.arange(size).reshape((1,) * (x.ndim - 2) + (-1,))
-                   for size in x.shape[-2:])
-  words = random_bits.join(
+  rows, columns = (jnp.arange(size).reshape((1,) * (len(shape) - 2) + (-1,))
+                   for size in shape[-2:])
+  return random_bits.join(
       random_bits.row_words(key, rows)[..., :, None],
       random_bits.column_words(key, columns)[..., None, :])
-  scaled = x.astype(jnp.float32) * (1 / (1 - rate))
-  return jnp.where(words <= random_bits.bound(1 - rate), scaled,
-                   0).astype(x.dtype)
 
 
 def drops(rate: float | jax.Array, keys_B: jax.Array | None) -> bool:
