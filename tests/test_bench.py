@@ -16,16 +16,17 @@ RECORD = {
 
 def test_predictions_name_the_slower_part_first():
   part = lambda ms: {"seconds": ms / 1000, "products": 0.0, "memory": 0.0}
-  before = {"step_seconds": 0.030, "parts": {
+  before = {"step_seconds": 0.030, "exposed_seconds": 0.015, "parts": {
       "attention": part(10), "vocabulary and loss": part(5)}}
-  after = {"step_seconds": 0.034, "parts": {
+  after = {"step_seconds": 0.034, "exposed_seconds": 0.015, "parts": {
       "attention": part(10.5), "vocabulary and loss": part(8),
       "copies": part(0.5)}}
   assert predicted.rows(before, after) == [
       ["step", "30.00", "34.00", "+4.00"],
       ["vocabulary and loss", "5.00", "8.00", "+3.00"],
       ["attention", "10.00", "10.50", "+0.50"],
-      ["copies", "0.00", "0.50", "+0.50"]]
+      ["copies", "0.00", "0.50", "+0.50"],
+      ["waiting for other chips", "15.00", "15.00", "+0.00"]]
 
 
 def test_document_has_the_latest_record_of_each_work():

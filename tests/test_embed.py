@@ -7,10 +7,12 @@ import os
 import sys
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+import bert_jax as bj
 from bert_jax.analysis import embed
 from bert_jax.cli import flags, main, use
 from bert_jax.config import UserError
@@ -171,3 +173,11 @@ def test_vectors_are_the_same_in_rows_of_any_length(tmp_path, monkeypatch):
     monkeypatch.setattr(embed, "SHORTEST_ROW", length)
     vectors.append(np.stack(embed.embed(saved, texts)))
   np.testing.assert_allclose(*vectors, atol=1e-6)
+
+
+def test_second_call_compiles_nothing(tmp_path, caplog):
+  bert = bj.load(str(sentence_model(tmp_path, {})))
+  bert.embed(["a b", "b"])
+  with jax.log_compiles(), caplog.at_level("WARNING"):
+    bert.embed(["c", "a b"])
+  assert "ompil" not in caplog.text

@@ -64,6 +64,7 @@ class Bert:
   def __init__(self, checkpoint: Checkpoint, source: str):
     self._checkpoint, self._source = checkpoint, source
     self._networks: dict[bool, Callable[[Any, Arrays], Any]] = {}
+    self._embedders: dict[Any, Callable[..., Any]] = {}
 
   @property
   def experiment(self) -> Experiment:
@@ -103,7 +104,8 @@ class Bert:
     Raises:
       UserError: as there.
     """
-    vectors = embedding.embed(self._checkpoint, texts, pairs, **options)
+    vectors = embedding.embed(self._checkpoint, texts, pairs,
+                              programs=self._embedders, **options)
     return vectors if options.get("pooling") == "tokens" else np.stack(vectors)
 
   def predict(self, texts: Sequence[str],

@@ -1,6 +1,6 @@
 """Vectors of texts: hidden states of any layer, and pooled output."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -55,7 +55,9 @@ class Embedder(nn.Module):
 def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
           layer: int = -1, pooling: Pooling | None = None,
           length: int | None = None,
-          normalize: bool | None = None) -> list[np.ndarray]:
+          normalize: bool | None = None,
+          programs: dict[Any, Callable[..., Any]] | None = None
+          ) -> list[np.ndarray]:
   """The vector (D,) of each text, or with "tokens" those of its tokens.
 
   Args:
@@ -67,6 +69,7 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
     pooling: see Embedder; None: as the objective compares vectors, or "mean".
     length: of a row; None: as in training, or as an imported network says.
     normalize: every vector gets the length 1; None: as the objective says.
+    programs: what earlier calls for this checkpoint compiled; gets this one's.
 
   Raises:
     UserError: no such layer or pooling, no pooler was trained, the network has
@@ -98,8 +101,10 @@ def embed(saved: Checkpoint, texts: Sequence[str], pairs: Sequence[str] = (), *,
   # A token costs more in a longer row, also where it sees its own text alone.
   rows.length = row_length(int(rows.encoded.lengths_X.max()), rows.length)
   module = Embedder(model, layer, pooling)
-  apply = numerics.jit(lambda params, batch: module.apply(
-      {"params": params}, with_order(experiment.objective, batch)))
+  programs = {} if programs is None else programs
+  apply = programs.setdefault((layer, pooling), numerics.jit(
+      lambda params, batch: module.apply(
+          {"params": params}, with_order(experiment.objective, batch))))
   encoder = {"encoder": saved.params["encoder"]}
   results: list[Any] = [None] * len(texts)
   for batch in loader.evaluation_batches(

@@ -19,11 +19,14 @@ def predict(python, checkout, page, topology, overrides):
 
 
 def rows(before, after):
-  """Lines of a table: milliseconds of the step and of each part of the
-  network in two predictions, the largest difference first."""
+  """Lines of a table: milliseconds of the step, of the wait for other chips and
+  of each part of the network in two predictions, the largest difference first.
+  """
   names = dict.fromkeys([*before["parts"], *after["parts"]])
   parts = [(name, *(1000 * side["parts"].get(name, {"seconds": 0})["seconds"]
                     for side in (before, after))) for name in names]
+  parts.append(("waiting for other chips", *(
+      1000 * side["exposed_seconds"] for side in (before, after))))
   parts.sort(key=lambda row: -abs(row[2] - row[1]))
   whole = ("step", *(1000 * side["step_seconds"] for side in (before, after)))
   return [[name, f"{a:.2f}", f"{b:.2f}", f"{b - a:+.2f}"]
