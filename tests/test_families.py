@@ -33,6 +33,7 @@ for page in (config.PAGES / "ablations").glob("*.py"):
   config.load_page(str(page))  # Registers their members.
 
 SMALLER = {
+    "attention=flash": ["attention.interpret=true"],
     "locality=window": ["locality.size=2"],
     "locality=alternating": ["locality.size=1", "locality.every=2"],
     "feed_forward=experts": ["feed_forward.experts=4"],

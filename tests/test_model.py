@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.model.attention import Attention
+from bert_jax.model.attention import Attention, FlashAttention
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.heads import ClassificationHead, MlmHead
@@ -123,10 +123,15 @@ def test_model_equals_an_independent_bert():
     np.testing.assert_allclose(x, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", Attention.members().values())
+attentions = pytest.mark.parametrize("attention", [
+    FlashAttention(interpret=True) if member is FlashAttention else member()
+    for member in Attention.members().values()], ids=lambda a: a.choice_name)
+
+
+@attentions
 @pytest.mark.parametrize("norm_placement", ["post", "pre"])
 def test_packed_rows_equal_rows_of_their_own(attention, norm_placement):
-  options = dataclasses.replace(SMALL, attention=attention(),
+  options = dataclasses.replace(SMALL, attention=attention,
                                 norm_placement=norm_placement)
   lengths = (5, 4, 2)
   rng = np.random.default_rng(2)
@@ -148,9 +153,9 @@ def test_packed_rows_equal_rows_of_their_own(attention, norm_placement):
                              atol=2e-6)
 
 
-@pytest.mark.parametrize("attention", Attention.members().values())
+@attentions
 def test_row_of_padding_has_finite_outputs_and_gradients(attention):
-  options = dataclasses.replace(SMALL, attention=attention())
+  options = dataclasses.replace(SMALL, attention=attention)
   rows = make_rows(np.random.default_rng(3))
   rows["example_ids"] = rows["example_ids"].at[0].set(0)
   loss = lambda params: sum(x.sum() for x in apply(options, params, rows))
@@ -159,9 +164,9 @@ def test_row_of_padding_has_finite_outputs_and_gradients(attention):
   assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("attention", Attention.members().values())
+@attentions
 def test_dropout_of_a_row_does_not_depend_on_the_batch(attention):
-  options = dataclasses.replace(SMALL, attention=attention())
+  options = dataclasses.replace(SMALL, attention=attention)
   rows = make_rows(np.random.default_rng(4))
   keys_B = jax.random.split(jax.random.key(0), B)
   run = functools.partial(apply, options, parameters(options))
@@ -188,6 +193,13 @@ def test_dropout_keeps_the_expectation_and_has_a_stream_for_each_site(rate):
   for other in (drop(keys_B, 1), x[::-1], np.roll(x, 13, axis=1),
                 np.roll(x, 1, axis=1), np.roll(x, 1, axis=2)):
     assert abs(np.mean((x == 0) & (other == 0)) - dropped**2) < 0.004
+
+
+def test_backward_pass_of_dropout_keeps_no_mask():
+  x, keys_B = jnp.ones((8, 4, 50, 60)), jax.random.split(jax.random.key(1), 8)
+  backward = jax.eval_shape(lambda x: jax.vjp(
+      lambda x: dropout(x, 0.1, keys_B, 0), x)[1], x)
+  assert all(kept.size < x.size // 100 for kept in jax.tree.leaves(backward))
 
 
 def test_layers_draw_different_masks():

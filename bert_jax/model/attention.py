@@ -50,12 +50,19 @@ class FlashAttention(Attention):
   """Flash attention (Dao et al. 2022) in a Pallas kernel for TPUs: no array of
   L x L in memory, and blocks of tokens that do not see each other are skipped.
 
-  It draws the same dropout as plain attention, and gives the same result to
-  rounding. Elsewhere than on a TPU it is interpreted, which is very slow.
+  It draws the same dropout as plain attention, which it is elsewhere than on a
+  TPU, and gives the same result to rounding.
+
+  Attributes:
+    interpret: whether the kernel runs without a TPU, too, interpreted and very
+      slowly: to test it.
   """
 
+  interpret: bool = False
+
   def build(self, options):
-    return FlashMixer(options)
+    here = placement.device().platform == "tpu" or self.interpret
+    return (FlashMixer if here else PlainMixer)(options)
 
   def with_weights(self):
     return PlainAttention()
@@ -63,13 +70,15 @@ class FlashAttention(Attention):
 
 @dataclasses.dataclass(frozen=True)
 class CudnnAttention(Attention):
-  """cuDNN's flash attention, for NVIDIA GPUs, in bfloat16.
+  """cuDNN's flash attention on NVIDIA GPUs, in bfloat16; plain attention
+  elsewhere.
 
   It has neither dropout of weights nor biases of scores.
   """
 
   def build(self, options):
-    return CudnnMixer(options)
+    here = placement.device().platform == "gpu"
+    return (CudnnMixer if here else PlainMixer)(options)
 
   def with_weights(self):
     return PlainAttention()
@@ -238,9 +247,8 @@ def cudnn_lacks(options: "BertConfig", context: Context,
   by one number, not by row and place.
   """
   width = options.hidden_size // options.num_attention_heads
-  device = placement.device()
-  capability = float(getattr(device, "compute_capability", 0))
-  if device.platform != "gpu" or capability < 8:
+  capability = float(getattr(placement.device(), "compute_capability", 0))
+  if capability < 8:
     return "it needs an NVIDIA GPU of compute capability 8.0 or newer."
   if options.dtype != "bfloat16":
     return f"it computes in bfloat16, not in {options.dtype}."
