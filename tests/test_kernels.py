@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bert_jax.analysis.topology import absent
+from bert_jax.analysis.topology.chips import Topology
 from bert_jax.config import UserError
 from bert_jax.model import placement
 from bert_jax.model.attention import CudnnAttention, FlashMixer, PlainMixer
@@ -16,6 +18,7 @@ from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.positions import AlibiPositions
 from bert_jax.model.visibility import Context
+from tools import kernels
 
 ROWS = 2
 
@@ -91,6 +94,16 @@ def test_members_of_a_sweep_are_each_as_alone():
     alone = jax.jit(run)(*[x if x is None else x[i] for x in members])
     for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone)):
       np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not absent.available(), reason="needs libtpu")
+@pytest.mark.parametrize("topology, length, options", [
+    ("v5e:2x2", 512, "dropout"), ("v6e:2x2", 128, "dropout order"),
+    ("v5p:2x2x1", 2048, "dropout reach bias")])
+def test_flash_attention_compiles_for_tpus(topology, length, options):
+  device = absent.devices(Topology.parse(topology))[0]
+  kernels.compile_step(device, length, 64, "bfloat16", options)
 
 
 @pytest.fixture
