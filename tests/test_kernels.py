@@ -69,16 +69,16 @@ def results(mixer: type, dropout: float, reach: int | None, query_BLHK,
   return mixed_BLHK, transpose(of_mixed_BLHK)
 
 
-@pytest.mark.parametrize("length, heads, width, order, reach, biased, dropout", [
+@pytest.mark.parametrize("length, heads, width, order, reach, biased, rate", [
     (128, 4, 32, None, None, False, 0.0),
     (40, 3, 16, "permuted", 7, True, 0.2),
     (640, 1, 96, "permuted", None, False, 0.1),
     (640, 2, 64, "causal", 100, True, 0.1)])
 def test_flash_attention_equals_plain(length, heads, width, order, reach,
-                                      biased, dropout):
+                                      biased, rate):
   given = arrays(length, heads, width, order, biased)
   (plain, of_plain), (flash, of_flash) = (
-      jax.jit(functools.partial(results, mixer, dropout, reach))(*given)
+      jax.jit(functools.partial(results, mixer, rate, reach))(*given)
       for mixer in (PlainMixer, FlashMixer))
   np.testing.assert_allclose(flash, plain, rtol=0, atol=1e-5)
   for a, b in zip(jax.tree.leaves(of_flash), jax.tree.leaves(of_plain)):

@@ -27,6 +27,7 @@ def profile(folder, workdir, steps):
   return said
 
 
+@pytest.mark.slow
 def test_profile_names_the_parts_of_the_network(folder, tmp_path):
   said, = profile(folder, tmp_path, 2)
   assert "\n2 steps of " in said
