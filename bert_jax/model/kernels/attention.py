@@ -39,7 +39,7 @@ def flash_attention(arrays: Arrays, interpret: bool) -> jax.Array:
   """
   query_BLHK = arrays["query"]
   B, L, H, K = query_BLHK.shape
-  sizes = _sizes(L, H, K, "keys" in arrays, "bias" in arrays)
+  sizes = _sizes(L, H, K, arrays)
   length, heads = sizes.block * sizes.blocks, _round_up(H, sizes.group)
 
   def flat(x_BLHK: jax.Array) -> jax.Array:
@@ -53,7 +53,7 @@ def flash_attention(arrays: Arrays, interpret: bool) -> jax.Array:
   if "bias" in arrays:
     inputs["bias"] = _pad(arrays["bias"], (B, heads, length, length))
   inputs["scalars"] = _scalars(sizes, inputs, arrays)
-  options = _Options(sizes, interpret, "reach" in arrays, 2 * L * L * H * K)
+  options = _Options(sizes, interpret, 2 * L * L * H * K)
   mixed = _attend(options, inputs)
   return mixed.reshape(B, length, heads, -1)[:, :L, :H, :K]
 
@@ -65,20 +65,18 @@ class _Options:
 
   sizes: Sizes
   interpret: bool
-  bounded: bool
   product: int
 
 
-def _sizes(length: int, heads: int, width: int, dropped: bool,
-           biased: bool) -> Sizes:
+def _sizes(length: int, heads: int, width: int, arrays: Arrays) -> Sizes:
   width = min((w for w in _WIDTHS if w >= width),
               default=_round_up(width, _LANES))
   group = max(1, _LANES // width)
   groups = _round_up(heads, group) // group
   # The block that pads least; a row that fits in one is one. Biases of a block
   # and a row have to fit in memory, too.
-  blocks = [block for block in _BLOCKS
-            if not biased or block * length <= _BIASES or block == _BLOCKS[-1]]
+  most = _BIASES // length if "bias" in arrays else length
+  blocks = [block for block in _BLOCKS if block <= most] or _BLOCKS[-1:]
   if length <= _BLOCKS[0]:
     blocks = [_round_up(length, _LANES)]
   block = min(blocks, key=lambda block: _round_up(length, block))
@@ -87,7 +85,7 @@ def _sizes(length: int, heads: int, width: int, dropped: bool,
   together = max(n for n in range(1, groups + 1)
                  if groups % n == 0 and (n == 1 or n * block <= 768))
   return Sizes(width, group, together, groups // together, block, blocks,
-               dropped)
+               "keys" in arrays, "reach" in arrays)
 
 
 def _scalars(sizes: Sizes, inputs: Arrays, arrays: Arrays) -> jax.Array:
@@ -253,7 +251,7 @@ def _call(options: _Options, kernel: Callable[..., None], arrays: Arrays,
         (sizes.block * sizes.blocks, sizes.groups * sizes.lanes), jnp.float32)
   names = (*inputs, *outputs, *scratch)
   results = pl.pallas_call(
-      functools.partial(kernel, sizes, options.bounded, names),
+      functools.partial(kernel, sizes, names),
       out_shape=list(outputs.values()),
       grid=(rows, sizes.programs, sizes.blocks),
       in_specs=[specs[name] for name in inputs],

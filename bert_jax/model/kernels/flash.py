@@ -42,6 +42,7 @@ class Sizes:
     block: queries and keys that are taken at once.
     blocks: of a row.
     dropped: whether weights are dropped.
+    bounded: whether a query sees keys within a reach alone.
   """
 
   width: int
@@ -51,6 +52,7 @@ class Sizes:
   block: int
   blocks: int
   dropped: bool
+  bounded: bool
 
   @property
   def lanes(self) -> int:
@@ -62,12 +64,11 @@ class Sizes:
     return RANGES + (4 * self.blocks if self.blocks > 1 else 0)
 
 
-def forward(sizes: Sizes, bounded: bool, names: Sequence[str],
-            *refs: Any) -> None:
+def forward(sizes: Sizes, names: Sequence[str], *refs: Any) -> None:
   """Writes the mixed values of a block of queries, and the logarithm of the
   sum of each query's exponentials."""
   r = dict(zip(names, refs))
-  program = _Program(sizes, bounded, r)
+  program = _Program(sizes, r)
   i, of_head = pl.program_id(2), _lanes_of_heads(sizes)
   places = program.block(i)
   for g, lanes in program.groups():
@@ -111,12 +112,11 @@ def forward(sizes: Sizes, bounded: bool, names: Sequence[str],
       r["log_sum"][0, g, h:h + 1, :] = jnp.transpose(top + jnp.log(total))
 
 
-def backward(sizes: Sizes, bounded: bool, names: Sequence[str],
-             *refs: Any) -> None:
+def backward(sizes: Sizes, names: Sequence[str], *refs: Any) -> None:
   """Writes the gradients of a block of keys and values, and adds up those of
   all queries, which are written with the last block."""
   r = dict(zip(names, refs))
-  program = _Program(sizes, bounded, r)
+  program = _Program(sizes, r)
   j, of_head = pl.program_id(2), _lanes_of_heads(sizes)
   places = program.block(j)
 
@@ -164,9 +164,8 @@ def backward(sizes: Sizes, bounded: bool, names: Sequence[str],
       return (of_keys if carry is None
               else jax.tree.map(jnp.add, carry, of_keys))
 
-    zero = jnp.zeros((sizes.block, sizes.lanes))
-    of_keys = program.loop(step, program.seen_by_key(j),
-                           [(zero, zero)] * sizes.group)
+    zeros = (jnp.zeros((sizes.block, sizes.lanes)),) * 2
+    of_keys = program.loop(step, program.seen_by_key(j), [zeros] * sizes.group)
     for name, parts in zip(("of_key", "of_value"), zip(*of_keys)):
       r[name][0, :, lanes] = _join(of_head, parts).astype(r[name].dtype)
 
@@ -195,8 +194,8 @@ class _Places(NamedTuple):
 class _Program:
   """What all parts of a program read."""
 
-  def __init__(self, sizes: Sizes, bounded: bool, refs: Mapping[str, Any]):
-    self.sizes, self.bounded, self.refs = sizes, bounded, refs
+  def __init__(self, sizes: Sizes, refs: Mapping[str, Any]):
+    self.sizes, self.refs = sizes, refs
     # Here: they are not known inside of a loop that is interpreted.
     self.start = pl.program_id(0) * sizes.scalars
     self.first_group = pl.program_id(1) * sizes.groups
@@ -242,7 +241,7 @@ class _Program:
     seen = ((examples == of_keys) | (examples == 0)) & (of_keys != 0)
     if "order" in self.refs:
       seen &= of_key("order") <= of_query("order")
-    if self.bounded:
+    if self.sizes.bounded:
       seen &= jnp.abs(query.numbers(transposed) - key.numbers(not transposed)
                       ) <= self.scalar(REACH)
     return seen
