@@ -50,8 +50,8 @@ def column_words(key: Key, column: jax.Array) -> jax.Array:
 def join(row: jax.Array, column: jax.Array) -> jax.Array:
   """Uniform int32 words of `row_words` and `column_words`, broadcast.
 
-  One product is not enough: over two rows and two columns together its bits
-  are not independent.
+  Of a sum and the first product alone, bits at two rows and two columns
+  together depend on each other; the second is for certainty.
   """
   x = (row ^ column) * _int(_LOW_BIAS[0])
   return (x ^ _right(x, 16)) * _int(_LOW_BIAS[1])
