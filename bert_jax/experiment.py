@@ -47,7 +47,8 @@ class Experiment:
     examples_per_batch: mean number of examples in a batch, in place of
       `batch_size`, where several share a row; None: `batch_size` holds.
     microbatches: number of parts of a batch that are computed one after
-      another, with accumulated gradients: less memory, the same updates.
+      another, with accumulated gradients: less memory, the same updates; None:
+      the fewest that fit in the devices' memory.
     seed: seed of data order, initial values, masks and dropout.
     log_every: number of steps that a logged training metric is the mean of.
       Where output is lines instead of a bar, one is printed every 10 s.
@@ -90,7 +91,7 @@ class Experiment:
   budget: str = ""
   batch_size: int = 256
   examples_per_batch: int | None = None
-  microbatches: int = 1
+  microbatches: int | None = None
   seed: int = 0
   evaluate_every: int = 10_000
   evaluation_batches: int | None = None

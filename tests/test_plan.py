@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bert_jax.config import UserError
-from bert_jax.parallel import cost, rules
+from bert_jax.parallel import cost, plans, rules
 from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.parallel.mesh import P, make_mesh
 from bert_jax.training import param_paths
@@ -21,7 +21,7 @@ SHAPES = [(8, 1, 1), (2, 2, 2), (1, 8, 1)]
 
 
 @functools.cache
-def work(optimizer: Optimizer = Sgd(), microbatches: int = 1,
+def work(optimizer: Optimizer = Sgd(), microbatches: int | None = 1,
          batch_size: int = tiny.BATCH, **options) -> cost.Workload:
   recipe = tiny.recipe(optimizer=optimizer, microbatches=microbatches,
                        **options)
@@ -71,16 +71,33 @@ def test_moments_are_sharded_as_their_parameters(optimizer):
 
 
 def test_layout_that_fits_with_least_traffic_is_chosen():
-  plans = cost.candidates(work(), SHAPES)
-  assert [p.traffic for p in plans] == sorted(p.traffic for p in plans)
-  first = plans[0]
-  assert cost.choose(work(), SHAPES) == first.shape == (8, 1, 1)
-  smaller = [p for p in plans if p.memory < first.memory]
+  priced = plans.candidates(work(), SHAPES)
+  assert [p.traffic for p in priced] == sorted(p.traffic for p in priced)
+  first = priced[0]
+  chosen = lambda *limit: plans.choose(work(), lambda work: SHAPES, *limit)[1]
+  assert chosen() == first.shape == (8, 1, 1)
+  smaller = [p for p in priced if p.memory < first.memory]
   assert smaller
-  limit = first.memory - 1
-  assert cost.choose(work(), SHAPES, limit) == smaller[0].shape
-  assert cost.choose(work(), SHAPES, 1) == min(
-      plans, key=lambda p: p.memory).shape
+  assert chosen(first.memory - 1) == smaller[0].shape
+  assert chosen(1) == min(priced, key=lambda p: p.memory).shape
+
+
+def test_open_microbatches_are_the_fewest_that_fit():
+  open_ = work(microbatches=None, batch_size=32)
+  layout = MeshLayout(fsdp=1, tensor=1)
+  memory = [cost.price(open_.in_parts(parts), (8, 1, 1)).memory
+            for parts in (1, 2, 4)]
+  assert memory[0] > 1.2 * memory[1] > 1.2 * memory[2]
+  for limit, parts in ((None, 1), (2 * memory[0], 1), (1.2 * memory[1], 2),
+                       (1.2 * memory[2], 4), (1, 4)):
+    split, shape = plans.choose(open_, lambda work: layout.shapes(work, 8),
+                                limit)
+    assert (split.recipe.parts, shape) == (parts, (8, 1, 1))
+  devices = jax.devices()
+  runner = layout.build_on(devices, round(1.2 * memory[1]), open_)
+  assert runner.recipe.parts == 2
+  given = work(batch_size=32)
+  assert layout.build_on(devices, 1, given).recipe.parts == 1
 
 
 @pytest.mark.parametrize("layout, message", [

@@ -65,7 +65,7 @@ def batch(step: int = 0, size: int = BATCH) -> dict[str, np.ndarray]:
 
 
 def recipe(objective: Objective = MlmNsp(), optimizer: Optimizer = Sgd(),
-           microbatches: int = 1, **options) -> Recipe:
+           microbatches: int | None = 1, **options) -> Recipe:
   schedule = ConstantSchedule(learning_rate=0.5, warmup_fraction=0.0).build(10)
   model = dataclasses.replace(MODEL, **options)
   return Recipe(network(model, objective), objective, model, VOCABULARY,

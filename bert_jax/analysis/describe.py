@@ -14,7 +14,7 @@ from bert_jax import config
 from bert_jax.analysis import step_time
 from bert_jax.config import catalog
 from bert_jax.experiment import Experiment, workload
-from bert_jax.parallel import cost, mesh
+from bert_jax.parallel import mesh, plans
 from bert_jax.parallel.cost import Plan
 from bert_jax.parallel.layouts import MeshLayout, memory_limit
 from bert_jax.reporting import markdown
@@ -95,17 +95,19 @@ def layouts(experiment: Experiment, devices: int | None = None,
     devices, slices = len(there), mesh.slices(there)
     memory = memory_limit(there) if memory is None else memory
   work = workload(experiment)
-  plans = cost.candidates(
-      work, experiment.layout.shapes(work, devices, slices), memory)
-  more = len(plans) - _PLANS
-  return "\n\n".join([_table(plans[:_PLANS], columns), _filled(" ".join([
+  shapes = lambda work: experiment.layout.shapes(work, devices, slices)
+  work, _ = plans.choose(work, shapes, memory)
+  priced = plans.candidates(work, shapes(work), memory)
+  more, parts = len(priced) - _PLANS, work.recipe.parts
+  chosen = experiment.microbatches is None and parts > 1
+  return "\n\n".join([_table(priced[:_PLANS], columns), _filled(" ".join([
       "Layouts are data x fsdp x tensor; the first is chosen"
       + (f", and the {more} worst are not shown." if more > 0 else "."),
       f"Bytes on {f'each of {devices} devices' if devices > 1 else '1 device'}"
-      f", with batch_size={experiment.batch_size} and microbatches="
-      f"{experiment.microbatches}; activations as the backward pass needs "
-      "them, before the compiler saves some.",
-      *_verdict(plans, memory)]), columns)])
+      f", with batch_size={experiment.batch_size} and microbatches={parts}"
+      + (", the fewest that fit" if chosen else "") + "; activations as the "
+      "backward pass needs them, before the compiler saves some.",
+      *_verdict(priced, memory)]), columns)])
 
 
 def _table(plans: Sequence[Plan], columns: int) -> str:

@@ -65,7 +65,7 @@ def _devices() -> int:
 def _speed(experiment: Experiment, work: Workload) -> tuple[float, str]:
   """FLOPs a second of one device, and of what product."""
   model = experiment.model
-  rows = max(1, work.batch_size // (work.recipe.microbatches * _devices()))
+  rows = max(1, work.batch_size // (work.recipe.parts * _devices()))
   return _speed_of(rows * np.shape(work.row["input_ids"])[1],
                    model.hidden_size, model.intermediate_size, model.dtype)
 

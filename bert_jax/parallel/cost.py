@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh
 
-from bert_jax.config import UserError
 from bert_jax.objectives.base import Batch, part_totals
 from bert_jax.parallel import rules
 from bert_jax.parallel.mesh import AXES
@@ -72,6 +71,15 @@ class Workload:
   state: TrainState
   row: Batch
   batch_size: int
+
+  def in_parts(self, parts: int) -> "Workload":
+    """The same step with its batch in this number of microbatches."""
+    other = dataclasses.replace(self, recipe=dataclasses.replace(
+        self.recipe, microbatches=parts))
+    # What was traced for this one does not depend on it.
+    vars(other).update((name, vars(self)[name]) for name in (
+        "trained", "forward", "saved", "flops") if name in vars(self))
+    return other
 
   @functools.cached_property
   def trained(self) -> Any:
@@ -156,86 +164,6 @@ class Workload:
             for k, x in self.row.items()}
 
 
-def layouts(work: Workload, devices: int, data: int | None = None,
-            fsdp: int | None = None, tensor: int | None = None,
-            slices: int = 1) -> list[tuple[int, int, int]]:
-  """All valid (data, fsdp, tensor) of a number of devices, most data first.
-
-  Args:
-    data, fsdp, tensor: what is given; None is open.
-    slices: groups of devices that only a slow network joins; the data axis
-      goes over it.
-
-  Raises:
-    UserError: there is none; names those that are possible.
-  """
-  divisors = [n for n in range(devices, 0, -1) if devices % n == 0]
-  every = [(d, f, devices // (d * f)) for d in divisors for f in divisors[::-1]
-           if devices % (d * f) == 0]
-  given = {name: value for name, value in
-           zip(AXES, (data, fsdp, tensor)) if value is not None}
-  matching = [shape for shape in every
-           if all(shape[AXES.index(a)] == n
-                  for a, n in given.items())]
-  faults = {shape: _fault(work, shape, slices) for shape in every}
-  valid = [shape for shape in matching if not faults[shape]]
-  if valid:
-    return valid
-  possible = ", ".join(" x ".join(map(str, shape)) for shape in every
-                       if not faults[shape])
-  options = " ".join(f"layout.{a}={n}" for a, n in given.items())
-  why = (faults[matching[0]] if matching else
-         f"data x fsdp x tensor must be the {devices} devices that there are.")
-  raise UserError(
-      f"{options + ': ' if options else ''}{why} "
-      + (f"Possible as data x fsdp x tensor: {possible}." if possible else
-         f"No layout of {devices} devices is possible."))
-
-
-def _fault(work: Workload, shape: tuple[int, int, int], slices: int) -> str:
-  """Why a layout cannot be; "" where it can."""
-  data, fsdp, tensor = shape
-  parts, rows = work.recipe.microbatches, data * fsdp
-  if work.batch_size % (parts * rows):
-    share = parts * rows
-    low = work.batch_size // share * share
-    nearest = " and ".join(str(n) for n in (low, low + share) if n)
-    return (f"batch_size={work.batch_size} cannot be split into {parts} "
-            f"microbatches over {rows} devices; the nearest that can: "
-            f"{nearest}.")
-  for model in work.recipe.networks.values():
-    for name in ("num_attention_heads", "intermediate_size"):
-      if getattr(model, name) % tensor:
-        return (f"tensor={tensor} does not divide "
-                f"model.{name}={getattr(model, name)}.")
-  if data % slices:
-    return (f"data={data} is no multiple of the {slices} slices that the "
-            "devices lie in, and no other axis may go over the network "
-            "between them.")
-  return ""
-
-
-def candidates(work: Workload, shapes: list[tuple[int, int, int]],
-               limit: int | None = None) -> list[Plan]:
-  """The prices of layouts, the best first: least traffic among those that fit
-  in `limit` bytes a device, most data among equals; what does not fit comes
-  last, least memory first."""
-  plans = [price(work, shape) for shape in shapes]
-  return sorted(plans, key=lambda p: (
-      (0, p.traffic, -p.data, -p.fsdp) if p.fits(limit)
-      else (1, p.memory, -p.data, -p.fsdp)))
-
-
-def choose(work: Workload, shapes: list[tuple[int, int, int]],
-           limit: int | None = None) -> tuple[int, int, int]:
-  """The shape of the first of the `candidates`."""
-  if len(shapes) == 1:
-    return shapes[0]
-  if limit is None:  # Memory decides nothing and need not be known.
-    return min(shapes, key=lambda s: (round(traffic(work, s)), -s[0], -s[1]))
-  return candidates(work, shapes, limit)[0].shape
-
-
 def price(work: Workload, shape: tuple[int, int, int]) -> Plan:
   """What a layout holds and sends."""
   mesh = AbstractMesh(shape, AXES)
@@ -243,7 +171,7 @@ def price(work: Workload, shape: tuple[int, int, int]) -> Plan:
   table = rules.table_of(work.recipe)
   placed = rules.shardings(work.state, mesh, table)
   parameters = _bytes(work.state.params, placed.params)
-  rows = work.batch_size // (work.recipe.microbatches * data * fsdp)
+  rows = work.batch_size // (work.recipe.parts * data * fsdp)
   # A dimension that the tensor axis splits in a parameter is split in what is
   # computed with it: heads, feed-forward width, vocabulary.
   split = {size for leaf, sharding in zip(jax.tree.leaves(work.state.params),
@@ -258,7 +186,7 @@ def price(work: Workload, shape: tuple[int, int, int]) -> Plan:
   return Plan(
       *shape, parameters, _bytes(work.state.opt_state, placed.opt_state),
       # The sum over microbatches, and the part that is added to it.
-      gradients * (1 if work.recipe.microbatches == 1 else 2),
+      gradients * (1 if work.recipe.parts == 1 else 2),
       activations, round(traffic(work, shape)))
 
 
@@ -290,7 +218,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   axes = dict(zip(AXES, shape))
   uses, vectors = work.forward
   computed = jnp.dtype(work.recipe.model.dtype).itemsize
-  tokens = (work.batch_size // (work.recipe.microbatches * data * fsdp)
+  tokens = (work.batch_size // (work.recipe.parts * data * fsdp)
             * work.row["input_ids"].shape[1])
   total, trained = 0.0, leaves(work.trained)
   table_of_rules = rules.table_of(work.recipe)
@@ -325,7 +253,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
           leaf.shape[0], 0)
       total += _all_reduce(sent, over["tensor"]) + products * _all_reduce(
           predicted * width * computed, over["tensor"])
-  return work.recipe.microbatches * total
+  return work.recipe.parts * total
 
 
 def _part(devices: int) -> float:

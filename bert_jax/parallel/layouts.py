@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax.config import Choice, Count
 from bert_jax.objectives.base import Batch, Means
-from bert_jax.parallel import cost, mesh as mesh_lib, rules
+from bert_jax.parallel import mesh as mesh_lib, plans, rules
 from bert_jax.parallel.cost import Workload
 from bert_jax.parallel.mesh import (
     AXES, batch_sharding, local_rows, make_mesh, share)
@@ -90,8 +90,8 @@ class MeshLayout(Layout):
   def shapes(self, work: Workload, devices: int,
              slices: int = 1) -> list[tuple[int, int, int]]:
     """What the given sizes leave to choose from."""
-    return cost.layouts(work, devices, self.data, self.fsdp, self.tensor,
-                        slices)
+    return plans.layouts(work, devices, self.data, self.fsdp, self.tensor,
+                         slices)
 
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:
@@ -110,8 +110,11 @@ class MeshLayout(Layout):
     # What is kept for the backward pass differs between platforms.
     work = dataclasses.replace(work, recipe=dataclasses.replace(
         recipe, network=rules.on_device(recipe.network, devices[0])))
-    shapes = self.shapes(work, len(devices), mesh_lib.slices(devices))
-    mesh = make_mesh(*cost.choose(work, shapes, memory), devices)
+    shapes = lambda work: self.shapes(work, len(devices),
+                                      mesh_lib.slices(devices))
+    chosen, sizes = plans.choose(work, shapes, memory)
+    recipe = dataclasses.replace(recipe, microbatches=chosen.recipe.parts)
+    mesh = make_mesh(*sizes, devices)
     shardings = rules.shardings(shape, mesh, rules.table_of(recipe))
     placed = dataclasses.replace(
         recipe, network=rules.place(recipe.network, mesh))
@@ -163,7 +166,7 @@ class ShardMapLayout(Layout):
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:
     mesh = make_mesh()
-    check_divisible(batch_size, recipe.microbatches, jax.device_count())
+    check_divisible(batch_size, recipe.parts, jax.device_count())
     # Sums over the devices are the same on each, which is not checked.
     step = numerics.jit(jax.shard_map(
         functools.partial(train_step, recipe, axis="data"), mesh=mesh,
@@ -179,7 +182,7 @@ class PmapLayout(Layout):
 
   def build(self, recipe: Recipe, shape: TrainState, batch_size: int,
             row: Batch) -> Runner:
-    check_divisible(batch_size, recipe.microbatches, jax.device_count())
+    check_divisible(batch_size, recipe.parts, jax.device_count())
     # In the order that pmap has.
     mesh = Mesh(np.asarray(jax.devices()).reshape(-1, 1, 1), AXES)
     mapped = numerics.fixed_settings()(jax.pmap(

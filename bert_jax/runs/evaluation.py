@@ -189,7 +189,7 @@ def load(checkpoint: Checkpoint, experiment: Experiment,
   environment.warn(checkpoint.manifest.progress.environment)
   trained, params = checkpoint.manifest.experiment, checkpoint.params
   plain = recipe(dataclasses.replace(experiment, adapter=NoAdapter(),
-                                     microbatches=1),
+                                     microbatches=None),
                  checkpoint.manifest.tokenizer.vocabulary)
   row = {key: value[None] for key, value in rows.empty().items()} | {
       "row": np.zeros(1, np.int32)}

@@ -49,8 +49,13 @@ class Recipe:
   vocabulary: Vocabulary
   optimizer: optax.GradientTransformation
   schedule: optax.Schedule
-  microbatches: int = 1
+  microbatches: int | None = 1  # None: as many as a layout chooses.
   rates: Rates = Rates()
+
+  @property
+  def parts(self) -> int:
+    """The number of microbatches, as long as none is chosen one."""
+    return self.microbatches or 1
 
   @functools.cached_property
   def init(self) -> Callable[[jax.Array, Batch], TrainState]:
@@ -115,7 +120,7 @@ def train_step(recipe: Recipe, state: TrainState, batch: Batch,
   old = recipe.rates.trained(state.params)
   gradients, means = sum_all(_accumulate(
       functools.partial(differentiate, old), (batch, dropout_B),
-      recipe.microbatches))
+      recipe.parts))
   updates, opt_state = recipe.optimizer.update(gradients, state.opt_state, old)
   updates = recipe.rates.scale(state.params, updates)
   rate = jnp.asarray(recipe.schedule(state.step), jnp.float32)
@@ -221,6 +226,6 @@ def row_losses(recipe: Recipe, state: TrainState, batch: Batch
 
   # In turn, as in the step: a batch at once may be more than memory holds.
   losses_by_part = jax.lax.map(
-      jax.vmap(losses), _split((batch, dropout_B), recipe.microbatches))
+      jax.vmap(losses), _split((batch, dropout_B), recipe.parts))
   join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
   return batch, *jax.tree.map(join, losses_by_part)

@@ -111,7 +111,7 @@ class Sweep:
     devices = jax.local_devices()
     self._group = at_once or min(len(members), self._room(devices))
     check_divisible(self.run.experiment.batch_size,
-                    self.run.experiment.microbatches, 1)
+                    self.run.recipe.parts, 1)
     self._mesh = layout.make_mesh(self._group, devices)
     self.program = layout.MemberProgram(self.run, self._mesh)
 

@@ -56,7 +56,7 @@ def score_run(workdir: str | pathlib.Path, protocols: Sequence[Protocol],
 def plain(run: Run) -> Run:
   """The run whose parameters are those that its checkpoints are read as."""
   experiment = dataclasses.replace(run.experiment, adapter=NoAdapter(),
-                                   microbatches=1)
+                                   microbatches=None)
   if experiment == run.experiment:
     return run
   return Run(experiment, run.prepared, recipe(
