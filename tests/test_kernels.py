@@ -147,9 +147,16 @@ def test_auto_attention_is_cudnn_on_a_gpu(cudnn):
     ({"positions": AlibiPositions()}, "bias"),
     ({"num_attention_heads": 32}, "width")])
 def test_cudnn_says_what_it_cannot_compute(cudnn, change, word):
-  options = dataclasses.replace(BFLOAT16, **change)
   dropout = word == "dropout"
+  options = dataclasses.replace(
+      BFLOAT16, attention_probs_dropout_prob=0.1 * dropout, **change)
   assert "__cudnn$fmha" not in lowered(options, 2, dropout)
   with pytest.raises(UserError, match=word):
     lowered(dataclasses.replace(options, attention=CudnnAttention()), 2,
             dropout)
+  assert word in options.attention.remark(options, 64)
+
+
+def test_auto_attention_that_is_cudnn_needs_no_remark(cudnn):
+  options = dataclasses.replace(BFLOAT16, attention_probs_dropout_prob=0.0)
+  assert options.attention.remark(options, 64) == ""

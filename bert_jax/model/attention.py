@@ -13,6 +13,7 @@ from bert_jax.model import placement, random_bits
 from bert_jax.model.dense import Dense
 from bert_jax.model.dropout import DropoutSite, drops, dropout, fold_in
 from bert_jax.model.kernels.attention import flash_attention
+from bert_jax.model.kernels.cudnn import cudnn_attention, cudnn_lacks
 from bert_jax.model.visibility import Context, visible
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class Attention(Choice):
   def with_weights(self) -> "Attention":
     """A member of the same result that sows its weights."""
     return self
+
+  def remark(self, options: "BertConfig", tokens: int) -> str:
+    """What a training run with rows of `tokens` should say of it."""
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +100,15 @@ class AutoAttention(Attention):
 
   def with_weights(self):
     return PlainAttention()
+
+  def remark(self, options, tokens):
+    if placement.device().platform != "gpu":
+      return ""
+    lacking = _cudnn_lacks(
+        options, tokens, options.attention_probs_dropout_prob > 0,
+        options.positions.bias(options) is not None)
+    return lacking and ("model.attention=auto takes plain attention, not "
+                        f"cuDNN's: {lacking}")
 
 
 class PlainMixer(nn.Module):
@@ -185,7 +199,7 @@ class CudnnMixer(nn.Module):
     Raises:
       UserError: cuDNN cannot compute it.
     """
-    lacking = cudnn_lacks(self.options, context, keys_B)
+    lacking = self.lacks(context, keys_B)
     if lacking:
       raise UserError(f"model.attention=cudnn: {lacking} model.attention=auto "
                       "takes plain attention then.")
@@ -199,27 +213,16 @@ class CudnnMixer(nn.Module):
     # On each device by itself: jax's own partitioning of cuDNN's attention
     # refuses queries and keys that do not lie alike.
     return placement.split(
-        _cudnn_attention, arrays, {
+        cudnn_attention, arrays, {
             "query": "BLHK", "key": "BMHK", "value": "BMHK", "lengths": "B",
             "visible": "B1LM"}, "BLHK")
 
-
-def _cudnn_attention(arrays: dict[str, jax.Array]) -> jax.Array:
-  rows, tokens, heads, _ = arrays["query"].shape
-  if "lengths" in arrays:
-    # A row of padding has no key, of which cuDNN says nothing. Lengths of
-    # queries would give zero for padding, which sees the whole example.
-    lengths_B = jnp.maximum(arrays["lengths"], 1)
-    seen = dict(key_value_seq_lengths=lengths_B,
-                # Not a constant: under vmap both have to be mapped.
-                query_seq_lengths=0 * lengths_B + tokens)
-  else:
-    # Of each head: jax cannot map a mask that heads share.
-    seen = dict(mask=jnp.broadcast_to(arrays["visible"],
-                                      (rows, heads, tokens, tokens)))
-  return jax.nn.dot_product_attention(
-      arrays["query"], arrays["key"], arrays["value"],
-      implementation="cudnn", **seen)
+  def lacks(self, context: Context, keys_B: jax.Array | None) -> str:
+    """Why cuDNN cannot compute it; "": it can."""
+    return _cudnn_lacks(
+        self.options, context.example_ids_BL.shape[1],
+        drops(self.options.attention_probs_dropout_prob, keys_B),
+        context.bias_BHLM is not None)
 
 
 class CudnnOrPlainMixer(nn.Module):
@@ -233,34 +236,16 @@ class CudnnOrPlainMixer(nn.Module):
                reach: jax.Array | int | None,
                keys_B: jax.Array | None) -> jax.Array:
     """As PlainMixer."""
-    lacking = cudnn_lacks(self.options, context, keys_B)
+    lacking = self.cudnn.lacks(context, keys_B)
     return (self.plain if lacking else self.cudnn)(
         query_BLHK, key_BMHK, value_BMHK, context, reach, keys_B)
 
 
-def cudnn_lacks(options: "BertConfig", context: Context,
-                keys_B: jax.Array | None) -> str:
-  """Why cuDNN's attention cannot compute what is asked; "": it can.
-
-  As jax 0.7.2 to 0.12 call it: a mask is a bias to cuDNN, whose gradient some
-  versions leave out, so scores may have no learned bias; its dropout is seeded
-  by one number, not by row and place.
-  """
-  width = options.hidden_size // options.num_attention_heads
-  capability = float(getattr(placement.device(), "compute_capability", 0))
-  if capability < 8:
-    return "it needs an NVIDIA GPU of compute capability 8.0 or newer."
-  if options.dtype != "bfloat16":
-    return f"it computes in bfloat16, not in {options.dtype}."
-  if width % 8 or width > 128:
-    return f"its heads have a width of 8, 16, ... 128, not {width}."
-  if drops(options.attention_probs_dropout_prob, keys_B):
-    return "it has no dropout of weights that depends on row and place."
-  if context.bias_BHLM is not None:
-    return "it has no dependable gradient of a bias of scores."
-  if context.example_ids_BL.shape[1] % 2:
-    return "its rows have an even number of tokens."
-  return ""
+def _cudnn_lacks(options: "BertConfig", tokens: int, drops: bool,
+                 biased: bool) -> str:
+  return cudnn_lacks(
+      placement.device(), options.dtype,
+      options.hidden_size // options.num_attention_heads, tokens, drops, biased)
 
 
 class SelfAttention(nn.Module):

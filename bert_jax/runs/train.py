@@ -78,7 +78,7 @@ def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
                        Manifest.of_run(run, page), source, checkpoints, clock,
                        runner, evaluator, observers,
                        observers.further_scores(run))
-    result, notes = None, []
+    result, notes = None, _chosen(run, runner)
     while result is None:
       try:
         result = attempt.train(notes)
@@ -120,6 +120,18 @@ def _compose(experiment: Experiment, workdir: pathlib.Path,
       "data": run.prepared.fingerprint,
       "skipped steps": str(sorted(anomalies.skipped_steps(workdir)))})
   return run, source
+
+
+def _chosen(run: Run, runner: Runner) -> list[str]:
+  """What was chosen for these devices and may surprise."""
+  experiment, parts = run.experiment, runner.recipe.parts
+  notes = {block.attention.remark(block, experiment.data.length)
+           for model in run.recipe.networks.values()
+           for block in model.stack.blocks(model)}
+  if experiment.microbatches is None and parts > 1:
+    notes.add(f"The batch is computed in {parts} microbatches, the fewest that "
+              "fit in a device's memory.")
+  return sorted(filter(None, notes))
 
 
 @dataclasses.dataclass(frozen=True)
