@@ -45,7 +45,9 @@ class BertConfig:
       and after each part (sandwich).
     dtype: floating-point type of the computation; parameters are float32.
     scan_unroll: layers that one iteration of the scan over layers unrolls;
-      more run faster and compile slower. Results and parameters do not change.
+      more run faster and compile slower. None: all on a TPU, where the loop
+      copies what it keeps for the backward pass, and 4 elsewhere. Results and
+      parameters do not change.
     remat: rematerialization: whether the backward pass computes a layer's
       activations again, for a fourth more time and much less memory.
   """
@@ -73,7 +75,7 @@ class BertConfig:
   norm_placement: Placement = "post"
   stack: Stack = UniformStack()
   dtype: Literal["float32", "bfloat16"] = "float32"
-  scan_unroll: int = 4
+  scan_unroll: int | None = None
   remat: bool = False
 
   def __post_init__(self):

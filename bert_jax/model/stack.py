@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from bert_jax import config
 from bert_jax.config import Choice, Count, UserError, nearest
+from bert_jax.model import placement
 from bert_jax.model.attention import ATTENTION
 from bert_jax.model.block import Layer
 from bert_jax.model.feed_forward import AUXILIARY
@@ -25,6 +26,9 @@ _BLOCK_OPTIONS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
     "layer_norm_eps", "use_bias", "norm", "locality", "attention",
     "feed_forward")
+
+# Trips of an iteration of the loop over layers, but on a TPU.
+_UNROLLED = 4
 
 
 class Stack(Choice):
@@ -196,7 +200,7 @@ class _Repeated(nn.Module):
     return nn.scan(apply, variable_broadcast="params",
                    variable_axes={AUXILIARY: 0, ATTENTION: 0},
                    split_rngs={"params": False},
-                   unroll=min(self.options.scan_unroll, len(layers)))(
+                   unroll=_unrolled(self.options, len(layers)))(
                        self.layer, x_BLD, layers)
 
 
@@ -208,8 +212,15 @@ def _loop(body: type[nn.Module], options: "BertConfig",
   return nn.scan(
       body, variable_axes={"params": 0, AUXILIARY: 0, ATTENTION: 0},
       split_rngs={"params": True}, in_axes=(0, nn.broadcast, nn.broadcast),
-      length=trips, unroll=min(options.scan_unroll, trips),
+      length=trips, unroll=_unrolled(options, trips),
       methods=["__call__", "keep"])(options)
+
+
+def _unrolled(options: "BertConfig", trips: int) -> int:
+  """How many trips of a loop one of its iterations has."""
+  if options.scan_unroll is None and placement.device().platform == "tpu":
+    return trips
+  return min(options.scan_unroll or _UNROLLED, trips)
 
 
 def _layer(options: "BertConfig") -> type[nn.Module]:

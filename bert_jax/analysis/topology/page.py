@@ -36,7 +36,7 @@ def _fits(p: Prediction) -> list[str]:
       f"{' x '.join(map(str, p.shape))} (data x fsdp x tensor), {rows:g} rows "
       f"of {p.experiment.data.length} tokens a chip, "
       f"model.dtype={p.experiment.model.dtype}, "
-      f"microbatches={p.experiment.microbatches}."]
+      f"microbatches={p.microbatches}."]
   if p.change:
     lines.insert(0, f"It does not fit: it needs {describe.size(p.needed)} of "
                  f"a chip's {describe.size(p.topology.chip.memory)}. The "
@@ -104,20 +104,22 @@ def _memory(p: Prediction) -> str:
 
 def _how(p: Prediction) -> list[str]:
   chip = p.topology.chip
-  unroll = p.experiment.model.scan_unroll
+  model = p.experiment.model
+  scanned = ("" if model.scan_unroll else ", with its layers in a loop. A run on "
+             "a TPU unrolls them, which is faster and compiles for minutes; "
+             f"model.scan_unroll={model.num_hidden_layers} shows that step")
   lines = [
       "What was compiled is the step of this page for all of these chips, by "
-      f"libtpu {predicting.versions()['libtpu']}"
-      + (f", with one layer in the loop (model.scan_unroll=1 in place of "
-         f"{unroll})" if unroll != 1 else "") + ". The "
-      "time of an operation is the larger of the instructions that the "
-      "compiler scheduled for it, kernels of Pallas included, and of its "
-      f"bytes at {MEMORY_SHARE:g} of HBM's bandwidth; loops count as often as "
-      "they run. Collectives are arithmetic: rings along the axes of the "
-      f"chips' grid at {LINK_SHARE:g} of a link's bandwidth, and "
-      f"{HOP_SECONDS * 1e6:g} us a hop. No chip has checked it: how far "
-      "it is off is not known. Comparisons are worth more than the absolute "
-      f"value. Figures of the chip: {chip.source}."]
+      f"libtpu {predicting.versions()['libtpu']}{scanned}. The time of an "
+      "operation is the larger of the instructions that the compiler scheduled "
+      "for it, kernels of Pallas included, and of its bytes at "
+      f"{MEMORY_SHARE:g} of HBM's bandwidth; loops count as often as they run. "
+      "Collectives are arithmetic: rings along the axes of the chips' grid at "
+      f"{LINK_SHARE:g} of a link's bandwidth, and {HOP_SECONDS * 1e6:g} us a "
+      "hop; of a product that is fused with one, the instructions are the "
+      "compiler's own estimate. No chip has checked it: how far it is off is "
+      "not known. Comparisons are worth more than the absolute value. Figures "
+      f"of the chip: {chip.source}."]
   if p.unknown:
     lines.append("Counted once, since data decide how often it runs, or not "
                  f"counted: {', '.join(p.unknown[:3])}"
@@ -136,7 +138,7 @@ def as_dict(p: Prediction, price: float | None = None) -> dict[str, Any]:
       "layout": dict(zip(("data", "fsdp", "tensor"), p.shape)),
       "batch_size": p.experiment.batch_size,
       "length": p.experiment.data.length,
-      "microbatches": p.experiment.microbatches,
+      "microbatches": p.microbatches,
       "step_seconds": p.step, "tokens_per_second": p.tokens_per_second,
       "mfu": p.mfu, "flops": p.flops, "steps": p.steps, "hours": p.hours,
       "dollars": None if price is None else p.dollars(price),

@@ -61,6 +61,7 @@ class Prediction:
     needed: bytes that it needs without that change.
     experiment: with the change.
     shape: chips along data, fsdp and tensor.
+    microbatches: of a step.
     step: seconds.
     parts: of the network, by name.
     sent: collectives, by kind and whether they are asynchronous.
@@ -75,6 +76,7 @@ class Prediction:
   needed: int
   experiment: Experiment
   shape: tuple[int, int, int]
+  microbatches: int
   step: float
   parts: Mapping[str, Part]
   sent: Mapping[str, Sent]
@@ -131,8 +133,8 @@ def predict(experiment: Experiment, topology: Topology,
   try:
     return read(compile_step(experiment, topology), experiment, topology)
   except TooLarge as error:
-    needed = error.needed
-  for change in _smaller(experiment, topology, needed):
+    needed, parts = error.needed, error.microbatches
+  for change in _smaller(experiment, topology, needed, parts):
     say(f"it does not fit; compiling it with {change}")
     smaller = config.override(experiment, change.split())
     try:
@@ -148,11 +150,14 @@ def predict(experiment: Experiment, topology: Topology,
       "more chips, need less.")
 
 
-def _smaller(experiment: Experiment, topology: Topology,
-             needed: int) -> Iterator[str]:
-  """Changes that may fit, the nearest first."""
+def _smaller(experiment: Experiment, topology: Topology, needed: int,
+             parts: int) -> Iterator[str]:
+  """Changes that may fit, the nearest first.
+
+  Args:
+    needed: bytes that `parts` microbatches need.
+  """
   limit = topology.chip.memory
-  parts = experiment.microbatches
   # As if all of it were activations.
   least = parts * max(1.0, needed / limit)
   rows = experiment.batch_size // topology.chips
@@ -200,7 +205,8 @@ def _read(compiled: CompiledStep, experiment: Experiment, topology: Topology,
       lambda computation, operation, kind: collectives.price(
           program, computation, operation, kind, topology, devices, chips))
   return Prediction(
-      topology, "", 0, experiment, compiled.shape, timeline.seconds,
+      topology, "", 0, experiment, compiled.shape,
+      compiled.work.recipe.parts, timeline.seconds,
       _parts(timeline.items, topology), _sent(timeline.items),
       compiled.memory, compiled.work.flops, compiled.seconds,
       tuple(timeline.unknown))

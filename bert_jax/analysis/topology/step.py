@@ -21,12 +21,13 @@ class TooLarge(Exception):
   """The step needs more memory than a chip has.
 
   Attributes:
-    needed: bytes.
+    needed: bytes; 0: unknown.
+    microbatches: of the step.
   """
 
-  def __init__(self, needed: int):
+  def __init__(self, needed: int, microbatches: int):
     super().__init__(needed)
-    self.needed = needed
+    self.needed, self.microbatches = needed, microbatches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +54,8 @@ class CompiledStep:
 def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
   """The step as it is trained, its data unseen.
 
-  Its layers are in a loop of one layer a trip, whatever `model.scan_unroll`:
-  what they have in common is compiled once.
+  Unless `model.scan_unroll` is given, its layers are in a loop of one layer a
+  trip, so that what they have in common is compiled once.
 
   Raises:
     UserError: it cannot lie on these chips, or there is no compiler for them.
@@ -64,10 +65,12 @@ def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
     raise UserError(f"layout={experiment.layout.choice_name} is of the devices "
                     "that are here; for others set layout=mesh.")
   devices = absent.devices(topology)
-  experiment = dataclasses.replace(experiment, model=dataclasses.replace(
-      experiment.model, scan_unroll=1))
+  if experiment.model.scan_unroll is None:
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(
+        experiment.model, scan_unroll=1))
   work = workload(experiment)
   runner = experiment.layout.build_on(devices, topology.chip.memory, work)
+  work = work.in_parts(runner.recipe.parts)
   folder = absent.schedules()
   bundles.clear(folder)
   start = time.monotonic()
@@ -78,7 +81,7 @@ def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
     compiled = runner.step.lower(
         work.state, work.rows(work.batch_size)).compile()
   except jax.errors.JaxRuntimeError as error:
-    raise _reason(error) from None
+    raise _reason(error, work.recipe.parts) from None
   finally:
     jax.config.update("jax_enable_compilation_cache", cached)
   seconds = time.monotonic() - start
@@ -110,10 +113,11 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _NEEDED = re.compile(r"(?:required [^(]*\(|Used )([\d.]+)([KMGT]?)")
 
 
-def _reason(error: Exception) -> Exception:
+def _reason(error: Exception, microbatches: int) -> Exception:
   """Why it was not compiled."""
   text = str(error)
   if "RESOURCE_EXHAUSTED" not in text:
     return error
   needed = _NEEDED.search(text)
-  return TooLarge(round(float(needed[1]) * _UNITS[needed[2]]) if needed else 0)
+  return TooLarge(round(float(needed[1]) * _UNITS[needed[2]]) if needed else 0,
+                  microbatches)

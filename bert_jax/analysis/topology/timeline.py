@@ -184,9 +184,11 @@ class _Cycles:
   def of(self, computation: str, operation: Operation) -> int:
     schedule = (self._schedules.get(operation.name) or self._alike.get(
         self._likeness(computation, operation)))
-    if schedule:
-      return schedule.cycles
     estimated = re.search(r'"estimated_cycles":"(\d+)"', operation.attributes)
+    # Every trip of its schedule has all phases of the collective, of which one
+    # runs: the compiler's estimate is that of the product alone.
+    if schedule and not (estimated and collectives.continues(operation)):
+      return schedule.cycles
     if not estimated and operation.opcode in ("fusion", "custom-call"):
       self._unknown.append(operation.name)
     return int(estimated[1]) if estimated else 0
