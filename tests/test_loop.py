@@ -15,10 +15,11 @@ from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.config import UserError
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import GlueData, SquadData, TableData
-from bert_jax.experiment import Experiment
+from bert_jax.experiment import Experiment, compose
 from bert_jax.metrics import selection
 from bert_jax.objectives.classification import Classification, Tagging
 from bert_jax.objectives.regression import Regression
+from bert_jax.parallel import layouts
 from bert_jax.parallel.layouts import MeshLayout, PmapLayout
 from bert_jax.reporting import plots
 from bert_jax.runs import initialize, train
@@ -79,6 +80,17 @@ def test_run_writes_its_curves(pretrained):
   assert last["held_out/loss"] == pytest.approx(
       last["held_out/mlm_loss"] + last["held_out/nsp_loss"])
   assert (pretrained / "curves.png").stat().st_size > 10_000
+
+
+def test_run_says_how_many_microbatches_were_chosen(folder, monkeypatch):
+  run = compose(pretraining(folder))
+  size = run.experiment.batch_size
+  runner = lambda: run.experiment.layout.build(run.recipe, run.shape(), size,
+                                               run.row())
+  assert train.chosen(run, runner()) == []
+  monkeypatch.setattr(layouts, "memory_limit", lambda devices: 1)
+  note, = train.chosen(run, runner())
+  assert f"in {size} microbatches, the fewest" in note
 
 
 def test_another_seed_in_the_same_workdir_is_refused(folder, pretrained):

@@ -78,7 +78,7 @@ def _train(experiment: Experiment, workdir: pathlib.Path, owner: Owner,
                        Manifest.of_run(run, page), source, checkpoints, clock,
                        runner, evaluator, observers,
                        observers.further_scores(run))
-    result, notes = None, _chosen(run, runner)
+    result, notes = None, chosen(run, runner)
     while result is None:
       try:
         result = attempt.train(notes)
@@ -122,7 +122,7 @@ def _compose(experiment: Experiment, workdir: pathlib.Path,
   return run, source
 
 
-def _chosen(run: Run, runner: Runner) -> list[str]:
+def chosen(run: Run, runner: Runner) -> list[str]:
   """What was chosen for these devices and may surprise."""
   experiment, parts = run.experiment, runner.recipe.parts
   notes = {block.attention.remark(block, experiment.data.length)
