@@ -78,8 +78,8 @@ class MeshLayout(Layout):
       share rows, parameters and optimizer state; None: chosen.
     tensor: size of the axis for tensor parallelism: devices that share heads,
       feed-forward width and vocabulary; None: chosen.
-    overlap: whether a TPU sums gradients over devices while it computes others,
-      in place of afterwards.
+    overlap: whether TPUs v5e sum gradients over devices while they compute
+      others, in place of afterwards. Other chips do as their compiler likes.
   """
 
   data: Count | None = None
@@ -123,17 +123,19 @@ class MeshLayout(Layout):
                         in_shardings=(shardings, rows),
                         out_shardings=(shardings, everywhere),
                         donate_argnums=overwritten(devices[0].platform),
-                        compiler_options=self._compiler_options(devices))
+                        compiler_options=self.compiler_options(devices))
     return Runner(mesh, placed, shardings, step,
                   functools.partial(share, mesh))
 
   def devices(self) -> Sequence[jax.Device]:
     return jax.devices()
 
-  def _compiler_options(self, devices: Sequence[jax.Device]
-                        ) -> dict[str, str] | None:
-    # Older versions of libtpu were not tried.
-    known = devices[0].platform == "tpu" and jax.__version_info__ >= (0, 10)
+  def compiler_options(self, devices: Sequence[jax.Device]
+                       ) -> dict[str, str] | None:
+    """Of the step; libtpu refuses to compile these for other chips than v5e,
+    and older versions were not tried."""
+    known = (devices[0].device_kind in ("TPU v5 lite", "TPU v5e")
+             and jax.__version_info__ >= (0, 10))
     return OVERLAP if self.overlap and known and len(devices) > 1 else None
 
 
