@@ -106,7 +106,8 @@ def layouts(experiment: Experiment, devices: int | None = None,
       f"Bytes on {f'each of {devices} devices' if devices > 1 else '1 device'}"
       f", with batch_size={experiment.batch_size} and microbatches={parts}"
       + (", the fewest that fit" if chosen else "") + "; activations as the "
-      "backward pass needs them, before the compiler saves some.",
+      f"backward pass needs them on a {jax.default_backend().upper()}, before "
+      "the compiler saves some (--topology plans for TPUs).",
       *_verdict(priced, memory)]), columns)])
 
 

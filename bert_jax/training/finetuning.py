@@ -18,7 +18,7 @@ class Finetuning:
     frozen: a regular expression; parameters whose path it matches are not
       trained, as in "embeddings|layers/[0-3]/" or "^teacher/"; "": all are
       trained. Below the lowest layer that is trained no backward pass is
-      computed where `model.scan_unroll` is the number of layers.
+      computed where all layers are unrolled (`model.scan_unroll`).
     lr_multipliers: multipliers of the learning rate of parameters whose path a
       regular expression matches, as in "bias$=2,classifier=10"; the first
       that matches holds, and elsewhere 1.
