@@ -12,12 +12,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 from bert_jax import config
 from bert_jax.analysis.topology import (
-    absent, bundles, chips, collectives, hlo, parts, timeline, traffic)
+    absent, bundles, chips, collectives, hlo, layers, parts, timeline, traffic)
 from bert_jax.analysis.topology.bundles import Schedule
 from bert_jax.analysis.topology.chips import Topology
 from bert_jax.cli.main import main
 from bert_jax.config import UserError
-from bert_jax.experiment import workload
+from bert_jax.experiment import Experiment, workload
 from bert_jax.parallel import layouts
 from bert_jax.training import numerics
 
@@ -251,6 +251,42 @@ def test_missing_compiler_is_named(monkeypatch, capsys):
   monkeypatch.setattr(absent, "available", lambda: False)
   assert main(["show", "tiny", "--topology", "v5e:2x2"]) == 1
   assert "bert_jax[tpu-plan]" in capsys.readouterr().err
+
+
+def test_what_is_of_the_layers_counts_for_all_of_them():
+  item = lambda part, path: timeline.Item(None, part, path, 2)
+  items = layers.repeat(
+      [item("embeddings", "encoder/embeddings/gather"),
+       item(parts.COPIES, ""), item("norms", "encoder/layers/norm/add"),
+       item(parts.COPIES, ""), item("optimizer", "mul")],
+      layers.Repeated(layers=6, parameters=3))
+  assert [item.trips for item in items] == [2, 12, 12, 2, 6]
+
+
+@pytest.mark.parametrize("words, compiled, each", [
+    ("", 2, 6), ("model.scan_unroll=1", 12, 1),
+    ("finetuning.layer_decay=.9", 12, 1), ("model.stack=shared", 12, 1),
+    ("model.stack=pattern model.stack.pattern=norm=rms,norm=layer,norm=layer",
+     6, 2)])
+def test_few_layers_stand_for_many_that_are_alike(words, compiled, each):
+  experiment = config.override(Experiment(), words.split())
+  short, number = layers.shortened(experiment)
+  assert (short.model.num_hidden_layers, number) == (compiled, each)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not absent.available(), reason="needs libtpu")
+def test_few_layers_take_what_all_of_them_take(capsys):
+  predictions = []
+  for words in ([], ["model.scan_unroll=6"]):
+    assert main(["show", "tiny", "--topology", "v5e:2x2", "--json",
+                 "model.num_hidden_layers=6", "batch_size=256", *words]) == 0
+    predictions.append(json.loads(capsys.readouterr().out))
+  few, all_ = predictions
+  np.testing.assert_allclose(few["step_seconds"], all_["step_seconds"],
+                             rtol=.05)
+  np.testing.assert_allclose(*(sum(p["memory"].values()) for p in predictions),
+                             rtol=.1)
 
 
 @pytest.mark.slow

@@ -51,6 +51,11 @@ class Stack(Choice):
     """How many layers have parameters of their own."""
     return options.num_hidden_layers
 
+  def trips(self, options: "BertConfig") -> int:
+    """How often the blocks are repeated, each time with parameters of their
+    own; 1 where they never are."""
+    return 1
+
 
 @dataclasses.dataclass(frozen=True)
 class UniformStack(Stack):
@@ -58,6 +63,9 @@ class UniformStack(Stack):
 
   def build(self, options):
     return Uniform(options)
+
+  def trips(self, options):
+    return options.num_hidden_layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +97,9 @@ class PatternStack(Stack):
                         + nearest(name, _BLOCK_OPTIONS))
     plain = dataclasses.replace(options, stack=UniformStack())
     return [config.override(plain, block) for block in words]
+
+  def trips(self, options):
+    return options.num_hidden_layers // len(self.pattern)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -105,12 +105,13 @@ def _memory(p: Prediction) -> str:
 def _how(p: Prediction) -> list[str]:
   chip = p.topology.chip
   model = p.experiment.model
-  scanned = ("" if model.scan_unroll else ", with its layers in a loop. A run on "
-             "a TPU unrolls them, which is faster and compiles for minutes; "
-             f"model.scan_unroll={model.num_hidden_layers} shows that step")
+  layers = model.num_hidden_layers
+  few = ("" if p.layers == 1 else f", but with {round(layers / p.layers)} "
+         f"layers, which count for all {layers}: of BERT-base 1% off the step "
+         f"that model.scan_unroll={layers} compiles in full, for many minutes")
   lines = [
       "What was compiled is the step of this page for all of these chips, by "
-      f"libtpu {predicting.versions()['libtpu']}{scanned}. The time of an "
+      f"libtpu {predicting.versions()['libtpu']}{few}. The time of an "
       "operation is the larger of the instructions that the compiler scheduled "
       "for it, kernels of Pallas included, and of its bytes at "
       f"{MEMORY_SHARE:g} of HBM's bandwidth; loops count as often as they run. "

@@ -40,19 +40,27 @@ def part(program: Program, operation: Operation) -> str:
   results."""
   if operation.opcode in ("copy", "copy-start", "copy-done"):
     return COPIES
-  inner = list(program.inside(operation))
+  return part_of_name(path(program, operation))
+
+
+def path(program: Program, operation: Operation) -> str:
+  """The op_name that stands for an operation, of those in a fusion."""
+  inner = [op for op in program.inside(operation)
+           if op.opcode not in ("parameter", "constant", "bitcast", "tuple")]
   products = [op for op in inner if op.opcode == "convolution"]
   if products:
-    return part_of_name(max(products, key=_size).op_name)
+    return max(products, key=_size).op_name
   counts: dict[str, int] = collections.Counter()
   for op in inner:
-    if op.opcode not in ("parameter", "constant", "bitcast", "tuple"):
-      counts[part_of_name(op.op_name)] += _size(op)
+    counts[part_of_name(op.op_name)] += _size(op)
   computing = {name: count for name, count in counts.items()
                if name not in _MOVING}
   counts = computing or counts
-  return (max(counts, key=counts.__getitem__) if counts else
-          part_of_name(operation.op_name))
+  if not counts:
+    return operation.op_name
+  most = max(counts, key=counts.__getitem__)
+  return max((op for op in inner if part_of_name(op.op_name) == most),
+             key=_size).op_name
 
 
 def _size(operation: Operation) -> int:

@@ -11,6 +11,7 @@ from bert_jax import config
 from bert_jax.analysis import step_time
 from bert_jax.analysis.topology import absent, collectives, hlo
 from bert_jax.analysis.topology.chips import Topology
+from bert_jax.analysis.topology.layers import repeat
 from bert_jax.analysis.topology.step import (
     CompiledStep, TooLarge, compile_step)
 from bert_jax.analysis.topology.timeline import Item, Timeline
@@ -62,6 +63,7 @@ class Prediction:
     experiment: with the change.
     shape: chips along data, fsdp and tensor.
     microbatches: of a step.
+    layers: for how many each that was compiled stands.
     step: seconds.
     parts: of the network, by name.
     sent: collectives, by kind and whether they are asynchronous.
@@ -77,6 +79,7 @@ class Prediction:
   experiment: Experiment
   shape: tuple[int, int, int]
   microbatches: int
+  layers: float
   step: float
   parts: Mapping[str, Part]
   sent: Mapping[str, Sent]
@@ -204,10 +207,11 @@ def _read(compiled: CompiledStep, experiment: Experiment, topology: Topology,
       program, topology.chip, compiled.schedules,
       lambda computation, operation, kind: collectives.price(
           program, computation, operation, kind, topology, devices, chips))
+  items = repeat(timeline.items, compiled.repeated)
   return Prediction(
-      topology, "", 0, experiment, compiled.shape,
-      compiled.work.recipe.parts, timeline.seconds,
-      _parts(timeline.items, topology), _sent(timeline.items),
+      topology, "", 0, experiment, compiled.shape, compiled.work.recipe.parts,
+      compiled.repeated.layers, sum(item.seconds for item in items),
+      _parts(items, topology), _sent(items),
       compiled.memory, compiled.work.flops, compiled.seconds,
       tuple(timeline.unknown))
 
@@ -238,8 +242,9 @@ def _sent(items: list[Item]) -> dict[str, Sent]:
       sums[last][2] += item.trips * item.collective.seconds
     if item.exposed:
       sums[last][3] += item.trips * item.exposed
-  return {name: Sent(*values, "asynchronous" in name)
-          for name, values in sums.items()}
+  return {name: Sent(round(count), round(size), *seconds,
+                     "asynchronous" in name)
+          for name, (count, size, *seconds) in sums.items()}
 
 
 def versions() -> dict[str, str]:

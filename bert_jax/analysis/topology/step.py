@@ -10,11 +10,14 @@ import jax
 from bert_jax.analysis.topology import absent, bundles
 from bert_jax.analysis.topology.bundles import Schedule
 from bert_jax.analysis.topology.chips import Topology
+from bert_jax.analysis.topology.layers import Repeated, memory, shortened
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, workload
-from bert_jax.parallel import cost
-from bert_jax.parallel.cost import Workload
-from bert_jax.parallel.layouts import MeshLayout
+from bert_jax.parallel import cost, rules
+from bert_jax.parallel.cost import Plan, Workload
+from bert_jax.parallel.layouts import MeshLayout, Runner
+from bert_jax.parallel.mesh import AXES
+from bert_jax.parallel.plans import Shape
 
 
 class TooLarge(Exception):
@@ -37,6 +40,7 @@ class CompiledStep:
     shape: of the mesh: data, fsdp, tensor.
     devices: in the order of the program's numbers.
     text: what the compiler made of it (HLO).
+    repeated: what its layers stand for.
     schedules: of its operations and kernels, by name.
     memory: bytes of a chip by what holds them.
     seconds: that compiling took.
@@ -46,6 +50,7 @@ class CompiledStep:
   shape: tuple[int, int, int]
   devices: Sequence[jax.Device]
   text: str
+  repeated: Repeated
   schedules: Mapping[str, Schedule]
   memory: Mapping[str, int]
   seconds: float
@@ -54,8 +59,8 @@ class CompiledStep:
 def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
   """The step as it is trained, its data unseen.
 
-  Unless `model.scan_unroll` is given, its layers are in a loop of one layer a
-  trip, so that what they have in common is compiled once.
+  Unless `model.scan_unroll` is given, two of its layers, or trips of a pattern,
+  stand for all of them.
 
   Raises:
     UserError: it cannot lie on these chips, or there is no compiler for them.
@@ -65,12 +70,39 @@ def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
     raise UserError(f"layout={experiment.layout.choice_name} is of the devices "
                     "that are here; for others set layout=mesh.")
   devices = absent.devices(topology)
-  if experiment.model.scan_unroll is None:
-    experiment = dataclasses.replace(experiment, model=dataclasses.replace(
-        experiment.model, scan_unroll=1))
+  limit = topology.chip.memory
   work = workload(experiment)
-  runner = experiment.layout.build_on(devices, topology.chip.memory, work)
-  work = work.in_parts(runner.recipe.parts)
+  runner = experiment.layout.build_on(devices, limit, work)
+  shape, parts = tuple(runner.mesh.devices.shape), runner.recipe.parts
+  work = work.in_parts(parts)
+  full = _planned(work, runner, shape)
+  experiment, layers = shortened(experiment)
+  if layers != 1:
+    short = workload(experiment)
+    layout = dataclasses.replace(experiment.layout, **dict(zip(AXES, shape)))
+    runner = layout.build_on(devices, limit, short.in_parts(parts))
+  else:
+    short = work
+  planned = _planned(short, runner, shape)
+  repeated = Repeated(layers, full.parameters / planned.parameters)
+  text, schedules, stats, seconds = _compile(runner, short)
+  used = memory(_used(stats, planned), full, planned, repeated)
+  if sum(used.values()) > limit:
+    raise TooLarge(sum(used.values()), parts)
+  return CompiledStep(work, shape, list(runner.mesh.devices.flat), text,
+                      repeated, schedules, used, seconds)
+
+
+def _planned(work: Workload, runner: Runner, shape: Shape) -> Plan:
+  """With what the chip's own attention keeps."""
+  return cost.price(dataclasses.replace(work, recipe=dataclasses.replace(
+      work.recipe, network=rules.on_device(
+          work.recipe.network, runner.mesh.devices.flat[0]))), shape)
+
+
+def _compile(runner: Runner, work: Workload
+             ) -> tuple[str, Mapping[str, Schedule], object, float]:
+  """The program's text, schedules and memory, and the seconds that it took."""
   folder = absent.schedules()
   bundles.clear(folder)
   start = time.monotonic()
@@ -81,23 +113,17 @@ def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
     compiled = runner.step.lower(
         work.state, work.rows(work.batch_size)).compile()
   except jax.errors.JaxRuntimeError as error:
-    raise _reason(error, work.recipe.parts) from None
+    raise _reason(error, runner.recipe.parts) from None
   finally:
     jax.config.update("jax_enable_compilation_cache", cached)
   seconds = time.monotonic() - start
-  shape = tuple(runner.mesh.devices.shape)
   schedules = bundles.read(folder)
   bundles.clear(folder)
-  return CompiledStep(work, shape, list(runner.mesh.devices.flat),
-                      compiled.as_text(), schedules,
-                      _memory(compiled.memory_analysis(), work, shape),
-                      seconds)
+  return compiled.as_text(), schedules, compiled.memory_analysis(), seconds
 
 
-def _memory(stats: object, work: Workload,
-            shape: tuple[int, int, int]) -> dict[str, int]:
+def _used(stats: object, plan: Plan) -> dict[str, int]:
   """Of a chip, by what holds it."""
-  plan = cost.price(work, shape)
   state = plan.parameters + plan.optimizer
   return {
       "parameters": plan.parameters, "optimizer": plan.optimizer,

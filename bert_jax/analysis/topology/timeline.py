@@ -23,7 +23,8 @@ class Item:
 
   Attributes:
     part: of the network.
-    trips: how often it runs.
+    path: that it was traced under; "" where the compiler made it.
+    trips: how often it runs; of layers that stand for more, their share.
     compute, memory: seconds of one run, by instructions and by bytes.
     waiting: seconds of one run that the core waits for a copy.
     exposed: seconds of one run that the core waits for the network.
@@ -34,7 +35,8 @@ class Item:
 
   operation: Operation
   part: str
-  trips: int = 1
+  path: str
+  trips: float = 1
   compute: float = 0.0
   memory: float = 0.0
   waiting: float = 0.0
@@ -110,7 +112,8 @@ class Timeline:
 
   def _operation(self, computation: str, operation: Operation,
                  trips: int) -> None:
-    item = Item(operation, parts.part(self._program, operation), trips)
+    item = Item(operation, parts.part(self._program, operation),
+                parts.path(self._program, operation), trips)
     kind = collectives.kind_of(self._program, operation)
     if kind:
       self._collective(item, computation, kind)
