@@ -107,7 +107,7 @@ def _how(p: Prediction) -> list[str]:
   model = p.experiment.model
   layers = model.num_hidden_layers
   few = ("" if p.layers == 1 else f", but with {round(layers / p.layers)} "
-         f"layers, which count for all {layers}: of BERT-base 1% off the step "
+         f"layers, which count for all {layers}: of BERT-base 2% off the step "
          f"that model.scan_unroll={layers} compiles in full, for many minutes")
   lines = [
       "What was compiled is the step of this page for all of these chips, by "
