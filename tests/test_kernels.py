@@ -40,14 +40,14 @@ def arrays(length: int, heads: int, width: int, order: str | None,
   order_BL = orders[order]
   if order_BL is not None:
     order_BL = jnp.asarray(np.tile(order_BL, (ROWS, 1)), jnp.int32)
-  bias = (jnp.asarray(rng.normal(size=(ROWS, heads, length, length)),
-                      jnp.float32) if biased else None)
-  return (*values, jnp.asarray(example_ids(length)), order_BL, bias)
+  bias_HA = (jnp.asarray(rng.normal(size=(heads, 2 * length - 1)), jnp.float32)
+             if biased else None)
+  return (*values, jnp.asarray(example_ids(length)), order_BL, bias_HA)
 
 
 def results(mixer: type, dropout: float, reach: int | None, query_BLHK,
             key_BLHK, value_BLHK, of_mixed_BLHK, example_ids_BL, order_BL,
-            bias_BHLM) -> tuple:
+            bias_HA) -> tuple:
   """The mixed values and the gradients of all that they depend on."""
   _, length, heads, width = query_BLHK.shape
   options = BertConfig(
@@ -58,14 +58,14 @@ def results(mixer: type, dropout: float, reach: int | None, query_BLHK,
   # A token of padding that may see nothing is finite, no more.
   compared_BL = (example_ids_BL > 0) | (reach is None and order_BL is None)
 
-  def mix(query_BLHK, key_BLHK, value_BLHK, bias_BHLM):
-    context = Context(example_ids_BL, order_BL, positions_BL, bias_BHLM)
+  def mix(query_BLHK, key_BLHK, value_BLHK, bias_HA):
+    context = Context(example_ids_BL, order_BL, positions_BL, bias_HA)
     mixed_BLHK = mixer(options).apply({}, query_BLHK, key_BLHK, value_BLHK,
                                       context, reach, keys_B)
     return jnp.where(compared_BL[..., None, None], mixed_BLHK, 0)
 
   mixed_BLHK, transpose = jax.vjp(mix, query_BLHK, key_BLHK, value_BLHK,
-                                  bias_BHLM)
+                                  bias_HA)
   return mixed_BLHK, transpose(of_mixed_BLHK)
 
 
@@ -86,7 +86,7 @@ def test_flash_attention_equals_plain(length, heads, width, order, reach,
 
 
 def test_members_of_a_sweep_are_each_as_alone():
-  given = arrays(128, 2, 64, None, False)
+  given = arrays(128, 2, 64, None, True)
   members = [x if x is None else jnp.stack([x, jnp.flip(x, 0)]) for x in given]
   run = functools.partial(results, FlashMixer, 0.1, None)
   together = jax.jit(jax.vmap(run))(*members)

@@ -54,10 +54,10 @@ IMPORT_JAX = {"grain"}
 
 # Letters of dimensions: the network's (rows, tokens, attended tokens, width,
 # heads, head width, feed-forward width, vocabulary, predicted positions,
-# examples in a row, classes, layers, experts), the corpus's (tokens, words,
+# examples in a row, classes, layers, experts, distances: how far apart), the corpus's (tokens, words,
 # sentences, documents, examples and rows of an epoch), a study's (replicates
 # and items of a score), and 1: broadcasts, or one more.
-DIMENSIONS = set("BLMDHKFVPECNG" "TWSUXR" "RI" "1")
+DIMENSIONS = set("BLMDHKFVPECNGA" "TWSUXR" "RI" "1")
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 

@@ -67,9 +67,15 @@ def test_alibi_slopes_are_the_published_ones():
   # 12 heads, as the authors' get_slopes(12).
   assert positions.slopes(12) == [2.0**-n for n in range(1, 9)] + [
       2.0**-(n + 0.5) for n in range(4)]
-  distance_BLM = np.arange(3)[None, None] - np.arange(3)[None, :, None]
-  bias, _, _ = run(positions.Alibi(2), distance_BLM)
-  np.testing.assert_allclose(bias[0, 1], -np.abs(distance_BLM[0]) / 256)
+  bias_HA, _, _ = run(positions.Alibi(2), np.arange(-2, 3))
+  np.testing.assert_allclose(bias_HA[1], -np.abs(np.arange(-2, 3)) / 256)
+
+
+def test_distances_are_those_of_keys_after_their_queries():
+  distances_HA = jnp.stack([jnp.arange(-3, 4), 10 + jnp.arange(-3, 4)])
+  distance_LM = np.arange(4)[None] - np.arange(4)[:, None]
+  np.testing.assert_array_equal(positions.by_pairs(distances_HA),
+                                [[distance_LM, 10 + distance_LM]])
 
 
 def test_relative_buckets_are_those_of_t5():

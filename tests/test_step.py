@@ -9,6 +9,7 @@ import pytest
 from bert_jax.config import UserError
 from bert_jax.metrics import weighted
 from bert_jax.model.attention import FlashAttention
+from bert_jax.model.positions import RelativeBiasPositions
 from bert_jax.parallel.layouts import (
     MeshLayout, PmapLayout, ShardMapLayout, overwritten)
 from bert_jax.training.step import Recipe, evaluation_step
@@ -74,9 +75,12 @@ def test_step_is_the_same_on_every_layout(layout, microbatches):
 @on_layouts
 def test_step_with_the_kernel_is_the_same_on_every_layout(layout,
                                                           microbatches):
-  flash = FlashAttention(interpret=True)
-  assert_same(run(layout, microbatches, attention=flash),
-              run(FirstDevices(), 1))
+  """And learned biases of scores have the same gradient, which devices share
+  and each has a part of."""
+  positions = RelativeBiasPositions()
+  assert_same(run(layout, microbatches, positions=positions,
+                  attention=FlashAttention(interpret=True)),
+              run(FirstDevices(), 1, positions=positions))
 
 
 def assert_same(other, expected):

@@ -97,7 +97,7 @@ def compile_step(device, length: int, width: int, dtype: str,
   if "reach" in options:
     arrays["reach"] = shape(rows, dtype=jnp.int32)
   if "bias" in options:
-    arrays["bias"] = shape(rows, heads, length, length, dtype=jnp.float32)
+    arrays["bias"] = shape(heads, 2 * length - 1, dtype=jnp.float32)
   if "dropout" in options:
     arrays["keys"] = shape(rows, 2, dtype=jnp.int32)
     arrays["rate"] = shape(dtype=jnp.float32)

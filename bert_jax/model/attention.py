@@ -14,6 +14,7 @@ from bert_jax.model.dense import Dense
 from bert_jax.model.dropout import DropoutSite, drops, dropout, fold_in
 from bert_jax.model.kernels.attention import flash_attention
 from bert_jax.model.kernels.cudnn import cudnn_attention, cudnn_lacks
+from bert_jax.model.positions import by_pairs
 from bert_jax.model.visibility import Context, visible
 
 if TYPE_CHECKING:
@@ -134,8 +135,8 @@ class PlainMixer(nn.Module):
     query_BLHK = query_BLHK * query_BLHK.shape[-1]**-0.5
     score_BHLM = jnp.einsum("BLHK,BMHK->BHLM", query_BLHK, key_BMHK,
                             preferred_element_type=jnp.float32)
-    if context.bias_BHLM is not None:
-      score_BHLM += context.bias_BHLM
+    if context.bias_HA is not None:
+      score_BHLM += by_pairs(context.bias_HA)
     visible_BLM = visible(context.example_ids_BL, context.order_BL, reach)
     # Finite, so that a row of padding has a finite softmax and gradient.
     hidden = jnp.finfo(jnp.float32).min
@@ -171,13 +172,13 @@ class FlashMixer(nn.Module):
               "heads": jnp.arange(heads)}
     dimensions = {"query": "BLHK", "key": "BMHK", "value": "BMHK",
                   "example_ids": "BL", "heads": "H", "order": "BL",
-                  "reach": "B", "bias": "BHLM", "keys": "B2", "rate": ""}
+                  "reach": "B", "bias": "HA", "keys": "B2", "rate": ""}
     if context.order_BL is not None:
       arrays["order"] = context.order_BL
     if reach is not None:
       arrays["reach"] = jnp.broadcast_to(reach, (rows,))
-    if context.bias_BHLM is not None:
-      arrays["bias"] = context.bias_BHLM
+    if context.bias_HA is not None:
+      arrays["bias"] = context.bias_HA
     if drops(rate, keys_B):
       arrays["keys"] = jnp.stack(random_bits.of_keys(
           fold_in(keys_B, DropoutSite.ATTENTION)), -1)
@@ -222,7 +223,7 @@ class CudnnMixer(nn.Module):
     return _cudnn_lacks(
         self.options, context.example_ids_BL.shape[1],
         drops(self.options.attention_probs_dropout_prob, keys_B),
-        context.bias_BHLM is not None)
+        context.bias_HA is not None)
 
 
 class CudnnOrPlainMixer(nn.Module):

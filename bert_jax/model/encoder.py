@@ -33,8 +33,8 @@ class Encoder(nn.Module):
 
     Args:
       batch: what `options.inputs` reads, as `input_ids` and `token_type_ids`
-        (sentence A = 0, B = 1), and `position_ids` (restart in each packed
-        example), `example_ids` (the packed example of each token; 0 is
+        (sentence A = 0, B = 1), and `position_ids` (0, 1, 2, ... in each
+        packed example), `example_ids` (the packed example of each token; 0 is
         padding) and, if it is there, `order` (a token sees those whose order is
         not later), each (B, L).
       keys_B: a typed threefry key a row for dropout; None: no dropout.
@@ -69,15 +69,17 @@ class Encoder(nn.Module):
     return self.embeddings.table()
 
   def _context(self, batch: Mapping[str, jax.Array]) -> Context:
-    position_ids_BL, bias_BHLM = batch["position_ids"], None
+    example_ids_BL, bias_HA = batch["example_ids"], None
     if self.position_bias is not None:
-      bias_BHLM = self.position_bias(
-          position_ids_BL[:, None] - position_ids_BL[:, :, None])
+      # Positions of an example follow each other, so that between tokens that
+      # see each other they are as far apart as places in the row.
+      tokens = example_ids_BL.shape[1]
+      bias_HA = self.position_bias(jnp.arange(1 - tokens, tokens))
     lengths_B, starts_BE = None, batch.get("cls_positions")
     if starts_BE is not None and starts_BE.shape[1] == 1:
-      lengths_B = jnp.sum(batch["example_ids"] > 0, axis=1)
-    return Context(batch["example_ids"], batch.get("order"), position_ids_BL,
-                   bias_BHLM, lengths_B)
+      lengths_B = jnp.sum(example_ids_BL > 0, axis=1)
+    return Context(example_ids_BL, batch.get("order"), batch["position_ids"],
+                   bias_HA, lengths_B)
 
 
 def gather(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 """Where a token is: in its embedding, in queries and keys, or in scores.
 
-All read the batch's position_ids, which restart in each packed example.
+Embeddings and rotations read the batch's position_ids, which are 0, 1, 2, ...
+in each packed example. Biases of scores read nothing: the distance of two
+tokens of an example is that of their places in the row.
 """
 
 import dataclasses
@@ -34,8 +36,8 @@ class Positions(Choice):
     return None
 
   def bias(self, options: "BertConfig") -> nn.Module | None:
-    """Once for all layers: from distances (B, L, M), key minus query, to what
-    is added to the scores, (B, H, L, M) float32."""
+    """Once for all layers: from distances (A), key minus query, to what is
+    added to the scores of each head, (H, A) float32."""
     return None
 
 
@@ -152,10 +154,10 @@ class Rotation(nn.Module):
 class Alibi(nn.Module):
   heads: int
 
-  def __call__(self, distance_BLM: jax.Array) -> jax.Array:
+  def __call__(self, distance_A: jax.Array) -> jax.Array:
     slope_H = jnp.asarray(slopes(self.heads), jnp.float32)
-    near_BLM = -jnp.abs(distance_BLM).astype(jnp.float32)
-    return slope_H[None, :, None, None] * near_BLM[:, None]
+    near_A = -jnp.abs(distance_A).astype(jnp.float32)
+    return slope_H[:, None] * near_A[None]
 
 
 def slopes(heads: int) -> list[float]:
@@ -171,13 +173,12 @@ class RelativeBias(nn.Module):
   options: "BertConfig"
 
   @nn.compact
-  def __call__(self, distance_BLM: jax.Array) -> jax.Array:
+  def __call__(self, distance_A: jax.Array) -> jax.Array:
     table_WH = self.param(
         "embedding", initializer(self.options),
         (self.choice.buckets, self.options.num_attention_heads))
-    buckets_BLM = bucket(distance_BLM, self.choice.buckets,
-                         self.choice.max_distance)
-    return jnp.moveaxis(table_WH[buckets_BLM], -1, 1)
+    return table_WH[bucket(distance_A, self.choice.buckets,
+                           self.choice.max_distance)].T
 
 
 def bucket(distance: jax.Array, buckets: int, max_distance: int) -> jax.Array:
@@ -191,3 +192,17 @@ def bucket(distance: jax.Array, buckets: int, max_distance: int) -> jax.Array:
                   * (half - exact)).astype(jnp.int32)
   near = jnp.where(away < exact, away, jnp.minimum(wide, half - 1))
   return near + jnp.where(distance > 0, half, 0)
+
+
+def by_pairs(bias_HA: jax.Array) -> jax.Array:
+  """(1, H, L, M): biases of distances, 1 - L to L - 1, by queries and keys.
+
+  By shapes alone, as a gather's gradient is slow on TPUs: 2L numbers are
+  repeated in rows of 2L - 1, so that each row begins one earlier.
+  """
+  heads, distances = bias_HA.shape
+  tokens = (distances + 1) // 2
+  from_zero_HA = jnp.concatenate(
+      [bias_HA[:, tokens - 1:], bias_HA[:, :1], bias_HA[:, :tokens - 1]], 1)
+  rows = jnp.tile(from_zero_HA, (1, tokens))[:, :tokens * distances]
+  return rows.reshape(1, heads, tokens, distances)[..., :tokens]

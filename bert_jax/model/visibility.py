@@ -15,8 +15,9 @@ class Context(NamedTuple):
   Attributes:
     example_ids_BL: the packed example of each token; 0 is padding.
     order_BL: a token sees those whose order is not later; None: all.
-    position_ids_BL: positions, which restart in each packed example.
-    bias_BHLM: added to the scores of all layers, float32, or None.
+    position_ids_BL: positions, 0, 1, 2, ... in each packed example.
+    bias_HA: added to the scores of all layers, by the place of a key in its row
+      minus that of the query, from 1 - L to L - 1; float32, or None.
     lengths_B: tokens of each row, where a row has one example, which it begins
       with; None: it may have several.
   """
@@ -24,7 +25,7 @@ class Context(NamedTuple):
   example_ids_BL: jax.Array
   order_BL: jax.Array | None
   position_ids_BL: jax.Array
-  bias_BHLM: jax.Array | None
+  bias_HA: jax.Array | None
   lengths_B: jax.Array | None = None
 
 

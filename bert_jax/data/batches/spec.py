@@ -40,7 +40,7 @@ Keys = Mapping[str, Key]
 KEYS: Keys = {
     "input_ids": Key(np.int32, "L", fill="pad_id"),
     "token_type_ids": Key(np.int32, "L"),
-    "position_ids": Key(np.int32, "L"),  # restart in each packed example
+    "position_ids": Key(np.int32, "L"),  # 0, 1, ... in each packed example
     "example_ids": Key(np.int32, "L", locates=True),  # 1, 2, ...; 0: padding
     "cls_positions": Key(np.int32, "S"),
     "example_mask": Key(np.float32, "E", weighs=True),

@@ -11,15 +11,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from bert_jax.model import random_bits
-from bert_jax.model.kernels import flash
-from bert_jax.model.kernels.flash import Sizes
+from bert_jax.model.kernels import diagonals, flash, program
+from bert_jax.model.kernels.diagonals import LANES
+from bert_jax.model.kernels.program import Sizes
 
-_LANES = 128
 # Widths of heads that fill a register's lanes; others are padded to the next.
 _WIDTHS = 32, 64, 128
 # Queries or keys that are taken at once, those preferred first.
 _BLOCKS = 512, 384, 256, 128
-_BIASES = 2**20  # of a head
 # Bytes of a TPU's vector memory that a program may take: half of v5p's.
 _MEMORY = 64 * 2**20
 
@@ -32,9 +31,9 @@ def flash_attention(arrays: Arrays, interpret: bool) -> jax.Array:
   Args:
     arrays: query, key, value, (B, L, H, K), queries scaled; example_ids and,
       if it is there, order, (B, L), and reach, (B), as model.visibility.visible
-      has them; bias, (B, H, L, L) float32, if there is one; heads, (H), the
-      number of each; and if weights are dropped, keys, two int32 words for
-      each row, (B, 2), and rate, the probability of a zero.
+      has them; bias, (H, 2L - 1) float32, if there is one, as Context has it;
+      heads, (H), the number of each; and if weights are dropped, keys, two
+      int32 words for each row, (B, 2), and rate, the probability of a zero.
     interpret: whether to run without a TPU, slowly.
   """
   query_BLHK = arrays["query"]
@@ -51,7 +50,7 @@ def flash_attention(arrays: Arrays, interpret: bool) -> jax.Array:
     if name in arrays:
       inputs[name] = _pad(arrays[name], (B, length))
   if "bias" in arrays:
-    inputs["bias"] = _pad(arrays["bias"], (B, heads, length, length))
+    inputs["bias"] = _by_program(sizes, arrays["bias"], (B, heads, length))
   inputs["scalars"] = _scalars(sizes, inputs, arrays)
   options = _Options(sizes, interpret, 2 * L * L * H * K)
   mixed = _attend(options, inputs)
@@ -70,16 +69,12 @@ class _Options:
 
 def _sizes(length: int, heads: int, width: int, arrays: Arrays) -> Sizes:
   width = min((w for w in _WIDTHS if w >= width),
-              default=_round_up(width, _LANES))
-  group = max(1, _LANES // width)
+              default=_round_up(width, LANES))
+  group = max(1, LANES // width)
   groups = _round_up(heads, group) // group
-  # The block that pads least; a row that fits in one is one. Biases of a block
-  # and a row have to fit in memory, too.
-  most = _BIASES // length if "bias" in arrays else length
-  blocks = [block for block in _BLOCKS if block <= most] or _BLOCKS[-1:]
-  if length <= _BLOCKS[0]:
-    blocks = [_round_up(length, _LANES)]
-  block = min(blocks, key=lambda block: _round_up(length, block))
+  # The block that pads least; a row that fits in one is one.
+  block = (_round_up(length, LANES) if length <= _BLOCKS[0]
+           else min(_BLOCKS, key=lambda block: _round_up(length, block)))
   blocks = _round_up(length, block) // block
   # Short rows have little work for each head.
   together = max(n for n in range(1, groups + 1)
@@ -88,17 +83,31 @@ def _sizes(length: int, heads: int, width: int, arrays: Arrays) -> Sizes:
                "keys" in arrays, "reach" in arrays)
 
 
+def _by_program(sizes: Sizes, bias_HA: jax.Array,
+                padded: tuple[int, int, int]) -> jax.Array:
+  """Biases of rows as programs have them, (B, programs, heads, 2 * length): by
+  the distance of a query from its key, as scores are keys by queries, with 0 in
+  the middle."""
+  rows, heads, length = padded
+  before = length - bias_HA.shape[1] // 2
+  x = jnp.pad(jnp.flip(bias_HA, 1), [
+      (0, heads - bias_HA.shape[0]),
+      (before, 2 * length - before - bias_HA.shape[1])])
+  x = x.reshape(1, sizes.programs, -1, 2 * length)
+  return jnp.broadcast_to(x, (rows, *x.shape[1:]))
+
+
 def _scalars(sizes: Sizes, inputs: Arrays, arrays: Arrays) -> jax.Array:
   """What each program reads of its row, (B, sizes.scalars) int32."""
   B = inputs["query"].shape[0]
   everywhere = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.int32), (B,))
   common = {
-      flash.KEPT: random_bits.bound(1 - arrays.get("rate", 0.0)),
-      flash.HEAD: arrays["heads"][0],
-      flash.REACH: arrays.get("reach", 0),
-      flash.KEY: arrays["keys"][:, 0] if sizes.dropped else 0,
-      flash.KEY + 1: arrays["keys"][:, 1] if sizes.dropped else 0}
-  columns = [everywhere(common[i]) for i in range(flash.RANGES)]
+      program.KEPT: random_bits.bound(1 - arrays.get("rate", 0.0)),
+      program.HEAD: arrays["heads"][0],
+      program.REACH: arrays.get("reach", 0),
+      program.KEY: arrays["keys"][:, 0] if sizes.dropped else 0,
+      program.KEY + 1: arrays["keys"][:, 1] if sizes.dropped else 0}
+  columns = [everywhere(common[i]) for i in range(program.RANGES)]
   scalars = jnp.stack(columns, 1)
   if sizes.blocks == 1:
     return scalars
@@ -200,30 +209,33 @@ def _call_backward(options: _Options, arrays: Arrays) -> dict[str, jax.Array]:
   outputs = {"of_" + name: jax.ShapeDtypeStruct(query.shape, query.dtype)
              for name in ("query", "key", "value")}
   if "bias" in arrays:
-    outputs["of_bias"] = jax.ShapeDtypeStruct(arrays["bias"].shape,
-                                              jnp.float32)
-  return _call(options, flash.backward, arrays, outputs,
-               _specs(options.sizes, False), 4)
+    *sizes, distances = arrays["bias"].shape
+    outputs["of_bias"] = jax.ShapeDtypeStruct(
+        (*sizes, diagonals.SUBLANES, distances), jnp.float32)
+  of = _call(options, flash.backward, arrays, outputs,
+             _specs(options.sizes, False), 4)
+  if "of_bias" in of:
+    of["of_bias"] = diagonals.finish(of["of_bias"])
+  return of
 
 
 def _specs(sizes: Sizes, by_query: bool) -> dict[str, pl.BlockSpec]:
   """The part of each array that a program has; the grid is rows, heads, and
   blocks of queries (or of keys)."""
   length, lanes = sizes.block * sizes.blocks, sizes.groups * sizes.lanes
-  heads = sizes.groups * sizes.group
   full = pl.BlockSpec((1, length, lanes), lambda b, h, i: (b, 0, h))
   part = pl.BlockSpec((1, sizes.block, lanes), lambda b, h, i: (b, i, h))
   along_rows = pl.BlockSpec((1, length, 1), lambda b, h, i: (b, 0, 0))
   along_lanes = pl.BlockSpec((1, 1, length), lambda b, h, i: (b, 0, 0))
+  heads = sizes.groups * sizes.group
+  bias = pl.BlockSpec((1, 1, heads, 2 * length), lambda b, h, i: (b, h, 0, 0))
+  of_bias = pl.BlockSpec((1, 1, heads, diagonals.SUBLANES, 2 * length),
+                         lambda b, h, i: (b, h, 0, 0, 0))
   of_queries, of_keys = (part, full) if by_query else (full, part)
   if by_query:
-    bias = pl.BlockSpec((1, heads, sizes.block, length),
-                        lambda b, h, i: (b, h, i, 0))
     sums = pl.BlockSpec((1, sizes.groups, sizes.group, sizes.block),
                         lambda b, h, i: (b, h, 0, i))
   else:
-    bias = pl.BlockSpec((1, heads, length, sizes.block),
-                        lambda b, h, i: (b, h, 0, i))
     sums = pl.BlockSpec((1, sizes.groups, sizes.group, length),
                         lambda b, h, i: (b, h, 0, 0))
   return {
@@ -232,7 +244,7 @@ def _specs(sizes: Sizes, by_query: bool) -> dict[str, pl.BlockSpec]:
       "order": along_rows, "order_lanes": along_lanes,
       "query": of_queries, "mixed": of_queries, "of_mixed": of_queries,
       "of_query": of_queries, "key": of_keys, "value": of_keys,
-      "of_key": of_keys, "of_value": of_keys, "bias": bias, "of_bias": bias,
+      "of_key": of_keys, "of_value": of_keys, "bias": bias, "of_bias": of_bias,
       "log_sum": sums}
 
 
