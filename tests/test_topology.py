@@ -253,7 +253,7 @@ def test_missing_compiler_is_named(monkeypatch, capsys):
   assert "bert_jax[tpu-plan]" in capsys.readouterr().err
 
 
-def test_what_is_of_the_layers_counts_for_all_of_them():
+def test_operations_of_layers_count_for_all_layers():
   item = lambda part, path: timeline.Item(None, part, path, 2)
   items = layers.repeat(
       [item("embeddings", "encoder/embeddings/gather"),
