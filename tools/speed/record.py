@@ -65,11 +65,14 @@ def table(record):
   sheet = ["| " + " | ".join(cells) + " |" for cells in (
       head, ["---", *["---:"] * (len(head) - 1)], *rows)]
   machine = record["hardware"]
+  # Whole commands do not say them.
+  versions = ", ".join(record["versions"])
+  versions += "; " * bool(versions)
   cores = "one core" if record["cores"] == 1 else f"{record['cores']} cores"
   return "\n".join([
       f"**{record['title']}**, {cores}:", "", *sheet, "",
-      f"Medians of {record['rounds']} interleaved rounds; "
-      f"{', '.join(record['versions'])}; {machine['processor']}, load "
+      f"Medians of {record['rounds']} interleaved rounds; {versions}"
+      f"{machine['processor']}, load "
       f"{machine['load']} at the end; commit {record['commit']}, "
       f"{record['when']}."])
 
