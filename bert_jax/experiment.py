@@ -48,7 +48,7 @@ class Experiment:
       `batch_size`, where several share a row; None: `batch_size` holds.
     microbatches: number of parts of a batch that are computed one after
       another, with accumulated gradients: less memory, the same updates; None:
-      the fewest that fit in the devices' memory.
+      chosen with the layout, so that a batch fits in the devices' memory.
     seed: seed of data order, initial values, masks and dropout.
     log_every: number of steps that a logged training metric is the mean of.
       Where output is lines instead of a bar, one is printed every 10 s.

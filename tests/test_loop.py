@@ -90,7 +90,7 @@ def test_run_says_how_many_microbatches_were_chosen(folder, monkeypatch):
   assert train.chosen(run, runner()) == []
   monkeypatch.setattr(layouts, "memory_limit", lambda devices: 1)
   note, = train.chosen(run, runner())
-  assert f"in {size} microbatches, the fewest" in note
+  assert f"in {size} microbatches, so that it fits" in note
 
 
 def test_another_seed_in_the_same_workdir_is_refused(folder, pretrained):

@@ -82,7 +82,7 @@ def test_layout_that_fits_with_least_traffic_is_chosen():
   assert chosen(1) == min(priced, key=lambda p: p.memory).shape
 
 
-def test_open_microbatches_are_the_fewest_that_fit():
+def test_open_microbatches_are_chosen_to_fit():
   open_ = work(microbatches=None, batch_size=32)
   layout = MeshLayout(fsdp=1, tensor=1)
   memory = [cost.price(open_.in_parts(parts), (8, 1, 1)).memory
@@ -98,6 +98,14 @@ def test_open_microbatches_are_the_fewest_that_fit():
   assert runner.recipe.parts == 2
   given = work(batch_size=32)
   assert layout.build_on(devices, 1, given).recipe.parts == 1
+
+
+def test_microbatches_are_preferred_to_a_layout_of_more_traffic():
+  open_, shapes = work(microbatches=None, batch_size=256), [(8, 1, 1), (1, 8, 1)]
+  fsdp = cost.price(open_.in_parts(1), (1, 8, 1)).memory
+  limit = 1.001 * fsdp / 0.9  # So that fsdp fits without microbatches.
+  split, shape = plans.choose(open_, lambda work: shapes, limit)
+  assert (split.recipe.parts, shape) == (2, (8, 1, 1))
 
 
 @pytest.mark.parametrize("layout, message", [

@@ -105,7 +105,7 @@ def layouts(experiment: Experiment, devices: int | None = None,
       + (f", and the {more} worst are not shown." if more > 0 else "."),
       f"Bytes on {f'each of {devices} devices' if devices > 1 else '1 device'}"
       f", with batch_size={experiment.batch_size} and microbatches={parts}"
-      + (", the fewest that fit" if chosen else "") + "; activations as the "
+      + (", chosen to fit" if chosen else "") + "; activations as the "
       f"backward pass needs them on a {jax.default_backend().upper()}, before "
       "the compiler saves some (--topology plans for TPUs).",
       *_verdict(priced, memory)]), columns)])

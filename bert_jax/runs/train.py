@@ -129,8 +129,8 @@ def chosen(run: Run, runner: Runner) -> list[str]:
            for model in run.recipe.networks.values()
            for block in model.stack.blocks(model)}
   if experiment.microbatches is None and parts > 1:
-    notes.add(f"The batch is computed in {parts} microbatches, the fewest that "
-              "fit in a device's memory.")
+    notes.add(f"The batch is computed in {parts} microbatches, so that it fits "
+              "in a device's memory.")
   return sorted(filter(None, notes))
 
 
