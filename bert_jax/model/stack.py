@@ -53,7 +53,7 @@ class Stack(Choice):
 
   def trips(self, options: "BertConfig") -> int:
     """How often the blocks are repeated, each time with parameters of their
-    own; 1 where they never are."""
+    own; 1 where layers share parameters."""
     return 1
 
 

@@ -30,8 +30,9 @@ def lay_out(run: Run) -> Runner:
   """The run on its devices, alike on all processes."""
   runner = run.experiment.layout.build(
       run.recipe, run.shape(), run.experiment.batch_size, run.row())
-  # It may have been chosen by what is free on each host.
-  distributed.assert_equal({"mesh": str(dict(runner.mesh.shape))})
+  # They may have been chosen by what is free on each host.
+  distributed.assert_equal({"mesh": str(dict(runner.mesh.shape)),
+                            "microbatches": str(runner.recipe.parts)})
   return runner
 
 

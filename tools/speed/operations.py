@@ -1,5 +1,5 @@
-"""Where the time of the project's own work goes on this machine, by part of
-the network and kind of operation.
+"""What the project's own work spends its time on, by part of the network and
+kind of operation, on this machine.
 
   python tools/speed/operations.py inference
   python tools/speed/operations.py embed '{"texts": "sts.txt", "model": "..."}'

@@ -20,8 +20,8 @@ class Repeated:
     parameters: of the step, for each that was compiled.
   """
 
-  layers: float = 1.0
-  parameters: float = 1.0
+  layers: float
+  parameters: float
 
 
 def shortened(experiment: Experiment) -> tuple[Experiment, float]:
