@@ -65,21 +65,29 @@ class Workload:
     state: shapes and types of the state.
     row: a batch of any number of rows, arrays or shapes.
     batch_size: rows of the global batch.
+    device: one of those that compute; None: those that are here.
   """
 
   recipe: Recipe
   state: TrainState
   row: Batch
   batch_size: int
+  device: jax.Device | None = None
 
   def in_parts(self, parts: int) -> "Workload":
     """The same step with its batch in this number of microbatches."""
     other = dataclasses.replace(self, recipe=dataclasses.replace(
         self.recipe, microbatches=parts))
-    # What was traced for this one does not depend on it.
-    vars(other).update((name, vars(self)[name]) for name in (
-        "trained", "forward", "saved", "flops") if name in vars(self))
+    # Traced once: it does not depend on the number of microbatches.
+    vars(other).update((name, getattr(self, name)) for name in (
+        "trained", "forward", "saved"))
     return other
+
+  def on(self, device: jax.Device) -> "Workload":
+    """The same step on such devices, which need not be here: what is kept for
+    the backward pass differs between platforms."""
+    return self if device == self.device else dataclasses.replace(
+        self, device=device)
 
   @functools.cached_property
   def trained(self) -> Any:
@@ -144,7 +152,10 @@ class Workload:
                    has_aux=True)[1]
 
   def _loss(self, params: Any, batch: Batch, keys_B: jax.Array) -> Any:
-    outputs = self.recipe.network.apply(params, batch, keys_B)
+    network = self.recipe.network
+    if self.device is not None:
+      network = rules.on_device(network, self.device)
+    outputs = network.apply(params, batch, keys_B)
     totals = part_totals(self.recipe.objective, outputs, batch)
     return sum(totals.values()), outputs
 

@@ -107,9 +107,7 @@ class MeshLayout(Layout):
       memory: bytes of each that a program may have; None: unknown.
     """
     recipe, shape = work.recipe, work.state
-    # What is kept for the backward pass differs between platforms.
-    work = dataclasses.replace(work, recipe=dataclasses.replace(
-        recipe, network=rules.on_device(recipe.network, devices[0])))
+    work = work.on(devices[0])
     shapes = lambda work: self.shapes(work, len(devices),
                                       mesh_lib.slices(devices))
     chosen, sizes = plans.choose(work, shapes, memory)

@@ -1,5 +1,6 @@
 """Which layouts there are for a number of devices, and which is chosen."""
 
+import math
 from collections.abc import Callable
 
 from bert_jax.config import UserError
@@ -98,17 +99,23 @@ def choose(work: Workload, shapes: Callable[[Workload], list[Shape]],
   """
   if work.recipe.microbatches is not None or limit is None:
     return work, _best(work, shapes(work), limit)
-  open_ = []
+  open_, fitting = [], []
   for parts in (n for n in range(1, work.batch_size + 1)
                 if work.batch_size % n == 0):
     work = work.in_parts(parts)
     try:
-      open_ += [(work, plan) for plan in candidates(
+      plans = [(work, plan) for plan in candidates(
           work, shapes(work), _PLANNED * limit)]
     except UserError:
       if parts == 1:
         raise
-  fitting = [pair for pair in open_ if pair[1].fits(_PLANNED * limit)]
+      continue
+    least = min((plan.traffic for _, plan in fitting), default=math.inf)
+    # With more microbatches no layout sends less.
+    if min(plan.traffic for _, plan in plans) >= least:
+      break
+    open_ += plans
+    fitting += [pair for pair in plans if pair[1].fits(_PLANNED * limit)]
   work, plan = (min(fitting, key=lambda pair: pair[1].traffic) if fitting
                 else min(open_, key=lambda pair: pair[1].memory))
   return work, plan.shape

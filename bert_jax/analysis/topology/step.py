@@ -13,11 +13,10 @@ from bert_jax.analysis.topology.chips import Topology
 from bert_jax.analysis.topology.layers import Repeated, memory, shortened
 from bert_jax.config import UserError
 from bert_jax.experiment import Experiment, workload
-from bert_jax.parallel import cost, rules
+from bert_jax.parallel import cost
 from bert_jax.parallel.cost import Plan, Workload
 from bert_jax.parallel.layouts import MeshLayout, Runner
 from bert_jax.parallel.mesh import AXES
-from bert_jax.parallel.plans import Shape
 
 
 class TooLarge(Exception):
@@ -71,19 +70,19 @@ def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
                     "that are here; for others set layout=mesh.")
   devices = absent.devices(topology)
   limit = topology.chip.memory
-  work = workload(experiment)
+  work = workload(experiment).on(devices[0])
   runner = experiment.layout.build_on(devices, limit, work)
   shape, parts = tuple(runner.mesh.devices.shape), runner.recipe.parts
   work = work.in_parts(parts)
-  full = _planned(work, runner, shape)
+  full = cost.price(work, shape)
   experiment, layers = shortened(experiment)
   if layers != 1:
-    short = workload(experiment)
+    short = workload(experiment).on(devices[0])
     layout = dataclasses.replace(experiment.layout, **dict(zip(AXES, shape)))
     runner = layout.build_on(devices, limit, short.in_parts(parts))
   else:
     short = work
-  planned = _planned(short, runner, shape)
+  planned = cost.price(short, shape)
   repeated = Repeated(layers, full.parameters / planned.parameters)
   text, schedules, stats, seconds = _compile(runner, short)
   used = memory(_used(stats, planned), full, planned, repeated)
@@ -91,13 +90,6 @@ def compile_step(experiment: Experiment, topology: Topology) -> CompiledStep:
     raise TooLarge(sum(used.values()), parts)
   return CompiledStep(work, shape, list(runner.mesh.devices.flat), text,
                       repeated, schedules, used, seconds)
-
-
-def _planned(work: Workload, runner: Runner, shape: Shape) -> Plan:
-  """With what the chip's own attention keeps."""
-  return cost.price(dataclasses.replace(work, recipe=dataclasses.replace(
-      work.recipe, network=rules.on_device(
-          work.recipe.network, runner.mesh.devices.flat[0]))), shape)
 
 
 def _compile(runner: Runner, work: Workload
