@@ -125,6 +125,7 @@ class Experiment:
       if self.epochs is not None:
         raise UserError(f"budget={self.budget} and epochs={self.epochs}: the "
                         "length of a run is given by one of them.")
+    self.data.check_pairs(self.objective.pair_labels)
     if self.data.length > self.model.max_position_embeddings:
       raise UserError(
           f"data.length={self.data.length} is more than the network's "

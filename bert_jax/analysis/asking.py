@@ -257,11 +257,8 @@ class _Asked(nn.Module):
     options = self.objective.networks(self.model)["encoder"]
     encoder = Encoder(options, name="encoder")
     states_NBLD = encoder.hidden_states(batch)
-    ids_BL = batch["input_ids"]
-    everywhere = {"masked_positions": jnp.broadcast_to(
-        jnp.arange(ids_BL.shape[1]), ids_BL.shape)}
     logits = self.objective.logits(encoder, states_NBLD[-1],
-                                   {**batch, **everywhere}, None)
+                                   self.objective.asked(batch), None)
     return {"hidden_states": states_NBLD, **logits}
 
 

@@ -51,6 +51,15 @@ class Data(Choice):
     """
     raise NotImplementedError
 
+  def check_pairs(self, labels: str) -> None:
+    """
+    Args:
+      labels: what an objective takes the labels of pairs for; "": none.
+
+    Raises:
+      UserError: the pairs are labeled with something else.
+    """
+
   def unlabeled(self, source: str, kind: type[LabeledSet] | None,
                 labels: tuple[str, ...]) -> LabeledSet:
     """The examples of a file to predict, whose labels are not looked at.

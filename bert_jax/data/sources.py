@@ -57,6 +57,15 @@ class TextData(Data):
       corpus_builder.say(self.text, pairs)
     return Datasets(train, held_out, splits.tokenizer, corpus=splits)
 
+  def check_pairs(self, labels: str) -> None:
+    if labels and self.format.pair_labels not in ("", labels):
+      names = [name for name, member in Format.members().items()
+               if member.pair_labels == labels]
+      raise UserError(
+          f"data.format={self.format.choice_name}: its pairs are labeled with "
+          f"something else than the objective asks; set data.format="
+          f"{' or '.join(names)}.")
+
   def train_tokenizer(self) -> LoadedTokenizer:
     """The tokenizer of all sentences, held-out ones included."""
     return corpus_builder.train_tokenizer(self.text, self.tokenizer)

@@ -22,16 +22,25 @@ class Embeddings(nn.Module):
     if o.embedding_width != o.hidden_size:
       self.projection = Dense((o.embedding_width,), (o.hidden_size,), o)
 
-  def __call__(self, batch, keys_B):
+  def __call__(self, batch, keys_B, tables=None):
+    """
+    Args:
+      tables: other embeddings, whose tables and norm are taken; None: its own.
+    """
     o = self.options
-    x_BLD = self.inputs(batch)
-    if self.position_embeddings is not None:
-      x_BLD += self.position_embeddings(batch["position_ids"])
-    x_BLD = dropout(self.norm(x_BLD), o.hidden_dropout_prob, keys_B,
+    x_BLD = (tables or self).normalized(batch)
+    x_BLD = dropout(x_BLD, o.hidden_dropout_prob, keys_B,
                     DropoutSite.EMBEDDINGS)
     if o.embedding_width != o.hidden_size:
       x_BLD = self.projection(x_BLD)
     return constrain(x_BLD.astype(o.dtype), "rows")
+
+  def normalized(self, batch):
+    """(B, L, embedding width): what has neither dropout nor projection yet."""
+    x_BLD = self.inputs(batch)
+    if self.position_embeddings is not None:
+      x_BLD += self.position_embeddings(batch["position_ids"])
+    return self.norm(x_BLD)
 
   def table(self):
     """The (V, D) float32 table of the word vectors."""

@@ -28,7 +28,8 @@ class Encoder(nn.Module):
     self.pooler = Dense((o.hidden_size,), (o.hidden_size,), o)
 
   def __call__(self, batch: Mapping[str, jax.Array],
-               keys_B: jax.Array | None = None) -> jax.Array:
+               keys_B: jax.Array | None = None,
+               tables: Embeddings | None = None) -> jax.Array:
     """The last hidden states, (B, L, D).
 
     Args:
@@ -38,8 +39,11 @@ class Encoder(nn.Module):
         padding) and, if it is there, `order` (a token sees those whose order is
         not later), each (B, L).
       keys_B: a typed threefry key a row for dropout; None: no dropout.
+      tables: the `embeddings` of another encoder, which it shares; None: its
+        own.
     """
-    x_BLD = self.layers(self.embeddings(batch, keys_B), self._context(batch),
+    x_BLD = self.layers(self.embeddings(batch, keys_B, tables),
+                        self._context(batch),
                         fold_in(keys_B, DropoutSite.LAYERS))
     return finish(self.options.norm_placement, x_BLD, self.final_norm)
 

@@ -36,6 +36,9 @@ class Objective(Choice):
   label_kind: ClassVar[type[LabeledSet] | None] = None
   # The names of classes or tags; a member that has some makes this a field.
   labels: ClassVar[tuple[str, ...]] = ()
+  # What it takes the labels of pairs of texts for, as a format of text says it;
+  # "": it reads none.
+  pair_labels: ClassVar[str] = ""
   # How `embed` makes one vector of a text, and whether it gets the length 1,
   # where it is not asked for another.
   pooling: ClassVar[str] = "mean"
@@ -110,6 +113,11 @@ class Objective(Choice):
       keys_B: one key a row.
       step: completed updates; None in evaluation, which stays the same.
     """
+    return batch
+
+  def asked(self, batch: Batch) -> Batch:
+    """A batch of texts with what `logits` needs beside them, where nothing is
+    hidden and all that can be predicted is."""
     return batch
 
   def outputs(self, networks: Mapping[str, Encoder], batch: Batch,

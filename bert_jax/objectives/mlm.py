@@ -32,6 +32,11 @@ class Mlm(Objective):
               step: jax.Array | None) -> Batch:
     return self.masking.apply(batch, keys_B, vocabulary, step)
 
+  def asked(self, batch: Batch) -> Batch:
+    ids_BL = batch["input_ids"]
+    return {**batch, "masked_positions": jnp.broadcast_to(
+        jnp.arange(ids_BL.shape[1])[None], ids_BL.shape)}
+
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
     head = MlmHead(encoder.options, name="mlm")
@@ -74,33 +79,39 @@ class Mlm(Objective):
 class MlmNsp(Mlm):
   """BERT's own: masked language modeling and next-sentence prediction."""
 
+  # Of the loss, and the name of its head.
+  pair_part: ClassVar[str] = "nsp"
+  pair_labels: ClassVar = "next"
+
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
     pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
-    next_sentence = nn.Dense(
-        2, name="nsp",
+    of_pairs = nn.Dense(
+        2, name=self.pair_part,
         kernel_init=nn.initializers.truncated_normal(
             encoder.options.initializer_range))
     return {**super().logits(encoder, sequence_output_BLD, batch, keys_B),
-            "nsp": next_sentence(pooled_BED.astype(jnp.float32))}
+            self.pair_part: of_pairs(pooled_BED.astype(jnp.float32))}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
-    return {**super().weights(batch), "nsp": batch["example_mask"].sum()}
+    return {**super().weights(batch),
+            self.pair_part: batch["example_mask"].sum()}
 
   def losses(self, outputs: Mapping[str, jax.Array],
              batch: Batch) -> dict[str, jax.Array]:
-    loss_BE = cross_entropy(outputs["nsp"], batch["next_sentence_labels"])
+    loss_BE = cross_entropy(outputs[self.pair_part],
+                            batch["next_sentence_labels"])
     return {**super().losses(outputs, batch),
-            "nsp": weighted_sum(loss_BE, batch["example_mask"])}
+            self.pair_part: weighted_sum(loss_BE, batch["example_mask"])}
 
   def metrics(self, outputs: Mapping[str, jax.Array], batch: Batch,
               vocabulary: Vocabulary) -> Means:
-    hits_BE = hits(outputs["nsp"], batch["next_sentence_labels"])
+    hits_BE = hits(outputs[self.pair_part], batch["next_sentence_labels"])
     mask_BE = batch["example_mask"]
-    random_BE = batch["next_sentence_labels"].astype(jnp.float32)
+    labels_BE = batch["next_sentence_labels"].astype(jnp.float32)
     return {**super().metrics(outputs, batch, vocabulary),
-            "nsp_accuracy": Mean(weighted_sum(hits_BE, mask_BE),
-                                 mask_BE.sum()),
+            f"{self.pair_part}_accuracy": Mean(weighted_sum(hits_BE, mask_BE),
+                                               mask_BE.sum()),
             # See `summarize`.
-            "nsp_majority": Mean(weighted_sum(random_BE, mask_BE),
-                                 mask_BE.sum())}
+            f"{self.pair_part}_majority": Mean(
+                weighted_sum(labels_BE, mask_BE), mask_BE.sum())}

@@ -13,6 +13,8 @@ import numpy as np
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data.batches.examples import Examples, truncated
+from bert_jax.data.pretraining.chunks import (
+    Block, chain, check_probability, targets)
 
 # Sentences planned at once: bounds the memory of a plan's temporaries.
 SENTENCES_AT_ONCE = 1 << 20
@@ -22,6 +24,9 @@ class Format(Choice):
   """How text is cut into training examples."""
 
   pairs: ClassVar[bool]
+  # What the label of a pair says: "next": whether the second text is of another
+  # document; "order": whether the texts are swapped; "": there are no pairs.
+  pair_labels: ClassVar[str] = ""
 
   def plan(self, corpus: Any, length: int,
            rng: np.random.Generator) -> Examples:
@@ -77,13 +82,14 @@ class PairsFormat(Format):
   short_seq_per: Literal["document", "example"] = "document"
 
   pairs = True
+  pair_labels = "next"
 
   def __post_init__(self):
-    _check_probability("short_seq_prob", self.short_seq_prob)
+    check_probability("short_seq_prob", self.short_seq_prob)
 
   def examples(self, corpus: Any, first: int, last: int, maximum: int,
                rng: np.random.Generator) -> Examples:
-    chunks = _Block.of(corpus, first, last)
+    chunks = Block.of(corpus, first, last)
     start_S1, count = chunks.start_S1, len(chunks.document_S)
     target_S = self._targets(chunks, maximum, rng)
     end_S = np.minimum(
@@ -93,8 +99,8 @@ class PairsFormat(Format):
     is_random_S = (sentences_S == 1) | (rng.random(count) < 0.5)
     # Every sentence has its draws, as if a chunk began there; those count
     # where one does: after the sentences that the chunk before it used.
-    at_X = _chain(np.arange(count) + np.where(is_random_S, split_S,
-                                              sentences_S))
+    at_X = chain(np.arange(count) + np.where(is_random_S, split_S,
+                                             sentences_S))
     split_X = at_X + split_S[at_X]
     a_start_X, a_end_X = start_S1[at_X], start_S1[split_X]
     b_start_X, b_end_X = a_end_X.copy(), start_S1[end_S[at_X]]
@@ -110,13 +116,88 @@ class PairsFormat(Format):
                     is_random_S[at_X], target_S[at_X].astype(np.int32),
                     sentences_S[at_X].astype(np.int32))
 
-  def _targets(self, chunks: "_Block", maximum: int,
+  def _targets(self, chunks: Block, maximum: int,
                rng: np.random.Generator) -> np.ndarray:
     per_document = self.short_seq_per == "document"
     count = chunks.documents if per_document else len(chunks.document_S)
     target = np.where(rng.random(count) < self.short_seq_prob,
                       rng.integers(2, maximum + 1, count), maximum)
     return target[chunks.document_S] if per_document else target
+
+
+@dataclasses.dataclass(frozen=True)
+class OrderedPairsFormat(Format):
+  """Pairs of consecutive segments, half of them swapped: for sentence-order
+  prediction (ALBERT: Lan et al. 2020, 3.1).
+
+  Consecutive sentences, as many as fit but at least two, are cut in two at a
+  random one. A document's last sentence, if it is left alone, is cut in its
+  middle.
+
+  Attributes:
+    short_seq_prob: probability that the pairs of a document are cut at a length
+      drawn from 2 tokens to the longest, so that the model sees short texts.
+  """
+
+  short_seq_prob: float = 0.1
+
+  pairs = True
+  pair_labels = "order"
+
+  def __post_init__(self):
+    check_probability("short_seq_prob", self.short_seq_prob)
+
+  def examples(self, corpus: Any, first: int, last: int, maximum: int,
+               rng: np.random.Generator) -> Examples:
+    chunks = Block.of(corpus, first, last)
+    start_S1, count = chunks.start_S1, len(chunks.document_S)
+    target_S = targets(chunks, self.short_seq_prob, maximum, rng)
+    fitting_S = np.searchsorted(start_S1, start_S1[:-1] + target_S,
+                                side="right") - 1
+    end_S = np.minimum(np.maximum(fitting_S, np.arange(count) + 2),
+                       chunks.end_S)
+    split_S = rng.integers(1, np.maximum(end_S - np.arange(count), 2))
+    is_swapped_S = rng.random(count) < 0.5
+    at_X = chain(end_S)
+    sentences_X, swapped_X = end_S[at_X] - at_X, is_swapped_S[at_X]
+    start_X, end_X = start_S1[at_X], start_S1[end_S[at_X]]
+    cut_X = np.where(sentences_X > 1, start_S1[at_X + split_S[at_X]],
+                     (start_X + end_X + 1) // 2)
+    a_start_X, a_end_X = (np.where(swapped_X, b, a) for a, b in (
+        (start_X, cut_X), (cut_X, end_X)))
+    b_start_X, b_end_X = (np.where(swapped_X, a, b) for a, b in (
+        (start_X, cut_X), (cut_X, end_X)))
+    return Examples(*_truncate_at_random(
+        a_start_X, a_end_X - a_start_X, b_start_X, b_end_X - b_start_X, maximum,
+        rng), swapped_X, target_S[at_X].astype(np.int32),
+        sentences_X.astype(np.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class BlocksFormat(Format):
+  """Blocks of consecutive tokens of a document, whatever its sentences, as
+  language models are trained on. The first block of a document has a random
+  length, so that each epoch cuts it at other places."""
+
+  pairs = False
+
+  def examples(self, corpus: Any, first: int, last: int, maximum: int,
+               rng: np.random.Generator) -> Examples:
+    bounds_U1 = np.asarray(corpus.document_starts_U1[first:last + 1], np.int64)
+    start_U1 = np.asarray(corpus.sentence_starts_S1)[bounds_U1].astype(np.int64)
+    # Where the blocks of a document would begin, had it one before its start.
+    shift_U = rng.integers(0, maximum, len(start_U1) - 1)
+    blocks_U = -(-(np.diff(start_U1) + shift_U) // maximum)
+    number_X = np.arange(blocks_U.sum()) - np.repeat(
+        np.cumsum(blocks_U) - blocks_U, blocks_U)
+    first_X, shift_X, end_X = (np.repeat(x_U, blocks_U) for x_U in (
+        start_U1[:-1], shift_U, start_U1[1:]))
+    begin_X = first_X - shift_X + number_X * maximum
+    start_X = np.maximum(begin_X, first_X)
+    length_X = np.minimum(begin_X + maximum, end_X) - start_X
+    return Examples(start_X, length_X.astype(np.int32), None, None, None,
+                    np.full(len(start_X), maximum, np.int32),
+                    np.ones(len(start_X), np.int32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,72 +217,22 @@ class FullSentencesFormat(Format):
   pairs = False
 
   def __post_init__(self):
-    _check_probability("short_seq_prob", self.short_seq_prob)
+    check_probability("short_seq_prob", self.short_seq_prob)
 
   def examples(self, corpus: Any, first: int, last: int, maximum: int,
                rng: np.random.Generator) -> Examples:
-    chunks = _Block.of(corpus, first, last).cut(maximum)
+    chunks = Block.of(corpus, first, last).cut(maximum)
     start_S1, count = chunks.start_S1, len(chunks.document_S)
-    target_S = np.where(
-        rng.random(chunks.documents) < self.short_seq_prob,
-        rng.integers(2, maximum + 1, chunks.documents),
-        maximum)[chunks.document_S]
+    target_S = targets(chunks, self.short_seq_prob, maximum, rng)
     fitting_S = np.searchsorted(start_S1, start_S1[:-1] + target_S,
                                 side="right") - 1
     end_S = np.clip(fitting_S, np.arange(1, count + 1), chunks.end_S)
-    at_X = _chain(end_S)
+    at_X = chain(end_S)
     a_start_X = start_S1[at_X]
     a_length_X = (start_S1[end_S[at_X]] - a_start_X).astype(np.int32)
     return Examples(a_start_X, a_length_X, None, None, None,
                     target_S[at_X].astype(np.int32),
                     (end_S[at_X] - at_X).astype(np.int32))
-
-
-def _check_probability(name: str, value: float):
-  if not 0 <= value <= 1:
-    raise UserError(f"{name}={value} is no probability; allowed: 0 to 1.")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Block:
-  """Consecutive documents: token offsets and, per sentence, its document."""
-
-  start_S1: np.ndarray
-  document_S: np.ndarray
-  end_S: np.ndarray  # one past the last sentence of the document
-  documents: int
-
-  @classmethod
-  def of(cls, corpus: Any, first: int, last: int) -> "_Block":
-    bounds_U1 = np.asarray(corpus.document_starts_U1[first:last + 1], np.int64)
-    start_S1 = np.asarray(
-        corpus.sentence_starts_S1[bounds_U1[0]:bounds_U1[-1] + 1], np.int64)
-    return cls._of(start_S1, np.diff(bounds_U1))
-
-  @classmethod
-  def _of(cls, start_S1: np.ndarray, sentences_U: np.ndarray) -> "_Block":
-    documents = len(sentences_U)
-    return cls(start_S1, np.repeat(np.arange(documents), sentences_U),
-               np.repeat(np.cumsum(sentences_U), sentences_U), documents)
-
-  def cut(self, maximum: int) -> "_Block":
-    """The same text, longer sentences cut into pieces of `maximum` tokens."""
-    pieces_S = -(-np.diff(self.start_S1) // maximum)
-    piece = np.arange(pieces_S.sum()) - np.repeat(
-        np.cumsum(pieces_S) - pieces_S, pieces_S)
-    start = np.repeat(self.start_S1[:-1], pieces_S) + piece * maximum
-    return self._of(np.append(start, self.start_S1[-1]),
-                    np.bincount(self.document_S, pieces_S,
-                                self.documents).astype(np.int64))
-
-
-def _chain(next_S: np.ndarray) -> np.ndarray:
-  """The positions that are reached from 0 by following `next_S`."""
-  following, at, reached = next_S.tolist(), 0, []
-  while at < len(following):
-    reached.append(at)
-    at = following[at]
-  return np.array(reached, np.int64)
 
 
 def _elsewhere(corpus: Any, own_X: np.ndarray, needed_X: np.ndarray,

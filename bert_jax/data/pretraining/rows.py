@@ -9,7 +9,7 @@ from bert_jax.config import UserError
 from bert_jax.data.batches.examples import Examples
 from bert_jax.data.batches.rows import Rows, assemble, generator
 from bert_jax.data.batches.spec import PRETRAINING_KEYS
-from bert_jax.data.pretraining.formats import Format
+from bert_jax.data.pretraining.formats import Format, PairsFormat
 
 _DESCRIBED_SENTENCES = 1 << 16
 _MOSTLY = 0.8
@@ -46,8 +46,8 @@ class PretrainingRows(Rows):
 
   def describe_pairs(self) -> str:
     """How good a task next sentences are, of the first documents; "" for a
-    format without pairs."""
-    if not self.format.pairs or not len(self.corpus.tokens_T):
+    format that draws none."""
+    if not isinstance(self.format, PairsFormat) or not len(self.corpus.tokens_T):
       return ""
     last = np.searchsorted(self.corpus.document_starts_U1,
                            _DESCRIBED_SENTENCES, side="right") - 1
