@@ -123,9 +123,10 @@ class Denoising(Causal):
   def _noise(self, count: jax.Array, key: jax.Array, length: int,
              most: int) -> tuple[jax.Array, jax.Array]:
     """T5's random_spans_noise_mask of `count` tokens, and where spans begin."""
-    hidden = jnp.clip(jnp.round(count * self.rate).astype(jnp.int32), 1,
-                      jnp.maximum(count - 1, 0))
-    spans = jnp.clip(jnp.round(hidden / self.span).astype(jnp.int32), 1,
+    times = lambda n, factor: jnp.round(
+        n.astype(jnp.float32) * factor).astype(jnp.int32)
+    hidden = jnp.clip(times(count, self.rate), 1, jnp.maximum(count - 1, 0))
+    spans = jnp.clip(times(hidden, 1 / self.span), 1,
                      jnp.minimum(hidden, count - hidden))
     seen_key, hidden_key = jax.random.split(key)
     seen_S = _segments(count - hidden, spans, seen_key, length, most)
@@ -147,6 +148,7 @@ def _segments(items: jax.Array, segments: jax.Array, key: jax.Array,
   score_L = jnp.where(between_L, jax.random.uniform(key, (length,)), 2.0)
   rank_L = jnp.argsort(jnp.argsort(score_L))
   breaks_L = between_L & (rank_L < segments - 1)
+  breaks_L = breaks_L.astype(jnp.int32)
   segment_L = jnp.cumsum(breaks_L) - breaks_L
   return jnp.zeros(most, jnp.int32).at[segment_L].add(
       (gap_L < items).astype(jnp.int32), mode="drop")
