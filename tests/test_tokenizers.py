@@ -16,10 +16,10 @@ from hypothesis import given, strategies as st
 from bert_jax.config import UserError
 from bert_jax.data.text import documents
 from bert_jax.data.tokenizers import (
-    base as loaded_tokenizers, byte_bpe, choices)
+    base as loaded_tokenizers, byte_bpe, choices, training_text)
 from bert_jax.data.tokenizers.byte_bpe import ByteLevel
 from bert_jax.data.tokenizers.choices import (
-    SentencePieceTokenizer, Tokenizer, WordPieceTokenizer)
+    ByteLevelTokenizer, SentencePieceTokenizer, Tokenizer, WordPieceTokenizer)
 from bert_jax.data.tokenizers.sentencepiece import SentencePiece
 from bert_jax.data.tokenizers.vocabulary import SPECIAL
 
@@ -44,7 +44,8 @@ TRAINED = {
     "wordpiece": WordPieceTokenizer(vocab_size=600),
     "cased": WordPieceTokenizer(vocab_size=600, lowercase=False),
     "words with Chinese": WordPieceTokenizer(
-        vocab_size=600, chinese_characters=False)}
+        vocab_size=600, chinese_characters=False),
+    "trained bytes": ByteLevelTokenizer(vocab_size=600, prefix_space=True)}
 
 
 # What other programs train SentencePiece models with.
@@ -249,6 +250,17 @@ def test_bytes_of_tokens_are_bytes_of_text(sentences):
   assert loaded.decode(ids) == text
 
 
+def test_bytes_alone_keep_a_text_as_it_is(tmp_path):
+  loaded = ByteLevelTokenizer(vocab_size=261).build(["any text"])
+  path = tmp_path / "play.txt"
+  path.write_bytes(b"ROMEO:\n  But soft!\n\nJULIET:\nAy me!")
+  document, = documents.read(f"{path}?format=verbatim")
+  ids = sum(loaded.encode(document.sentences), [])
+  assert len(ids) == path.stat().st_size + 1  # The last line gets its end.
+  assert loaded.decode(ids) == path.read_text() + "\n"
+  assert (loaded.vocabulary.byte_count_V[ids] == 1).all()
+
+
 def test_uncased_vocabulary_treats_text_as_bert_does(tmp_path):
   path = tmp_path / "vocab.txt"
   path.write_text("\n".join([
@@ -310,8 +322,8 @@ def test_published_vocabulary_gives_published_ids(shared):
 
 
 def test_sample_is_even_and_bounded(monkeypatch):
-  monkeypatch.setattr(choices, "_SAMPLE_CHARACTERS", 1000)
-  kept = choices._sample(f"{i:010}" for i in range(12_345))
+  monkeypatch.setattr(training_text, "_SAMPLE_CHARACTERS", 1000)
+  kept = training_text.sample(f"{i:010}" for i in range(12_345))
   gaps = set(np.diff([int(s) for s in kept]))
   assert len(gaps) == 1 and 500 <= sum(map(len, kept)) <= 1000
 
@@ -322,7 +334,7 @@ def test_training_is_linear_in_the_length_of_a_word(caplog):
   trained = WordPieceTokenizer(vocab_size=200).build([word, "short words"])
   assert trained.vocabulary.size == 200 and time.perf_counter() - start < 10
   assert "1 sentence has words of more than 256 characters" in caplog.text
-  sample, = choices._sample([word])
+  sample, = training_text.sample([word])
   assert sample.replace(" ", "") == word
   assert max(map(len, sample.split())) == 256
 

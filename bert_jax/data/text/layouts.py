@@ -6,6 +6,8 @@
   wrapped     paragraphs broken over lines, a blank line between them, two or
               more blank lines between documents
   jsonl       a document a line
+  verbatim    all as it stands, a line with its end for a sentence, a document a
+              file: for tokenizers that keep white space
 
 A reader gives the sentences of documents part by part; None ends a document.
 """
@@ -94,7 +96,14 @@ def _wrapped(lines: Iterable[str]) -> Parts:
       yield None
 
 
-LAYOUTS = {"sentences": _sentence_lines, "prose": _prose, "wrapped": _wrapped}
+def _verbatim(lines: Iterable[str]) -> Parts:
+  for line in lines:
+    yield [f"{line}\n"]
+  yield None
+
+
+LAYOUTS = {"sentences": _sentence_lines, "prose": _prose, "wrapped": _wrapped,
+           "verbatim": _verbatim}
 
 
 def records(lines: Iterable[str], field: str, source: str,

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from bert_jax.config import UserError, nearest
 from bert_jax.files import check_local
 
-FORMATS = ("auto", "sentences", "prose", "wrapped", "jsonl")
+FORMATS = ("auto", "sentences", "prose", "wrapped", "jsonl", "verbatim")
 _log = logging.getLogger(__name__)
 
 

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import io
-import logging
+import json
 import pathlib
 import re
 import unicodedata
@@ -14,6 +14,7 @@ import numpy as np
 
 from bert_jax.config import Choice, UserError, nearest
 from bert_jax.data.tokenizers.base import LoadedTokenizer
+from bert_jax.data.tokenizers import byte_bpe, training_text
 from bert_jax.data.tokenizers.byte_bpe import ByteLevel
 from bert_jax.data.tokenizers.hf_directory import (
     from_directory, vocabulary_lines)
@@ -27,12 +28,6 @@ __all__ = ["SPECIAL", "LoadedTokenizer", "SentencePieceTokenizer", "Tokenizer",
            "Vocabulary", "WordPieceTokenizer", "deserialize", "fingerprint",
            "from_directory"]
 
-# Training reads an even sample of at most this many characters: more text moves
-# the most frequent pieces very little and costs time and memory.
-_SAMPLE_CHARACTERS = 1 << 24
-_log = logging.getLogger(__name__)
-_LONGEST_WORD = 256  # characters, of what stands between spaces
-_TOO_LONG = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
 _LETTERS = 1000  # as many characters as the tokenizers library takes
 _COVERAGE = 0.9995  # of the characters of a text, as SentencePiece has it
 
@@ -89,10 +84,10 @@ class SentencePieceTokenizer(Tokenizer, name="sentencepiece"):
       return SentencePiece.of(_read_bytes(self.path))
     _check_size(self.vocab_size)
     import sentencepiece
-    model, sample = io.BytesIO(), _sample(sentences)
+    model, text = io.BytesIO(), training_text.sample(sentences)
     try:
       sentencepiece.SentencePieceTrainer.train(
-          sentence_iterator=iter(sample),
+          sentence_iterator=iter(text),
           model_writer=model, vocab_size=self.vocab_size,
           model_type=self.model_type, byte_fallback=self.byte_fallback,
           normalization_rule_name="nmt_nfkc_cf" if self.lowercase
@@ -135,7 +130,7 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
                        self._text())
     import tokenizers
     _check_size(self.vocab_size)
-    sample = _sample(sentences)
+    sample = training_text.sample(sentences)
     raw = bert_text(tokenizers.models.WordPiece(unk_token=UNK), **self._text())
     # Ids decide ties between merges, and the library numbers characters in an
     # order that changes from run to run unless they are given.
@@ -183,6 +178,44 @@ class WordPieceTokenizer(Tokenizer, name="wordpiece"):
 
 
 @dataclasses.dataclass(frozen=True)
+class ByteLevelTokenizer(Tokenizer, name="byte_level"):
+  """Byte-level BPE as GPT-2 and RoBERTa have it (Radford et al. 2019), trained
+  on the text by the `tokenizers` library.
+
+  No text is unknown to it, and none is changed: white space is kept. With
+  vocab_size=261, the bytes and the special tokens, each byte is a token.
+
+  Attributes:
+    vocab_size: number of tokens, special tokens included.
+    prefix_space: whether a text that does not begin with a space gets one, so
+      that its first word has the same pieces as later ones.
+  """
+
+  vocab_size: int = 30522
+  prefix_space: bool = False
+
+  def build(self, sentences: Iterable[str]) -> LoadedTokenizer:
+    import tokenizers
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    least = len(alphabet) + len(byte_bpe.SPECIAL)
+    if self.vocab_size < least:
+      raise UserError(f"vocab_size={self.vocab_size}: at least {least}, the "
+                      f"bytes and {', '.join(byte_bpe.SPECIAL)}.")
+    raw = tokenizers.Tokenizer(tokenizers.models.BPE())
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+        add_prefix_space=self.prefix_space)
+    raw.train_from_iterator(training_text.sample(
+        sentences), tokenizers.trainers.BpeTrainer(
+        vocab_size=self.vocab_size, initial_alphabet=alphabet,
+        special_tokens=list(byte_bpe.SPECIAL), show_progress=False))
+    model = json.loads(raw.to_str())["model"]
+    pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    merges = [merge if isinstance(merge, str) else " ".join(merge)
+              for merge in model["merges"]]
+    return ByteLevel(pieces, merges, self.prefix_space)
+
+
+@dataclasses.dataclass(frozen=True)
 class DirectoryTokenizer(Tokenizer, name="directory"):
   """The tokenizer in a directory of Hugging Face's.
 
@@ -214,34 +247,6 @@ def _joins(letter: str, chinese_characters: bool) -> bool:
   apart = (chinese_characters
            and unicodedata.name(letter, "").startswith("CJK"))
   return not punctuation and not apart
-
-
-def _sample(sentences: Iterable[str]) -> list[str]:
-  """An even sample of bounded size: every k-th sentence, k a power of two.
-
-  Longer words than any are cut, as training takes the square of their length.
-  """
-  kept, size, stride, cut = [], 0, 1, 0
-  for i, sentence in enumerate(sentences):
-    if i % stride:
-      continue
-    if len(sentence) > _LONGEST_WORD:
-      sentence, cuts = _TOO_LONG.subn(r"\g<0> ", sentence)
-      cut += cuts > 0
-    kept.append(sentence)
-    size += len(sentence)
-    while size > _SAMPLE_CHARACTERS and len(kept) > 1:
-      kept, stride = kept[::2], stride * 2
-      size = sum(map(len, kept))
-  if cut:
-    _log.warning(
-        "%d sentence%s words of more than %d characters, which are cut where "
-        "the tokenizer is trained.", cut, "s have" if cut > 1 else " has",
-        _LONGEST_WORD)
-  # ▁ is a space to SentencePiece, some versions of which crash on nothing else.
-  if not any(sentence.replace("▁", " ").strip() for sentence in kept):
-    raise UserError("No text to train a tokenizer on.")
-  return kept
 
 
 def _training_problem(error: Exception, vocab_size: int) -> str:
