@@ -13,7 +13,7 @@ import pytest
 
 from bert_jax import config
 from bert_jax.cli.main import main
-from bert_jax.analysis import replay
+from bert_jax.analysis import replay, replay_text
 from bert_jax.config import UserError
 from bert_jax.data.records.columns import Columns
 from bert_jax.data.sources import TableData, TextData
@@ -21,7 +21,14 @@ from bert_jax.data.tokenizers.choices import WordPieceTokenizer
 from bert_jax.experiment import Experiment, compose
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.classification import Classification, Tagging
+from bert_jax.data.pretraining.formats import OrderedPairsFormat
+from bert_jax.objectives.causal import Causal
+from bert_jax.objectives.denoising import Denoising
 from bert_jax.objectives.mlm import Mlm, MlmNsp
+from bert_jax.objectives.permutation import Permutation
+from bert_jax.objectives.prefix import Prefix
+from bert_jax.objectives.replaced_tokens import ReplacedTokens
+from bert_jax.objectives.sentence_order import MlmSop
 from bert_jax.objectives.regression import Regression
 from bert_jax.reporting import jsonl
 from bert_jax.runs import train
@@ -104,7 +111,7 @@ def test_replay_has_the_logged_loss(folder, step, origin):
     assert mean == pytest.approx(logged[f"train/{name}"], rel=1e-5)
   assert step_replay.origin == origin
   assert f"metrics.jsonl: {logged['train/loss']:.6g}" in str(
-      replay.text(step_replay, 1))
+      replay_text.text(step_replay, 1))
 
 
 def test_nearest_params_give_another_loss_of_the_same_batch(folder):
@@ -126,7 +133,7 @@ def test_skipped_step_only_advances_the_counter(folder, tmp_path):
       state.replace(step=np.int32(1)), step_replay.batch)
   np.testing.assert_allclose(step_replay.pairs["mlm"][0], pairs["mlm"][0],
                              rtol=1e-5)
-  assert "skipped its batch" in str(replay.text(step_replay, 1))
+  assert "skipped its batch" in str(replay_text.text(step_replay, 1))
 
 
 def test_text_shows_the_complete_batch(folder, capsys):
@@ -181,15 +188,25 @@ def task(folder: pathlib.Path, objective, **columns) -> Experiment:
     (Regression(), {"text": "a"}, r"\n  [01] \(classifier [\d.]+\): \w+"),
     (Tagging(), {"text": "0"}, r" \S+/B-X( |\n)"),
     (Mlm(), {}, r"\n  (next|random): .*\[\S+ -> MASK\]\([\d.]+\)"),
-    ("electra", {}, r"\n  (next|random): .*\[\S+ -> MASK\]\([\d.]+\)")],
-    ids=["classification", "regression", "tagging", "mlm", "a page's own"])
+    (ReplacedTokens(), {},
+     r"\n  (next|random): .*\[\S+ -> (?!MASK)\S+\]\([\d.]+\)"),
+    (Causal(), {}, r"\n  (next|random): \[\S+\]\([\d.]+\) (?!.*=>)"),
+    (Prefix(), {}, r"\n  (next|random): \w+ [^(]*\| => \[\w+\]\([\d.]+\) "),
+    (Permutation(), {}, r"\[\S+ turn 2\]\([\d.]+\)"),
+    (Denoising(), {}, r" => .*\[MASK\] .*\[\w+\]\([\d.]+\)"),
+    (MlmSop(), {}, r"\n  (in order|swapped) \(sop [\d.]+\): ")],
+    ids=lambda x: getattr(x, "choice_name", ""))
 def test_objective_has_a_text(folder, objective, columns, pattern):
-  if objective == "electra":
-    objective = config.load_page(f"ablations/{objective}").experiment.objective
-  run = compose(task(folder, objective, **columns) if columns else
-                dataclasses.replace(pretraining(folder), objective=objective))
+  run = task(folder, objective, **columns) if columns else (
+      dataclasses.replace(pretraining(folder), objective=Mlm()))
+  if objective.pair_labels:
+    run = dataclasses.replace(run, data=dataclasses.replace(
+        run.data, format=OrderedPairsFormat()))
+  # What the denoised text takes behind its row.
+  run = compose(dataclasses.replace(run, objective=objective, model=(
+      dataclasses.replace(MODEL, max_position_embeddings=64))))
   runner = FirstDevices().build(run.recipe, run.shape(), 8, run.row())
-  text = str(replay.text(replay.look(
+  text = str(replay_text.text(replay.look(
       run, runner, first_state(run, runner.shardings, None), 1), 8))
   assert re.search(pattern, text), text
 

@@ -15,8 +15,11 @@ from bert_jax.data.batches import examples as examples_lib, loader
 from bert_jax.data.batches.packing import pack
 from bert_jax.data.pretraining import formats
 from bert_jax.data.pretraining.formats import (
-    Format, FullSentencesFormat, PairsFormat)
+    BlocksFormat, Format, FullSentencesFormat, OrderedPairsFormat, PairsFormat)
 from bert_jax.data.pretraining.rows import PretrainingRows
+from bert_jax.data.sources import TextData
+from bert_jax.experiment import Experiment
+from bert_jax.objectives.sentence_order import MlmSop
 from tests.memory_corpus import (
     SPECIAL, MemoryCorpus, memory_corpus, random_corpus, vocabulary)
 
@@ -266,6 +269,49 @@ def test_full_sentences_hold_all_text_once_and_in_order():
   # [5] [30 30 30] [10 + 1] | [30] | [30] [1 + 2] | [30 30 30]
   assert [len(a) for a, _, _ in epoch_segments(full)] == [
       5, 30, 30, 30, 11, 30, 30, 3, 30, 30, 30]
+
+
+def test_ordered_pairs_are_consecutive_and_half_are_swapped():
+  corpus = random_corpus(120, 9, 12)
+  pairs = epoch_segments(make_rows(corpus, OrderedPairsFormat(), length=128))
+  swapped = 0
+  for a, b, label in pairs:
+    first, second = (b, a) if label else (a, b)
+    assert first[-1] + 1 == second[0] and len(first) and len(second)
+    assert len(set(corpus.document_of(np.concatenate([a, b])))) == 1
+    swapped += label
+  assert abs(swapped - len(pairs) / 2) < 2 * len(pairs)**.5
+  text = np.concatenate([np.concatenate([a, b]) for a, b, _ in pairs])
+  lost = np.setdiff1d(np.arange(len(corpus.tokens_T)), text)
+  assert len(np.unique(text)) == len(text)
+  # Sentences of one token that were left alone at the end of a document.
+  assert len(lost) < 12 and np.isin(lost + 1, corpus.sentence_starts_S1[
+      corpus.document_starts_U1]).all()
+
+
+def test_blocks_hold_all_text_and_move_from_epoch_to_epoch():
+  corpus = memory_corpus([[5, 100, 1], [30], [31, 2], [1] * 90])
+  rows = make_rows(corpus, BlocksFormat(), shuffle=False)
+  starts = []
+  for epoch in (0, 1):
+    blocks = [a for a, _, _ in epoch_segments(rows, epoch)]
+    np.testing.assert_array_equal(np.concatenate(blocks),
+                                  np.arange(len(corpus.tokens_T)))
+    assert all(len(set(corpus.document_of(a))) == 1 for a in blocks)
+    document_X = [corpus.document_of(a)[0] for a in blocks]
+    assert all(len(a) == 30 for i, a in enumerate(blocks)
+               if document_X[i] in document_X[:i] and (
+                   document_X[i] in document_X[i + 1:]))
+    starts.append([a[0] for a in blocks])
+  assert starts[0] != starts[1]
+
+
+def test_pairs_of_another_question_are_refused():
+  with pytest.raises(UserError, match="data.format=ordered_pairs$|ordered_p"):
+    Experiment(objective=MlmSop())
+  with pytest.raises(UserError, match="set data.format=pairs"):
+    Experiment(data=TextData(format=OrderedPairsFormat()))
+  Experiment(objective=MlmSop(), data=TextData(format=OrderedPairsFormat()))
 
 
 def test_documents_planned_in_blocks_are_complete(monkeypatch):

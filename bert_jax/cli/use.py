@@ -8,7 +8,7 @@ import numpy as np
 import rich.console
 
 from bert_jax import files
-from bert_jax.analysis import embed, predict, replay
+from bert_jax.analysis import embed, predict, replay, replay_text
 from bert_jax.checkpoints.reading import read_checkpoint
 from bert_jax.cli import flags
 from bert_jax.config import UserError
@@ -146,5 +146,5 @@ def _lines(data: bytes) -> list[str]:
 def _replay(options: argparse.Namespace) -> None:
   batch = replay.replay(options.workdir, options.step, options.nearest,
                         options.overrides)
-  rich.console.Console().print(replay.text(batch, options.rows),
+  rich.console.Console().print(replay_text.text(batch, options.rows),
                                soft_wrap=True, highlight=False)

@@ -125,7 +125,8 @@ class Objective(Choice):
     """Applies the networks and their heads.
 
     Runs inside a compact module, so Linen modules may be made here. Without
-    `keys_B` the network is deterministic.
+    `keys_B` the network is deterministic. Where one network writes what another
+    reads, that is among the outputs as `input_ids`, for replays.
     """
     encoder, = networks.values()
     return self.logits(encoder, encoder(batch, keys_B), batch, keys_B)

@@ -92,6 +92,7 @@ class ReplacedTokens(Mlm):
     original_BL = _written(batch, batch["masked_labels"])
     x_BLD = encoder(batch, keys_B)
     return generated | self.logits(encoder, x_BLD, batch, keys_B) | {
+        "input_ids": batch["input_ids"],
         "is_replaced": batch["input_ids"] != original_BL}
 
   def _generate(self, networks: Mapping[str, Encoder], batch: Batch,

@@ -207,7 +207,8 @@ def row_losses(recipe: Recipe, state: TrainState, batch: Batch
   """What the next step makes of each row, with the same masks and dropout.
 
   Returns:
-    The batch as the network sees it; the Mean(total_B, weight_B) of every part
+    The batch as the network sees it, also what one network writes for another
+    (`input_ids` among its outputs); the Mean(total_B, weight_B) of every part
     of the loss, whose sums are the step's; and by part, each loss by itself:
     the total's derivatives in the batch's keys that weigh losses, which is the
     same for a weighted sum.
@@ -215,17 +216,20 @@ def row_losses(recipe: Recipe, state: TrainState, batch: Batch
   objective = recipe.objective
   batch, dropout_B = _drawn(recipe, state, batch)
 
-  def losses(row: tuple[Batch, jax.Array]) -> tuple[Means, dict[str, Batch]]:
+  def losses(row: tuple[Batch, jax.Array]
+             ) -> tuple[Batch, Means, dict[str, Batch]]:
     rows, keys = jax.tree.map(lambda x: x[None], row)
     outputs = recipe.network.apply(state.params, rows, keys)
     totals = lambda weights: part_totals(objective, outputs,
                                          {**rows, **weights})
     given = spec.weights(spec.KEYS | objective.keys, rows)
-    return (with_weights(totals(given), part_weights(objective, rows)),
+    written = {k: outputs[k][0] for k in ("input_ids",) if k in outputs}
+    return (written, with_weights(totals(given), part_weights(objective, rows)),
             jax.tree.map(lambda x: x[0], jax.jacrev(totals)(given)))
 
   # In turn, as in the step: a batch at once may be more than memory holds.
-  losses_by_part = jax.lax.map(
-      jax.vmap(losses), _split((batch, dropout_B), recipe.parts))
+  parts = jax.lax.map(jax.vmap(losses), _split((batch, dropout_B),
+                                               recipe.parts))
   join = lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
-  return batch, *jax.tree.map(join, losses_by_part)
+  written, losses_by_part, each = jax.tree.map(join, parts)
+  return {**batch, **written}, losses_by_part, each

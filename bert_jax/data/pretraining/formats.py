@@ -132,7 +132,7 @@ class OrderedPairsFormat(Format):
 
   Consecutive sentences, as many as fit but at least two, are cut in two at a
   random one. A document's last sentence, if it is left alone, is cut in its
-  middle.
+  middle; a single token is left out.
 
   Attributes:
     short_seq_prob: probability that the pairs of a document are cut at a length
@@ -159,6 +159,7 @@ class OrderedPairsFormat(Format):
     split_S = rng.integers(1, np.maximum(end_S - np.arange(count), 2))
     is_swapped_S = rng.random(count) < 0.5
     at_X = chain(end_S)
+    at_X = at_X[start_S1[end_S[at_X]] - start_S1[at_X] > 1]
     sentences_X, swapped_X = end_S[at_X] - at_X, is_swapped_S[at_X]
     start_X, end_X = start_S1[at_X], start_S1[end_S[at_X]]
     cut_X = np.where(sentences_X > 1, start_S1[at_X + split_S[at_X]],
