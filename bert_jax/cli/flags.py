@@ -142,6 +142,19 @@ def positive(word: str) -> int:
   return int(word)
 
 
+def lines(data: bytes, source: str = "standard input") -> list[str]:
+  """Lines that end in LF or CRLF; all else that may look like an end is text.
+  """
+  try:
+    text = data.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    line = data.count(b"\n", 0, error.start) + 1
+    raise UserError(f"Line {line} of {source} is not UTF-8: byte "
+                    f"{data[error.start]:#x}.") from None
+  return [line.removesuffix("\r") for line in
+          text.removesuffix("\n").split("\n")] if text else []
+
+
 def text(word: str) -> str:
   """The type of an argument that is a text, which is never a file's name."""
   if os.path.isfile(word):

@@ -20,7 +20,7 @@ from bert_jax import config, distributed, files
 from bert_jax.checkpoints import reading
 from bert_jax.cli import (
     compare, doctor, flags, options as option_commands, prepare, runs, score,
-    study, train, use, weights)
+    study, train, use, weights, write)
 from bert_jax.config import UserError
 from bert_jax.runs import loop, record
 
@@ -145,7 +145,7 @@ def _interrupted(options: argparse.Namespace) -> str:
 
 # Arguments that name files and folders; others, as texts, may be addresses.
 _PATHS = ("page", "workdir", "input", "output", "source", "directory",
-          "tokenizer")
+          "tokenizer", "file")
 
 
 def _check_local(options: argparse.Namespace) -> None:
@@ -180,7 +180,7 @@ def make_parser() -> argparse.ArgumentParser:
   commands = parser.add_subparsers(dest="command", metavar="COMMAND",
                                    parser_class=flags.CommandParser)
   for group in (option_commands, doctor, prepare, train, study, compare, runs,
-                score, use, weights):
+                score, use, write, weights):
     group.add(commands)
   helping = flags.command(commands, "help", _help, "The same as --help, and "
                           "`help COMMAND` as COMMAND --help.")

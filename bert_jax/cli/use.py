@@ -107,7 +107,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _embed(options: argparse.Namespace) -> None:
   texts = [line for text in options.texts for line in (
-      _lines(sys.stdin.buffer.read()) if text == "-" else [text])]
+      flags.lines(sys.stdin.buffer.read()) if text == "-" else [text])]
   if not texts:
     raise UserError("Give texts, or - to read one a line.")
   if options.output:
@@ -128,19 +128,6 @@ def _embed(options: argparse.Namespace) -> None:
         files.replacing(options.output) as file):
     np.savez(file, texts=np.array(texts), **arrays)
   print(f"{len(texts)} texts in {options.output}")
-
-
-def _lines(data: bytes) -> list[str]:
-  """Lines that end in LF or CRLF; all else that may look like an end is text.
-  """
-  try:
-    text = data.decode("utf-8-sig")
-  except UnicodeDecodeError as error:
-    line = data.count(b"\n", 0, error.start) + 1
-    raise UserError(f"Line {line} of standard input is not UTF-8: byte "
-                    f"{data[error.start]:#x}.") from None
-  return [line.removesuffix("\r") for line in
-          text.removesuffix("\n").split("\n")] if text else []
 
 
 def _replay(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
 from bert_jax.model import placement, random_bits
+from bert_jax.model.cache import Cache
 from bert_jax.model.dense import Dense
 from bert_jax.model.dropout import DropoutSite, drops, dropout, fold_in
 from bert_jax.model.kernels.attention import flash_attention
@@ -262,6 +263,7 @@ class SelfAttention(nn.Module):
         Dense(width, heads, o) for _ in range(3))
     self.rotation = o.positions.rotation(o)
     self.mixer = o.attention.build(o)
+    self.cache = Cache()
     self.output = Dense(heads, width, o)
 
   def __call__(self, x_BLD, layer, context, keys_B):
@@ -271,7 +273,13 @@ class SelfAttention(nn.Module):
       query_BLHK, key_BMHK = (
           self.rotation(x, context.position_ids_BL, layer)
           for x in (query_BLHK, key_BMHK))
-    mixed_BLHK = self.mixer(query_BLHK, key_BMHK, self.value(x_BLD), context,
-                            o.locality.reach(layer), keys_B)
+    value_BMHK, reach = self.value(x_BLD), o.locality.reach(layer)
+    if context.place_B is None:
+      self.cache.store(key_BMHK, value_BMHK)
+      mixed_BLHK = self.mixer(query_BLHK, key_BMHK, value_BMHK, context, reach,
+                              keys_B)
+    else:
+      mixed_BLHK = self.cache.attend(query_BLHK, key_BMHK, value_BMHK,
+                                     context.place_B, context.bias_HA, reach)
     return dropout(self.output(mixed_BLHK), o.hidden_dropout_prob, keys_B,
                    DropoutSite.ATTENTION_OUTPUT)

@@ -61,6 +61,21 @@ class Encoder(nn.Module):
     return jnp.concatenate(
         [first_BLD[None], states_NBLD[:-1], last_BLD[None]])
 
+  def next(self, batch: Mapping[str, jax.Array], place_B: jax.Array,
+           tokens: int) -> jax.Array:
+    """The last hidden state of one more token of each row, (B, 1, D).
+
+    The network is applied with what it has kept of the row, see model/cache.py.
+
+    Args:
+      batch: of the token, with L = 1.
+      place_B: where in its row it stands.
+      tokens: of a complete row.
+    """
+    context = self._context(batch, tokens)._replace(place_B=place_B)
+    x_BLD = self.layers(self.embeddings(batch, None), context, None)
+    return finish(self.options.norm_placement, x_BLD, self.final_norm)
+
   def pool(
       self, sequence_output_BLD: jax.Array, cls_positions_BE: jax.Array
   ) -> jax.Array:
@@ -72,12 +87,13 @@ class Encoder(nn.Module):
     """The (V, D) float32 table, which the masked-LM decoder shares."""
     return self.embeddings.table()
 
-  def _context(self, batch: Mapping[str, jax.Array]) -> Context:
+  def _context(self, batch: Mapping[str, jax.Array],
+               tokens: int | None = None) -> Context:
     example_ids_BL, bias_HA = batch["example_ids"], None
     if self.position_bias is not None:
       # Positions of an example follow each other, so that between tokens that
       # see each other they are as far apart as places in the row.
-      tokens = example_ids_BL.shape[1]
+      tokens = tokens or example_ids_BL.shape[1]
       bias_HA = self.position_bias(jnp.arange(1 - tokens, tokens))
     lengths_B, starts_BE = None, batch.get("cls_positions")
     if starts_BE is not None and starts_BE.shape[1] == 1:

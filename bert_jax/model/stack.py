@@ -15,6 +15,7 @@ from bert_jax.config import Choice, Count, UserError, nearest
 from bert_jax.model import placement
 from bert_jax.model.attention import ATTENTION
 from bert_jax.model.block import Layer
+from bert_jax.model.cache import CACHE
 from bert_jax.model.feed_forward import AUXILIARY
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class _Repeated(nn.Module):
     apply = lambda layer, x_BLD, number: layer.keep(
         x_BLD, number, context, keys_B)
     return nn.scan(apply, variable_broadcast="params",
-                   variable_axes={AUXILIARY: 0, ATTENTION: 0},
+                   variable_axes={AUXILIARY: 0, ATTENTION: 0, CACHE: 0},
                    split_rngs={"params": False},
                    unroll=_unrolled(self.options, len(layers)))(
                        self.layer, x_BLD, layers)
@@ -221,7 +222,8 @@ def _loop(body: type[nn.Module], options: "BertConfig",
   if body is Layer:
     body = _layer(options)
   return nn.scan(
-      body, variable_axes={"params": 0, AUXILIARY: 0, ATTENTION: 0},
+      body,
+      variable_axes={"params": 0, AUXILIARY: 0, ATTENTION: 0, CACHE: 0},
       split_rngs={"params": True}, in_axes=(0, nn.broadcast, nn.broadcast),
       length=trips, unroll=_unrolled(options, trips),
       methods=["__call__", "keep"])(options)

@@ -20,6 +20,8 @@ class Context(NamedTuple):
       minus that of the query, from 1 - L to L - 1; float32, or None.
     lengths_B: tokens of each row, where a row has one example, which it begins
       with; None: it may have several.
+    place_B: where in its row the one token of each row stands, whose text is
+      written token by token; None: the rows are complete.
   """
 
   example_ids_BL: jax.Array
@@ -27,6 +29,7 @@ class Context(NamedTuple):
   position_ids_BL: jax.Array
   bias_HA: jax.Array | None
   lengths_B: jax.Array | None = None
+  place_B: jax.Array | None = None
 
 
 def visible(example_ids_BL: jax.Array, order_BL: jax.Array | None = None,
