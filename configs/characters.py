@@ -1,6 +1,6 @@
 """A causal language model of characters, as nanoGPT's small CPU recipe.
 
-karpathy/nanoGPT, `train_shakespeare_char.py` as its README runs it on a CPU: 4
+karpathy/nanoGPT, `train_shakespeare_char.py` as it is to be run on a CPU: 4
 layers, 4 heads, width 128, blocks of 64 characters, 12 rows, 2,000 steps, no
 dropout; 1.88 nats a character on the last tenth of tiny Shakespeare. Train on
 the first nine tenths of the text and evaluate on the rest:
@@ -8,6 +8,11 @@ the first nine tenths of the text and evaluate on the rest:
   bert-jax pretrain characters --workdir runs/characters \\
       data.text="train.txt?format=verbatim" \\
       data.evaluation_text="val.txt?format=verbatim"
+
+On a CPU core, with three seeds: held-out bits_per_byte 2.726, 2.732 and 2.739,
+which is 1.889, 1.893 and 1.898 nats a character. The first character of each
+block is predicted from nothing here; nanoGPT counts those behind it, of which
+it is 1.866, 1.870 and 1.875.
 """
 
 from bert_jax.data.pretraining.formats import BlocksFormat

@@ -20,6 +20,7 @@ from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import Page, UserError, pages
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
+from bert_jax.objectives.embedding import Contrastive
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.runs import initialize
 from bert_jax.studies.arms import Arm, make_arms
@@ -29,6 +30,7 @@ from bert_jax.training.param_paths import leaves
 from bert_jax.training.param_rates import Rates
 from bert_jax.training.step import train_step
 from tests import tiny
+from tests.test_kinds import MADE, batches_of
 
 PAGES = sorted(str(p.relative_to(config.PAGES).with_suffix(""))
                for p in config.PAGES.rglob("*.py"))
@@ -95,6 +97,7 @@ def test_teacher_starts_from_the_network_of_another_run():
 FACTOR = """
 import dataclasses
 from bert_jax import config
+from bert_jax.objectives.embedding import Contrastive
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.experiment import Experiment
 
@@ -218,3 +221,27 @@ def test_switches_of_the_walk_come_one_at_a_time():
   assert {change.partition("=")[0] for change in arms[-1].changes(
       Arm("", "", last.experiment))} == {
           "budget", "evaluate_every", "save_every"}
+
+
+def test_two_encoders_are_one_where_they_are_equal():
+  """The page's loss is that of one encoder, and both of its encoders learn."""
+  page = config.load_page("ablations/two_encoders").experiment.objective
+  labeled = MADE["embedding"]()
+  _, batch = batches_of(labeled)
+  options = dict(num_hidden_layers=1, max_position_embeddings=72)
+  one, two = (tiny.recipe(objective, **options)
+              for objective in (Contrastive(), page))
+  params = jax.jit(one.init)(np.int32(0), batch).params
+  both = {"encoder": params["encoder"], "passages": params["encoder"]}
+  loss = lambda recipe, params: recipe.objective.losses(
+      recipe.network.apply(params, batch), batch)["contrastive"]
+  values = [jax.jit(jax.value_and_grad(functools.partial(loss, recipe)))(
+      params) for recipe, params in ((one, params), (two, both))]
+  assert values[0][0] == pytest.approx(float(values[1][0]), rel=1e-5)
+  together = jax.tree.map(lambda a, b: a + b, *(
+      values[1][1][name] for name in ("encoder", "passages")))
+  for path, gradient in leaves(values[0][1]["encoder"]).items():
+    np.testing.assert_allclose(leaves(together)[path], gradient, rtol=1e-4,
+                               atol=1e-4, err_msg=path)
+  assert page.origin("passages/layers/output/kernel") == (
+      "encoder/layers/output/kernel")
