@@ -191,6 +191,7 @@ def compose(experiment: Experiment,
   objective = experiment.objective
   prepared = experiment.data.prepare(
       experiment.seed, tokenizer, objective.label_kind, objective.labels)
+  objective = objective.tokenized(prepared.tokenizer)
   if prepared.train_set is not None:
     objective = objective.complete(prepared.train_set)
   if prepared.corpus and not len(prepared.corpus.train.tokens_T):
@@ -199,9 +200,8 @@ def compose(experiment: Experiment,
         f"(data.held_out_percent={experiment.data.held_out_percent:g}) or "
         "named by data.evaluation_text too.")
   vocabulary = prepared.tokenizer.vocabulary
-  complete = dataclasses.replace(
-      experiment, objective=objective,
-      model=_with_vocabulary(experiment.model, vocabulary))
+  model = _with_vocabulary(experiment.model, vocabulary)
+  complete = dataclasses.replace(experiment, objective=objective, model=model)
   complete = dataclasses.replace(
       complete, batch_size=_batch_size(complete, prepared))
   complete = dataclasses.replace(complete, steps=_steps(complete, prepared))

@@ -25,7 +25,7 @@ from bert_jax.config.choices import Choice
 from bert_jax.data.batches import spec
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.experiment import Experiment
-from bert_jax.objectives.masking import Masking
+from bert_jax.objectives.base import Objective
 from bert_jax.studies.arms import make_arms, sort_words
 from tests.test_laws import DIMENSIONS, ROOT, style_faults
 
@@ -321,8 +321,9 @@ def test_glossary_has_every_letter_and_key():
   kinds = [LabeledSet]
   for kind in kinds:
     kinds += kind.__subclasses__()
-  keys = {"row", "order", *spec.PRETRAINING_KEYS, *Masking.keys, *(
-      name for kind in kinds for name in kind.keys)}
+  keys = {"row", "order", *spec.PRETRAINING_KEYS, *(
+      name for kind in [*kinds, *Objective.members(()).values()]
+      for name in kind.keys)}
   assert names == DIMENSIONS | keys
 
 

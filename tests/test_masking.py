@@ -1,5 +1,6 @@
 """Statistics of the masks for masked language modeling."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,6 +12,7 @@ from bert_jax.config import UserError
 from bert_jax.objectives import masking as maskings
 from bert_jax.objectives.masking import (
     Masking, SpanMasking, TokenMasking, WholeWordMasking)
+from bert_jax.objectives.phrases import PhraseMasking
 from tests import tiny
 
 ROWS, LENGTH = 512, 128
@@ -200,7 +202,8 @@ def test_spans_cover_consecutive_words_up_to_the_rate():
   # Neighbors are masked with the rate, so runs are longer than spans.
   assert 1.1 < runs(TokenMasking()) < 1.3
   assert 3.2 < runs(SpanMasking()) < 5
-  unit_BL = SpanMasking().units(np.ones((ROWS, LENGTH), bool), keys_B)
+  unit_BL = SpanMasking().units(
+      None, np.ones((ROWS, LENGTH), bool), keys_B)
   lengths = np.diff(np.flatnonzero(np.diff(np.asarray(unit_BL).ravel())))
   assert lengths.max() <= 10
 
@@ -248,3 +251,39 @@ def test_rate_moves_linearly_but_not_in_evaluation():
 def test_masking_options_are_checked(options, message):
   with pytest.raises(UserError, match=message):
     SpanMasking(**options)
+
+
+class Numbers:
+  """A word is a number; its pieces are its digits, from token 6 on, the first
+  of a word that does not divide by 3."""
+
+  def encode_words(self, words_batch):
+    return [[[5 + int(word)] for word in words if word != "a"]
+            if words[0] != "a" else [[0], *([5 + int(w)] for w in words[1:])]
+            for words in words_batch]
+
+
+def test_phrases_are_masked_together_and_the_longest_first():
+  masking = PhraseMasking(phrases=("2 3", "2 3 5 6", "3 5", "8 9"), rate=0.5,
+                          mask_fraction=1.0, random_fraction=0.0)
+  masking = masking.tokenized(Numbers())
+  assert masking.phrase_ids == ("13,14", "7,8", "7,8,10,11", "8,10")
+  words = [1, 2, 3, 5, 6, 8, 9, 2, 3, 8, 3, 5]
+  ids_BL = jnp.array([[2, *(5 + word for word in words), 3]] * ROWS)
+  starts_BL = jnp.ones(ids_BL.shape, bool)
+  unit_L = masking.units(ids_BL, starts_BL, None)[0].tolist()
+  # [CLS] 1 (2 3 5 6) (8 9) (2 3) 8 (3 5) [SEP]
+  assert unit_L == [0, 1, 2, 2, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7]
+  vocabulary = dataclasses.replace(tiny.VOCABULARY,
+                                   word_start_V=np.ones(tiny.SIZE, bool))
+  out = jax.jit(lambda keys_B: masking.apply(
+      {"input_ids": ids_BL, "example_ids": jnp.ones_like(ids_BL)}, keys_B,
+      vocabulary))(jax.random.split(jax.random.key(0), ROWS))
+  masked_BL = np.asarray(out["input_ids"]) == vocabulary.mask_id
+  for unit in set(unit_L):
+    here = masked_BL[:, np.array(unit_L) == unit]
+    assert (here.all(1) == here.any(1)).all()
+  assert masked_BL.sum(1).max() == 7 and masked_BL.sum(1).mean() > 6
+  for phrases, message in (((), "needs a list"), (("one",), "several words")):
+    with pytest.raises(UserError, match=message):
+      PhraseMasking(phrases=phrases).tokenized(Numbers())

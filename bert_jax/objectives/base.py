@@ -12,6 +12,7 @@ import numpy as np
 from bert_jax.config import Choice, UserError
 from bert_jax.data.batches import spec
 from bert_jax.data.labeled.base import LabeledSet
+from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.bert import BertConfig
@@ -76,6 +77,10 @@ class Objective(Choice):
     if "labels" not in {field.name for field in dataclasses.fields(self)}:
       return self
     return dataclasses.replace(self, labels=examples.label_names)
+
+  def tokenized(self, tokenizer: LoadedTokenizer) -> "Objective":
+    """With what the tokenizer decides, as the tokens of phrases."""
+    return self
 
   def empty_row(self, length: int, examples: int, vocabulary: Vocabulary
                 ) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bert_jax.config import Choice, UserError
 from bert_jax.data.batches.spec import Key, Keys
+from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.objectives.base import Batch
 
@@ -73,6 +74,10 @@ class Masking(Choice):
           f"masking.mask_fraction={shown[0]} and masking.random_fraction="
           f"{shown[1]}: each at least 0, their sum at most 1.")
 
+  def tokenized(self, tokenizer: LoadedTokenizer) -> "Masking":
+    """With what the tokenizer decides."""
+    return self
+
   def predictions_per_row(self, length: int, training: bool = True) -> int:
     """P: Google's own choices, 20 of 128 and 80 of 512 tokens at 15%."""
     if self.max_predictions is not None:
@@ -87,7 +92,8 @@ class Masking(Choice):
     progress = jnp.minimum(jnp.asarray(step, jnp.float32) / self.rate_steps, 1)
     return self.initial_rate + (self.rate - self.initial_rate) * progress
 
-  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
+  def units(self, ids_BL: jax.Array, starts_word_BL: jax.Array,
+            keys_B: jax.Array) -> jax.Array:
     """The unit each token belongs to, rising numbers below L.
 
     The tokens of a unit are chosen together. Special tokens end a unit.
@@ -124,12 +130,13 @@ class Masking(Choice):
     starts_BL |= _sizes(starts_BL) > count_B[:, None]
     choose_B, show_B, draw_B, unit_B = (
         jax.vmap(jax.random.fold_in, (0, None))(keys_B, i) for i in range(4))
-    unit_begins_BL = (_begins(self.units(starts_BL, unit_B))
+    unit_begins_BL = (_begins(self.units(ids_BL, starts_BL,
+                                             unit_B))
                       | _begins(candidate_BL))  # Special tokens end a unit.
     part_begins_BL = unit_begins_BL | _begins(
-        self.parts(starts_BL, _numbered(unit_begins_BL)))
+        self.parts(starts_BL, numbered(unit_begins_BL)))
     alone_BL = starts_BL & (_sizes(part_begins_BL) > count_B[:, None])
-    unit_BL, part_BL = (_numbered(begins_BL | alone_BL) for begins_BL in (
+    unit_BL, part_BL = (numbered(begins_BL | alone_BL) for begins_BL in (
         unit_begins_BL, part_begins_BL))
     score_BL = jnp.take_along_axis(_uniform(choose_B, ids_BL.shape[-1]),
                                    unit_BL, axis=-1)
@@ -177,7 +184,7 @@ def _begins(unit_BL: jax.Array) -> jax.Array:
   return (unit_BL != jnp.roll(unit_BL, 1, axis=-1)).at[:, 0].set(True)
 
 
-def _numbered(begins_BL: jax.Array) -> jax.Array:
+def numbered(begins_BL: jax.Array) -> jax.Array:
   """The unit of each token, of where units begin."""
   return jnp.cumsum(begins_BL, axis=-1, dtype=jnp.int32) - 1
 
@@ -211,7 +218,7 @@ def _that_fit(part_BL: jax.Array, candidate_BL: jax.Array,
     open_BL, chosen_BL = state
     count = lambda x_BL: x_BL.sum(-1, keepdims=True, dtype=jnp.int32)
     left_B1 = count_B[:, None] - count(chosen_BL)
-    before_BL = _numbered(open_BL) + (~open_BL).astype(jnp.int32)
+    before_BL = numbered(open_BL) + (~open_BL).astype(jnp.int32)
     end_BL = jnp.take_along_axis(before_BL, first_BL, axis=-1) + size_BL
     fits_BL = open_BL & (end_BL <= left_B1)
     left_B1 -= count(fits_BL)
@@ -230,7 +237,8 @@ def _uniform(keys_B: jax.Array, length: int) -> jax.Array:
 class TokenMasking(Masking):
   """Single tokens, each drawn by itself, as BERT was published."""
 
-  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
+  def units(self, ids_BL: jax.Array, starts_word_BL: jax.Array,
+            keys_B: jax.Array) -> jax.Array:
     return jnp.broadcast_to(jnp.arange(starts_word_BL.shape[-1])[None],
                             starts_word_BL.shape)
 
@@ -239,8 +247,9 @@ class TokenMasking(Masking):
 class WholeWordMasking(Masking):
   """Words: all pieces of a word or none (google-research/bert, May 2019)."""
 
-  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
-    return jnp.cumsum(starts_word_BL, axis=-1) - 1
+  def units(self, ids_BL: jax.Array, starts_word_BL: jax.Array,
+            keys_B: jax.Array) -> jax.Array:
+    return numbered(starts_word_BL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,8 +279,9 @@ class SpanMasking(Masking):
                       f"masking.longest_span={self.longest_span} be at least "
                       "1.")
 
-  def units(self, starts_word_BL: jax.Array, keys_B: jax.Array) -> jax.Array:
-    word_BL = jnp.cumsum(starts_word_BL, axis=-1) - 1
+  def units(self, ids_BL: jax.Array, starts_word_BL: jax.Array,
+            keys_B: jax.Array) -> jax.Array:
+    word_BL = numbered(starts_word_BL)
     end_BL = jnp.cumsum(self.lengths(keys_B, word_BL.shape[-1]), axis=-1)
     return jax.vmap(lambda end_L, word_L: jnp.searchsorted(
         end_L, word_L, side="right"))(end_BL, word_BL).astype(word_BL.dtype)
@@ -286,4 +296,4 @@ class SpanMasking(Masking):
 
   def parts(self, starts_word_BL: jax.Array,
             unit_BL: jax.Array) -> jax.Array:
-    return jnp.cumsum(starts_word_BL, axis=-1) - 1
+    return numbered(starts_word_BL)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
 from bert_jax.metrics.weighted import Mean, Means
 from bert_jax.model.encoder import Encoder
@@ -27,6 +28,9 @@ class Mlm(Objective):
 
   masking: Masking = TokenMasking()
   keys: ClassVar = Masking.keys
+
+  def tokenized(self, tokenizer: LoadedTokenizer) -> "Mlm":
+    return dataclasses.replace(self, masking=self.masking.tokenized(tokenizer))
 
   def corrupt(self, batch: Batch, keys_B: jax.Array, vocabulary: Vocabulary,
               step: jax.Array | None) -> Batch:
