@@ -9,7 +9,7 @@ The teacher is a fine-tuned run, frozen here; the student starts from some of
 its layers (DistilBERT: Sanh et al. 2019) and learns its probabilities at a
 temperature of 2 (Hinton et al. 2015). With objective.hidden_weight=1
 objective.attention_weight=1 also its hidden states and attention, as TinyBERT
-(Jiao et al. 2020). Rates are those of small networks. Measured: docs.
+(Jiao et al. 2020). Rates are those of small networks. Not measured.
 """
 
 from bert_jax import config
