@@ -218,15 +218,15 @@ def recipe(experiment: Experiment, vocabulary: Vocabulary) -> Recipe:
   model, objective = experiment.model, experiment.objective
   layers = layer_counts(experiment)
   rates = Rates(experiment.adapter.tables(layers)
-                + experiment.finetuning.tables(layers))
+                + experiment.finetuning.tables(layers, objective.frozen))
   return Recipe(experiment.adapter.adapt(network(model, objective)), objective,
                 model, vocabulary, experiment.optimizer.build(), schedule,
                 experiment.microbatches, rates)
 
 
 def layer_counts(experiment: Experiment) -> dict[str, int]:
-  """How many layers of each network have parameters of their own."""
-  networks = experiment.objective.networks(experiment.model)
+  """How many layers with parameters of their own each trained network has."""
+  networks = experiment.objective.trained_networks(experiment.model)
   return {name: model.parameter_layers for name, model in networks.items()}
 
 

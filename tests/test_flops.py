@@ -31,7 +31,9 @@ EXPERIMENT = Experiment(
 @pytest.mark.parametrize("change", [
     [f"objective={name}"] for name, member in Objective.members().items()
     if member.__module__.startswith("bert_jax.")]
-    + [["adapter=lora"], ["optimizer=muon"]], ids="".join)
+    + [["adapter=lora"], ["optimizer=muon"],
+       ["objective=mlm_distillation", "objective.hidden_weight=1",
+        "objective.attention_weight=1"]], ids="".join)
 def test_objectives_adapters_and_muon_cost_what_xla_computes(change):
   work = workload(config.override(EXPERIMENT, [
       "optimizer=sgd", *change, "data.examples_per_row=2",

@@ -19,6 +19,7 @@ from bert_jax.data.labeled.base import KINDS, LabeledSet
 from bert_jax.data.labeled.texts import ClassificationSet, RegressionSet
 from bert_jax.data.labeled.multi_label import MultiLabelSet
 from bert_jax.data.labeled.segments import MultipleChoiceSet, EmbeddingSet
+from bert_jax.data.labeled.soft_labels import SoftLabelSet
 from bert_jax.data.labeled.tagging import tagged
 from bert_jax.data.records.columns import Columns
 from bert_jax.experiment import Experiment
@@ -66,6 +67,10 @@ MADE: dict[str, Callable[[], LabeledSet]] = {
     "multi_label": lambda: MultiLabelSet(
         names=texts(0), texts_a=texts(0), label_names=NAMES,
         labels=labels(COUNT, 3, top=2).astype(np.float32)),
+    "soft_labels": lambda: SoftLabelSet(
+        names=texts(0), texts_a=texts(0), labels=labels(COUNT),
+        probabilities=np.random.default_rng(3).dirichlet(
+            np.ones(3), COUNT).astype(np.float32), label_names=NAMES),
     "tagging": lambda: tagged([
         (text, text.split(), labels(len(text.split())).astype(str))
         for text in texts(0)], ("0", "1", "2")),
@@ -84,10 +89,18 @@ OBJECTIVES = {
     and member.__module__.startswith("bert_jax.")}
 
 
+# Of members whose defaults leave a part of the loss out.
+OPTIONS = {
+    "soft_labels": {"hard_weight": 0.5},
+    "distillation": {"hard_weight": 0.5, "hidden_weight": 1.0,
+                     "attention_weight": 1.0}}
+
+
 def objective_for(member: type[Objective], labeled: LabeledSet) -> Objective:
+  options = OPTIONS.get(member.choice_name, {})
   if "labels" in member.__dataclass_fields__:
-    return member(labels=labeled.label_names)
-  return member()
+    return member(labels=labeled.label_names, **options)
+  return member(**options)
 
 
 def batches_of(labeled: LabeledSet) -> tuple[dict, dict]:

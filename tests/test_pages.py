@@ -16,15 +16,13 @@ import pytest
 from bert_jax import config
 from bert_jax.analysis import describe
 from bert_jax.checkpoints.manifest import Manifest, check_same_run
-from bert_jax.checkpoints.reading import Checkpoint
 from bert_jax.config import Page, UserError, pages
 from bert_jax.experiment import Experiment
 from bert_jax.metrics import weighted
 from bert_jax.objectives.embedding import Contrastive
-from bert_jax.objectives.mlm import Mlm
-from bert_jax.runs import initialize
 from bert_jax.studies.arms import Arm, make_arms
 from bert_jax.studies.study import Study
+from bert_jax.training.finetuning import Finetuning
 from bert_jax.training.optimizers import Sgd
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.param_rates import Rates
@@ -62,11 +60,9 @@ def test_sizes_are_the_published_ones(name, millions):
 def test_pages_of_two_networks_train(page):
   experiment = config.load_page(f"ablations/{page}").experiment
   plain = tiny.recipe(experiment.objective, Sgd())
-  layers = {name: model.num_hidden_layers
-            for name, model in plain.networks.items()}
   recipe = dataclasses.replace(
-      plain, schedule=lambda step: 0.1,
-      rates=Rates(experiment.finetuning.tables(layers)))
+      plain, schedule=lambda step: 0.1, rates=Rates(
+          Finetuning().tables({}, experiment.objective.frozen)))
   state = jax.jit(recipe.init)(np.int32(0), tiny.batch())
   first, losses = leaves(state.params), []
   step = jax.jit(functools.partial(train_step, recipe))
@@ -77,21 +73,6 @@ def test_pages_of_two_networks_train(page):
   for path, after in leaves(state.params).items():
     moves = not re.match("teacher|.*/pooler/", path)
     assert (after != first[path]).any() == moves, path
-
-
-def test_teacher_starts_from_the_network_of_another_run():
-  page = config.load_page("ablations/distillation").experiment
-  source = jax.device_get(jax.jit(tiny.recipe(Mlm()).init)(
-      np.int32(1), tiny.batch()).params)
-  fresh = jax.device_get(jax.jit(tiny.recipe(page.objective).init)(
-      np.int32(0), tiny.batch()).params)
-  params, new = initialize.start_from(
-      Checkpoint(source, None, 7), fresh, origin=page.objective.origin)
-  jax.tree.map(np.testing.assert_array_equal, params["teacher"],
-               source["encoder"])
-  jax.tree.map(np.testing.assert_array_equal, params["teacher_mlm"],
-               source["mlm"])
-  assert {path.split("/")[0] for path in new} == {"encoder", "mlm"}
 
 
 FACTOR = """

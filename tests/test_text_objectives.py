@@ -19,7 +19,9 @@ from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import row_keys
 from tests import tiny
 
-OBJECTIVES = {name: member() for name, member in Objective.members().items()
+PARTS = {"mlm_distillation": {"hard_weight": 0.5, "hidden_weight": 1.0,
+                              "attention_weight": 1.0}}
+OBJECTIVES = {name: member(**PARTS.get(name, {})) for name, member in Objective.members().items()
               if member.label_kind is None
               and member.__module__.startswith("bert_jax.")}
 # Rows of denoising are longer than the text.

@@ -17,9 +17,10 @@ from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.tagging import TaggingSet
 from bert_jax.data.labeled.texts import ClassificationSet, TextSet
 from bert_jax.experiment import Experiment
-from bert_jax.model.attention import ATTENTION
+from bert_jax.model.attention import ATTENTION, WEIGHTS
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
+from bert_jax.model.stack import layers_first
 from bert_jax.objectives.base import Batch, Objective, with_order
 from bert_jax.runs.evaluation import load
 from bert_jax.training import numerics
@@ -240,7 +241,7 @@ class Bert:
           {"params": params}, with_order(objective, batch),
           mutable=[ATTENTION] if attention else [])
       if attention:
-        outputs[ATTENTION] = _layers_first(kept[ATTENTION])
+        outputs[ATTENTION] = layers_first(kept[ATTENTION], WEIGHTS)
       return outputs
 
     return numerics.jit(apply)
@@ -260,10 +261,3 @@ class _Asked(nn.Module):
     logits = self.objective.logits(encoder, states_NBLD[-1],
                                    self.objective.asked(batch), None)
     return {"hidden_states": states_NBLD, **logits}
-
-
-def _layers_first(kept: Any) -> jax.Array:
-  """(N, B, H, L, M) of what the layers gave, in loops of any depth."""
-  kinds = [x.reshape(-1, *x.shape[-4:]) for x in jax.tree.leaves(kept)]
-  # Blocks of a pattern take turns.
-  return jnp.stack(kinds, 1).reshape(-1, *kinds[0].shape[1:])

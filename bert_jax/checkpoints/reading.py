@@ -130,20 +130,27 @@ def _warn_of_damage(directory: str | pathlib.Path, step: int,
 
 def resolve_experiment(experiment: Experiment, overrides: Sequence[str] = (),
                        page: config.Page | None = None) -> Experiment:
-  """The overridden experiment, on the network of its `init_from`, if any.
+  """The overridden experiment, on the network of its `init_from`, if any, and
+  with that of its teacher.
 
-  Overrides of the network's options hold there too.
+  Overrides of the networks' options hold there too.
 
   Args:
     page: that the experiment is from; its choices may be named, and those of a
       notebook's cells.
   """
   pages = [page, *cells.pages()] if page else None
-  experiment = config.override(experiment, overrides, pages)
-  if not experiment.init_from:
-    return experiment
-  source = read_checkpoint(experiment.init_from).manifest
+  experiment, read = config.override(experiment, overrides, pages), []
+  if experiment.init_from:
+    read.append(read_checkpoint(experiment.init_from).manifest)
+    experiment = dataclasses.replace(experiment,
+                                     model=read[-1].experiment.model)
+  if experiment.objective.teacher:
+    read.append(read_checkpoint(experiment.objective.teacher).manifest)
+    experiment = dataclasses.replace(experiment, objective=dataclasses.replace(
+        experiment.objective, teacher_model=read[-1].experiment.model))
   return config.override(
-      dataclasses.replace(experiment, model=source.experiment.model),
-      [o for o in overrides if o.startswith("model.")],
-      pages and [*pages, *source.loaded_pages])
+      experiment, [o for o in overrides if o.startswith(
+          ("model.", "objective.teacher_model."))],
+      pages and [*pages, *(page for manifest in read
+                           for page in manifest.loaded_pages)])

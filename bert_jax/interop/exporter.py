@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -60,7 +61,8 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
   options, tensors = hf_checkpoint.written(
       model, experiment.objective,
       {path: x for path, x in leaves(saved.params).items()
-       if path.partition("/")[0] not in networks},
+       if path.partition("/")[0] not in networks
+       and not re.search(experiment.objective.training_only, path)},
       pad + 1 if roberta else None)
   options["pad_token_id"] = pad
   architecture = options["architectures"][0]

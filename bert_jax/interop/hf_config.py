@@ -9,6 +9,7 @@ from typing import Any
 from bert_jax import config
 from bert_jax.config import UserError, nearest
 from bert_jax.interop import parameter_map
+from bert_jax.data.labeled.soft_labels import SoftLabelSet
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import (
@@ -66,6 +67,7 @@ TASKS = {task.objective.label_kind: task for task in (
     _Task(Tagging, "ForTokenClassification", "token-classification", False),
     _Task(MultipleChoice, "ForMultipleChoice", "multiple-choice", True, 1),
     _Task(Span, "ForQuestionAnswering", "question-answering", False, 2))}
+TASKS[SoftLabelSet] = TASKS[Classification.label_kind]
 # Ending of a class that reads text: the parts that it cannot do without.
 _READERS = {
     "Model": set(), "ForPreTraining": {"encoder/pooler", "mlm", "nsp"},
@@ -248,7 +250,8 @@ def write(model: BertConfig, objective: Objective, parts: set[str],
   Raises:
     UserError: names every option that Hugging Face's BERT does not have.
   """
-  bert = BertConfig()
+  bert, model = (dataclasses.replace(
+      o, attention=o.attention.with_weights()) for o in (BertConfig(), model))
   known = {name: getattr(bert, name) for name in _OURS - _FREE}
   wrong = [f"model.{change}" for change in config.changes(
       dataclasses.replace(model, **known), model)]

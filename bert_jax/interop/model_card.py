@@ -84,7 +84,7 @@ def _training(saved: Checkpoint, details: CardDetails) -> list[list[str]]:
   positions = saved.step * experiment.batch_size * experiment.data.length
   padding = f"; how many of them were padding: {UNKNOWN}"
   return rows + [
-      ["started from", start],
+      ["started from", start], *_teacher(experiment),
       ["steps", f"{saved.step:,} of {experiment.batch_size} rows of "
                 f"{experiment.data.length} tokens"],
       ["tokens", (f"{progress.tokens:.4g}; " if progress.tokens else "")
@@ -98,6 +98,16 @@ def _training(saved: Checkpoint, details: CardDetails) -> list[list[str]]:
        f"{schedule.learning_rate:g}, {schedule.choice_name} schedule"],
       ["seed", str(experiment.seed)],
       ["fingerprint of the data", saved.manifest.data_fingerprint]]
+
+
+def _teacher(experiment: Experiment) -> list[list[str]]:
+  """A row for the network that this one learned from, if any."""
+  objective = experiment.objective
+  if not objective.teacher:
+    return []
+  teacher = objective.networks(experiment.model)["teacher"]
+  return [["teacher", f"{objective.teacher}: {teacher.num_hidden_layers} layers "
+           f"of {teacher.hidden_size}, frozen"]]
 
 
 def _scores(saved: Checkpoint, scores: Sequence[CardScore]) -> str:

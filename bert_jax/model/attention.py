@@ -22,9 +22,9 @@ if TYPE_CHECKING:
   from bert_jax.model.bert import BertConfig
 
 
-# The collection of what attention weighs: PlainMixer gives it its weights,
-# (B, H, L, M), which costs nothing where nobody asks for them.
-ATTENTION = "attention"
+# The collection of what attention weighs: PlainMixer gives it its scores and
+# its weights, (B, H, L, M), which costs nothing where nobody asks for them.
+ATTENTION, SCORES, WEIGHTS = "attention", "score_BHLM", "weight_BHLM"
 
 
 class Attention(Choice):
@@ -36,7 +36,7 @@ class Attention(Choice):
     raise NotImplementedError
 
   def with_weights(self) -> "Attention":
-    """A member of the same result that sows its weights."""
+    """A member of the same result that sows its scores and weights."""
     return self
 
   def remark(self, options: "BertConfig", tokens: int) -> str:
@@ -142,8 +142,9 @@ class PlainMixer(nn.Module):
     # Finite, so that a row of padding has a finite softmax and gradient.
     hidden = jnp.finfo(jnp.float32).min
     score_BHLM = jnp.where(visible_BLM[:, None], score_BHLM, hidden)
+    self.sow(ATTENTION, SCORES, score_BHLM)
     weight_BHLM = self.weights(score_BHLM).astype(value_BMHK.dtype)
-    self.sow(ATTENTION, "weight_BHLM", weight_BHLM)
+    self.sow(ATTENTION, WEIGHTS, weight_BHLM)
     weight_BHLM = dropout(
         weight_BHLM, self.options.attention_probs_dropout_prob, keys_B,
         DropoutSite.ATTENTION)

@@ -4,6 +4,7 @@ A stack is a loop over its parameters, whose leading dimension counts the trips.
 """
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -27,6 +28,9 @@ _BLOCK_OPTIONS = (
     "hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range",
     "layer_norm_eps", "use_bias", "norm", "locality", "attention",
     "feed_forward")
+
+# Names a block of a pattern.
+_BLOCK = re.compile(r"block_(\d+)_of_\d+$")
 
 # Trips of an iteration of the loop over layers, but on a TPU.
 _UNROLLED = 4
@@ -126,6 +130,26 @@ class SharedStack(Stack):
 
   def parameter_layers(self, options):
     return self.groups
+
+
+def layers_first(kept: Any, name: str) -> jax.Array:
+  """(N, ...) of what the layers gave to `self.sow(collection, name, x)`, in
+  loops of any depth.
+
+  Args:
+    kept: the collection of one encoder.
+    name: that ends in the letters of the dimensions of x.
+  """
+  kinds: dict[int, jax.Array] = {}
+  for keys, x in jax.tree_util.tree_leaves_with_path(kept):
+    path = [key.key for key in keys if hasattr(key, "key")]
+    if path[-1] == name:
+      block = next(filter(None, map(_BLOCK.match, path)), None)
+      own = x.shape[-len(name.rpartition("_")[2]):]
+      kinds[int(block[1]) if block else 0] = x.reshape(-1, *own)
+  # Blocks of a pattern take turns.
+  x = jnp.stack([kinds[block] for block in sorted(kinds)], 1)
+  return x.reshape(-1, *x.shape[2:])
 
 
 class Uniform(nn.Module):

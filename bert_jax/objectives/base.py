@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -46,6 +47,15 @@ class Objective(Choice):
   normalize: ClassVar[bool] = False
   # What `corrupt` adds to the keys of a batch.
   keys: ClassVar[spec.Keys] = {}
+  # The work directory of a run whose network is among this one's, frozen; a
+  # member that has some makes this a field.
+  teacher: ClassVar[str] = ""
+  # Patterns over paths: of parameters that are never trained, and of those
+  # that have no use after the training, as in another program.
+  frozen: ClassVar[str] = ""
+  training_only: ClassVar[str] = "(?!)"  # matches nothing
+  # Of what modules sow, what `outputs` reads.
+  collections: ClassVar[tuple[str, ...]] = ()
 
   def __post_init__(self):
     twice = [name for name, count in collections.Counter(self.labels).items()
@@ -66,7 +76,7 @@ class Objective(Choice):
     Raises:
       UserError: there is nothing to learn from them.
     """
-    if examples.labels is None:
+    if not examples.has_targets:
       raise UserError(f"objective={self.choice_name} learns from labels: name "
                       "their column by data.columns.label.")
     if examples.distinct_labels() < 2:
@@ -94,14 +104,27 @@ class Objective(Choice):
     return spec.empty_row(keys, sizes, vocabulary)
 
   def networks(self, model: BertConfig) -> dict[str, BertConfig]:
-    """The encoders that are trained, by the name that heads their parameter
-    paths; `model` is the experiment's."""
+    """The encoders, by the name that heads their parameter paths; `model` is
+    the experiment's."""
     return {"encoder": model}
+
+  def trained_networks(self, model: BertConfig) -> dict[str, BertConfig]:
+    """Those of `networks` that are not frozen."""
+    return {name: options for name, options in self.networks(model).items()
+            if not self.is_frozen(f"{name}/")}
 
   def origin(self, path: str) -> str:
     """The path in a checkpoint of what the parameter `path` starts from; ""
     for a new one."""
     return path
+
+  def is_frozen(self, path: str) -> bool:
+    """Whether the parameter `path` is never trained."""
+    return bool(self.frozen and re.search(self.frozen, path))
+
+  def teacher_origin(self, path: str) -> str:
+    """The path in a checkpoint of `teacher`; "" of what is not from there."""
+    return ""
 
   def order(self, batch: Batch) -> jax.Array | None:
     """(B, L) int32: a token sees those whose order is not later than its own.

@@ -68,7 +68,7 @@ class Mlm(Objective):
               vocabulary: Vocabulary) -> Means:
     labels_BP, weights_BP = batch["masked_labels"], batch["masked_weights"]
     bytes_V = jnp.asarray(vocabulary.byte_count_V, jnp.float32)
-    total = self.losses(outputs, batch)["mlm"]
+    total = Mlm.losses(self, outputs, batch)["mlm"]
     hits_BP = hits(outputs["mlm"], labels_BP)
     tokens = jnp.sum(batch["example_ids"] > 0, dtype=jnp.float32)
     return {

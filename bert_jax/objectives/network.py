@@ -43,7 +43,7 @@ def network(model: BertConfig, objective: Objective) -> Network:
   def apply(params: Any, batch: Batch, keys_B: jax.Array | None = None
             ) -> Outputs:
     outputs, sown = module.apply({"params": params}, batch, keys_B,
-                                 mutable=[AUXILIARY])
+                                 mutable=[AUXILIARY, *objective.collections])
     return {**outputs, **_auxiliary(sown)}
 
   return Network(init, apply)

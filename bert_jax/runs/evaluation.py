@@ -153,7 +153,8 @@ def check_best(run: Run) -> None:
 _OF_TRAINING = re.compile(
     r"(?!(model|objective|data|layout|batch_size|evaluation_batches)\b)"
     r"|model\.(\w*dropout_prob|initializer_range|remat)$"
-    r"|objective\.balanced$|objective\.masking\.(initial_rate|rate_steps)$"
+    r"|objective\.(balanced|teacher)$"
+    r"|objective\.masking\.(initial_rate|rate_steps)$"
     r"|data\.(tokenizer|augmentation|shots|shots_seed)\b")
 
 

@@ -10,6 +10,7 @@ from bert_jax.objectives.base import Objective
 from bert_jax.training.param_paths import leaves, nested
 
 _HEAD = "classifier/"
+_TEACHERS = f"teacher_heads/{_HEAD}"
 _SHOWN = 10  # labels in a sentence
 _LOG = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def match_head(source: Checkpoint,
 
 
 def _kind(objective: Objective) -> str:
-  return objective.label_kind.kind if objective.label_kind else "none"
+  return objective.label_kind.head_kind() if objective.label_kind else "none"
 
 
 def _order(old: Sequence[str], new: Sequence[str]) -> list[int] | None:
@@ -90,5 +91,5 @@ def rename_head(saved: Checkpoint, objective: Objective) -> Checkpoint:
 def _reordered(saved: Checkpoint, order: Sequence[int]) -> Checkpoint:
   """With the outputs of its head in this order."""
   return dataclasses.replace(saved, params=nested({
-      path: x[..., list(order)] if path.startswith(_HEAD) else x
+      path: x[..., list(order)] if path.startswith((_HEAD, _TEACHERS)) else x
       for path, x in leaves(saved.params).items()}))

@@ -22,7 +22,7 @@ _DROPOUT = ("data.length", "model.hidden_size", "model.embedding_size",
             "model.num_attention_heads", "model.hidden_dropout_prob",
             "model.attention_probs_dropout_prob", "model.stack")
 _INITIAL = ("init_from", "from_scratch", "model.initializer_range",
-            "finetuning.reinitialize")
+            "finetuning.reinitialize", "finetuning.layers_from")
 
 
 def unshared(base: Run, arm: Run, name: str = "this arm") -> list[str]:

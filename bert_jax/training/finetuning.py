@@ -30,6 +30,9 @@ class Finetuning:
     reinitialize_layers: number of layers, from the top of each network, that
       are newly initialized instead of taken from `init_from` (Zhang et al.
       2021).
+    layers_from: the layer of `init_from` that each layer starts from, for a
+      network of fewer layers, as in 0,2,4 with model.num_hidden_layers=3 (Sanh
+      et al. 2019); "": the same, as there are as many.
     reinitialize_pooler: whether the pooler is newly initialized instead of
       taken from `init_from`.
   """
@@ -38,6 +41,7 @@ class Finetuning:
   lr_multipliers: tuple[str, ...] = ()
   layer_decay: float = 1.0
   reinitialize_layers: int = 0
+  layers_from: tuple[int, ...] = ()
   reinitialize_pooler: bool = False
 
   def __post_init__(self):
@@ -51,12 +55,16 @@ class Finetuning:
     check_pattern("finetuning.frozen", self.frozen)
     self._multipliers()
 
-  def tables(self, layers: Mapping[str, int]) -> tuple[Rules[float], ...]:
-    """The rates of parameters, of networks by name with these numbers of
-    layers."""
-    tables = []
-    if self.frozen:
-      tables.append(((self.frozen, 0.0), (_without(self.frozen), 1.0)))
+  def tables(self, layers: Mapping[str, int],
+             always_frozen: str = "") -> tuple[Rules[float], ...]:
+    """The rates of parameters.
+
+    Args:
+      layers: the numbers of layers of the networks, by name.
+      always_frozen: as `frozen`, beside it.
+    """
+    tables = [((frozen, 0.0), (_without(frozen), 1.0))
+              for frozen in (self.frozen, always_frozen) if frozen]
     if self.lr_multipliers:
       multipliers = self._multipliers()
       rest = _without("|".join(pattern for pattern, _ in multipliers))

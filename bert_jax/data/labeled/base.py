@@ -66,6 +66,16 @@ class LabeledSet:
     if "kind" in vars(cls):
       KINDS[cls.kind] = cls
 
+  @classmethod
+  def head_kind(cls) -> str:
+    """The kind of labels that a head for these predicts."""
+    return cls.kind
+
+  @property
+  def has_targets(self) -> bool:
+    """Whether anything can be learned from it."""
+    return self.labels is not None
+
   def __len__(self) -> int:
     return len(self.names)
 

@@ -12,10 +12,12 @@ from bert_jax.data.batches.spec import Key
 from bert_jax.data.labeled.base import LabeledSet
 from bert_jax.data.labeled.encoded import Encoded, encode_texts
 from bert_jax.data.records import columns as fields
-from bert_jax.data.records.columns import Columns, clean
+from bert_jax.data.records.columns import Columns, Field, clean
 from bert_jax.data.records.tables import Table
 from bert_jax.metrics.scores import score
 
+# Begins the names of the columns in which `predict` writes probabilities.
+PROBABILITY = "probability_"
 _MANY_NUMBERS = 20
 _LOG = logging.getLogger(__name__)
 
@@ -34,11 +36,7 @@ class TextSet(LabeledSet):
   @classmethod
   def parse(cls, table: Table, columns: Columns,
             label_names: tuple[str, ...]) -> "TextSet":
-    # Without labels nothing is learned, and every record gets an answer.
-    text = fields.some_text if columns.label else fields.text
-    readers = {"texts_a": ([columns.text], text)}
-    if columns.pair:
-      readers["texts_b"] = ([columns.pair], text)
+    readers = cls.text_fields(columns)
     if columns.label:
       label_names = cls.names_of(table, columns, label_names)
       readers["labels"] = ([columns.label], cls.label(columns, label_names))
@@ -48,6 +46,16 @@ class TextSet(LabeledSet):
                                   cls.keys["labels"].dtype)
     return cls(names=table.names(), table=table, label_names=label_names,
                **values)
+
+  @classmethod
+  def text_fields(cls, columns: Columns) -> dict[str, Field]:
+    """How the texts are read."""
+    # Without labels nothing is learned, and every record gets an answer.
+    text = fields.some_text if columns.label else fields.text
+    readers = {"texts_a": ([columns.text], text)}
+    if columns.pair:
+      readers["texts_b"] = [columns.pair], text
+    return readers
 
   @classmethod
   def names_of(cls, table: Table, columns: Columns,
@@ -142,7 +150,7 @@ class ClassificationSet(TextSet):
 
   def predicted_columns(self) -> list[str]:
     return ["predicted_label",
-            *(f"probability_{name}" for name in self.label_names)]
+            *(f"{PROBABILITY}{name}" for name in self.label_names)]
 
   def predictions(self, outputs: np.ndarray) -> list[list[Any]]:
     return [[self.label_names[best], *map(float, p)]

@@ -33,6 +33,9 @@ class Columns:
       "": there is none.
     choices: for multiple choice, a column for each choice, or one column of
       lists.
+    probabilities: for soft labels, a column of the probability of each class,
+      in the order of objective.labels, or one column of lists; "": those that
+      are called probability_LABEL, as `bert-jax predict` writes them.
     separator: what separates the labels of a text that may have several.
     header: whether the first line names the columns; None: it does, unless
       `text` is a number.
@@ -45,6 +48,7 @@ class Columns:
   pair: str = ""
   label: str = "label"
   choices: tuple[str, ...] = ()
+  probabilities: tuple[str, ...] = ()
   separator: str = ","
   header: bool | None = None
   bad_records: OnBadRecord = "error"
