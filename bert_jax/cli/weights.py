@@ -8,11 +8,10 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from typing import get_args
 
 from bert_jax.cli import flags
 from bert_jax.config import UserError
-from bert_jax.interop import exporter, hub, importer
+from bert_jax.interop import exporter, families, hub, importer
 from bert_jax.interop.card_details import CardDetails, CardScore
 from bert_jax.reporting import markdown
 from bert_jax.studies.protocols import scores as protocol_scores
@@ -60,9 +59,10 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _add_options(parser: argparse.ArgumentParser) -> None:
   """What decides what is exported."""
   parser.add_argument("--family", default="auto",
-                      choices=get_args(exporter.Family),
+                      choices=["auto", *families.FAMILIES],
                       help="whose names the network gets; auto (default): "
-                      "RoBERTa's if the tokenizer is, else BERT's")
+                      "RoBERTa's if the tokenizer is, BERT's, or of the others "
+                      "the first that has such a network")
   for field in dataclasses.fields(CardDetails):
     parser.add_argument(
         f"--{field.name.replace('_', '-')}", default=field.default,

@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Literal
 
 from bert_jax.checkpoints.manifest import Manifest
 from bert_jax.checkpoints.reading import latest_manifest, read_checkpoint
@@ -11,10 +10,11 @@ from bert_jax.config import UserError
 from bert_jax.interop import (
     card_header, hf_checkpoint, hub, model_card, sentence_transformers)
 from bert_jax.interop.card_details import CardDetails, CardScore
+from bert_jax.interop.families import FAMILIES
+from bert_jax.interop.family import Family
+from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.embedding import Similarity
 from bert_jax.training.param_paths import leaves
-
-Family = Literal["auto", "bert", "roberta"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,21 +31,22 @@ class Exported:
 
 
 def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
-           details: CardDetails = CardDetails(), family: Family = "auto",
+           details: CardDetails = CardDetails(), family: str = "auto",
            scores: Sequence[CardScore] = (), name: str = "") -> Exported:
   """Writes a directory that `transformers` loads, and of an objective that
   compares vectors, `sentence-transformers`.
 
   Args:
     details: for the model card.
-    family: what the network is called; "auto": RoBERTa where the tokenizer is
-      RoBERTa's, else BERT.
+    family: whose names the network gets, a model_type; "auto": of RoBERTa
+      where the tokenizer is RoBERTa's, of BERT, and of the others, the first
+      that can express it.
     scores: of the run, by protocols; those of this checkpoint are shown.
     name: on the hub, as OWNER/NAME; "": the title is the directory's name.
 
   Raises:
-    UserError: no checkpoint, a network that Hugging Face's BERT cannot
-      express, or a directory that is not empty.
+    UserError: no checkpoint, a network that the family cannot express, or a
+      directory that is not empty.
   """
   workdir, directory = pathlib.Path(workdir), pathlib.Path(directory)
   saved = read_checkpoint(workdir)
@@ -54,15 +55,12 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
   experiment, tokenizer = saved.manifest.experiment, saved.manifest.tokenizer
   networks = experiment.objective.networks(experiment.model)
   model = networks.pop("encoder")
-  roberta = (tokenizer.vocabulary.pair_separators == 2 if family == "auto"
-             else family == "roberta")
-  pad = tokenizer.vocabulary.pad_id
   options, tensors = hf_checkpoint.written(
-      model, experiment.objective,
+      _family(family, model, tokenizer.vocabulary.pair_separators == 2), model,
+      experiment.objective,
       {path: x for path, x in leaves(saved.params).items()
        if path.partition("/")[0] not in networks},
-      pad + 1 if roberta else None)
-  options["pad_token_id"] = pad
+      tokenizer.vocabulary.pad_id)
   architecture = options["architectures"][0]
   of_sentences = {}
   if isinstance(experiment.objective, Similarity):
@@ -76,6 +74,15 @@ def export(workdir: str | pathlib.Path, directory: str | pathlib.Path,
       tokenizer.directory(model.max_position_embeddings) | of_sentences
       | {"README.md": card.encode()})
   return Exported(architecture, card_header.problems(saved, details, scores))
+
+
+def _family(name: str, model: BertConfig, roberta: bool) -> Family:
+  """Whose names the network gets; `roberta`: its tokenizer is RoBERTa's."""
+  if name != "auto":
+    return FAMILIES[name]
+  first = FAMILIES["roberta" if roberta else "bert"]
+  return next((family for family in (first, *FAMILIES.values())
+               if not family.lacking(model)), first)
 
 
 def _base_model(manifest: Manifest) -> str:

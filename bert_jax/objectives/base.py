@@ -196,7 +196,7 @@ def pooled_logits(encoder: Encoder, sequence_output_BLD: jax.Array,
                   outputs: int) -> jax.Array:
   """(B, E, outputs): the `classifier` on the pooled output; runs inside a
   compact module."""
-  pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
+  pooled_BED = encoder.pool(sequence_output_BLD, batch)
   head = ClassificationHead(encoder.options, outputs,
                             encoder.options.hidden_dropout_prob,
                             name="classifier")
