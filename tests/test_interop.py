@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 import bert_jax as bj
 from bert_jax import config
+from bert_jax.analysis import describe
 from bert_jax.cli.main import main
 from bert_jax.checkpoints import reading as checkpoints
 from bert_jax.checkpoints.manager import CheckpointManager
@@ -41,6 +42,7 @@ from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import Classification
+from bert_jax.objectives.replaced_tokens import ReplacedTokens
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import TrainState
 
@@ -644,11 +646,15 @@ def run(folder, flat, objective, init_from="", **options):
       "hidden_size=8", "num_hidden_layers=1", "num_attention_heads=2",
       "intermediate_size=12", "max_position_embeddings=10",
       *(f"{k}={v}" for k, v in options.items())])
+  return save(folder, Experiment(
+      model=model, objective=objective, data=TextData(length=10),
+      init_from=init_from), flat)
+
+
+def save(folder, experiment, flat):
   tokenizer = WordPieceTokenizer(path=str(
       vocabulary(folder) / "vocab.txt")).build(())
-  manifest = Manifest.create(Experiment(
-      model=model, objective=objective, data=TextData(length=10),
-      init_from=init_from), None, tokenizer, "x")
+  manifest = Manifest.create(experiment, None, tokenizer, "x")
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   state = TrainState(np.int32(4), np.int32(0), params, ())
   with CheckpointManager(folder / "run") as checkpoints:
@@ -674,6 +680,41 @@ def test_networks_unlike_bert_are_not_exported(tmp_path):
   with pytest.raises(UserError, match="--family bert"):
     hf_checkpoint.written(FAMILIES["roberta"], architecture.model,
                           architecture.objective, params, 1)
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_generator_and_discriminator_are_exported(tmp_path, kind):
+  objective = ReplacedTokens(generator=kind, generator_size=0.5)
+  model = config.override(FAMILIES["electra"].base, [
+      "vocab_size=40", "hidden_size=16", "num_hidden_layers=2",
+      "num_attention_heads=4", "intermediate_size=12",
+      "max_position_embeddings=10", "embedding_size=4"])
+  experiment = Experiment(model=model, objective=objective,
+                          data=TextData(length=10))
+  rng = np.random.default_rng(0)
+  params = {path: rng.normal(size=x.shape).astype(np.float32)
+            for path, x in leaves(describe.workload(
+                experiment).state.params).items()}
+  saved = save(tmp_path, experiment, params)
+  exporter.export(saved, tmp_path / "d")
+  architecture, discriminator = importer.network(tmp_path / "d")
+  assert architecture.model == model
+  assert architecture.objective == ReplacedTokens(generator="random")
+  assert set(discriminator) == {path for path in params if path.startswith(
+      ("encoder/", "replaced/"))}
+  exporter.export(saved, tmp_path / "g", network="generator")
+  architecture, generator = importer.network(tmp_path / "g")
+  assert architecture.objective.choice_name == "mlm"
+  expected = objective.networks(model)["generator"]
+  assert architecture.model.hidden_size == expected.hidden_size == 8
+  tables = "encoder" if kind == "tied" else "generator"
+  for path, x in generator.items():
+    here = path if path.startswith("mlm/") else path.replace(
+        "encoder", "generator" if "/layers/" in path or "/projection/" in path
+        else tables, 1)
+    np.testing.assert_array_equal(x, params[here], path)
+  with pytest.raises(UserError, match="trains no teacher"):
+    exporter.export(saved, tmp_path / "t", network="teacher")
 
 
 def test_tokenizer_larger_than_the_network_is_refused(tmp_path):

@@ -68,6 +68,7 @@ def outputs_of(arch, params, batch):
   from bert_jax.model.encoder import Encoder
   from bert_jax.model.heads import MlmHead
   from bert_jax.objectives.network import network
+  from bert_jax.objectives.replaced_tokens import DetectionHead
 
   if "classifier" in arch.parts:
     logits = network(arch.model, arch.objective).apply(
@@ -87,10 +88,13 @@ def outputs_of(arch, params, batch):
     outputs["mlm"] = MlmHead(arch.model).apply(
         {"params": params["mlm"]}, sequence, batch["masked_positions"],
         encoder.apply(variables, method="word_embeddings"))
-  if "nsp" in arch.parts:
-    outputs["nsp"] = jnp.einsum("BD,DC->BC", outputs["pooled"],
-                                params["nsp"]["kernel"]) + params["nsp"][
-                                    "bias"][None]
+  for part in {"nsp", "sop"} & arch.parts:
+    outputs[part] = jnp.einsum("BD,DC->BC", outputs["pooled"],
+                               params[part]["kernel"]) + params[part][
+                                   "bias"][None]
+  if "replaced" in arch.parts:
+    outputs["replaced"] = DetectionHead(arch.model).apply(
+        {"params": params["replaced"]}, sequence)
   return outputs
 
 

@@ -36,6 +36,8 @@ HEADS = {
     "pooler": ("Model", {}),
     "mlm + nsp": ("ForPreTraining", {}),
     "mlm": ("ForMaskedLM", {}),
+    "mlm + sop": ("ForPreTraining", {}),
+    "replaced": ("ForPreTraining", {}),
     "nsp": ("ForNextSentencePrediction", {}),
     "class": ("ForSequenceClassification", dict(num_labels=3)),
     "number": ("ForSequenceClassification", dict(
@@ -68,7 +70,7 @@ class Theirs:
 
   prefix: str
   inside: str
-  without: tuple[str, ...] = ("mlm + nsp", "nsp")
+  without: tuple[str, ...] = ("mlm + nsp", "nsp", "mlm + sop", "replaced")
   keys: dict = dataclasses.field(default_factory=dict)
   options: dict = dataclasses.field(default_factory=dict)
   first: int = 0
@@ -91,7 +93,8 @@ _PAIRED = {**_DROPOUT, "type_vocab_size": 2}
 _ROBERTA = dict(options={**_DROPOUT, "type_vocab_size": 1}, first=2, pad=1,
                 mlm_act="gelu")
 FAMILIES = {
-    "bert": Theirs("Bert", "bert.", (), options=_PAIRED, typed=True, layers=1,
+    "bert": Theirs("Bert", "bert.", ("mlm + sop", "replaced"),
+                   options=_PAIRED, typed=True, layers=1,
                    frozen=tuple(HEADS)),
     "roberta": Theirs("Roberta", "roberta.", **_ROBERTA, layers=1,
                       frozen=tuple(HEADS)),
@@ -103,10 +106,12 @@ FAMILIES = {
         "hidden_act": "activation", "layer_norm_eps": None}, options={
             "dropout": 0.0, "attention_dropout": 0.0, "qa_dropout": 0.0,
             "seq_classif_dropout": 0.0}, pooler=False),
-    "electra": Theirs("Electra", "electra.", options={
+    "electra": Theirs("Electra", "electra.", (
+        "mlm + nsp", "nsp", "mlm + sop"), options={
         **_PAIRED, "embedding_size": 6}, typed=True, pooler=False,
                       mlm_act="gelu"),
-    "albert": Theirs("Albert", "albert.", options={
+    "albert": Theirs("Albert", "albert.", (
+        "mlm + nsp", "nsp", "replaced"), options={
         **_PAIRED, "embedding_size": 6, "classifier_dropout_prob": 0.0},
                      typed=True),
     "mpnet": Theirs("MPNet", "mpnet.", options=_DROPOUT, first=2, pad=1,
@@ -119,7 +124,8 @@ FAMILIES = {
         "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
                          pooler=False),
     "nomic_bert": Theirs("NomicBert", "nomic_bert.", (
-        "mlm + nsp", "nsp", "span", "choice"), options=_PAIRED, typed=True)}
+        "mlm + nsp", "nsp", "mlm + sop", "replaced", "span", "choice"),
+                         options=_PAIRED, typed=True)}
 
 
 def cases(shapes, families=tuple(FAMILIES)):
@@ -154,7 +160,8 @@ def torch_worker(folder, shapes, families, vocabulary, length):
     for name, output in outputs.items():
       weight = rng.normal(size=output.shape).astype(np.float32)
       if output.shape[:2] == inputs["attention_mask"].shape:
-        weight *= inputs["attention_mask"][:, :, None]  # Not of padding.
+        mask = inputs["attention_mask"]  # Not of padding.
+        weight *= mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))
       weights[name] = weight / np.count_nonzero(weight)
     sum((outputs[n] * torch.from_numpy(w)).sum()
         for n, w in weights.items()).backward()
@@ -233,13 +240,16 @@ def torch_outputs(model, inputs):
   outputs = model(**{n: torch.from_numpy(x) for n, x in inputs.items()
                      if n in known})
   names = {"last_hidden_state": "sequence", "pooler_output": "pooled",
-           "prediction_logits": "mlm", "seq_relationship_logits": "nsp"}
+           "prediction_logits": "mlm", "seq_relationship_logits": "nsp",
+           "sop_logits": "sop"}
   if "start_logits" in outputs:
     return {"classifier": torch.stack(
         [outputs.start_logits, outputs.end_logits], -1)}
   kind = type(model).__name__
-  of_logits = ("mlm" if kind.endswith("ForMaskedLM") else
-               "nsp" if kind.endswith("SentencePrediction") else "classifier")
+  endings = {"ForMaskedLM": "mlm", "SentencePrediction": "nsp",
+             "ElectraForPreTraining": "replaced"}
+  of_logits = next((name for ending, name in endings.items()
+                    if kind.endswith(ending)), "classifier")
   return {names.get(n, of_logits): x for n, x in outputs.items()
           if x is not None}
 

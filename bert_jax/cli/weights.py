@@ -63,6 +63,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
                       help="whose names the network gets; auto (default): "
                       "RoBERTa's if the tokenizer is, BERT's, or of the others "
                       "the first that has such a network")
+  parser.add_argument("--network", default="encoder", metavar="NAME",
+                      help="of an objective that trains several: generator is "
+                      "that of replaced_tokens; default: encoder")
   for field in dataclasses.fields(CardDetails):
     parser.add_argument(
         f"--{field.name.replace('_', '-')}", default=field.default,
@@ -118,7 +121,8 @@ def _write(options: argparse.Namespace, details: CardDetails,
   kept = protocol_scores.read(pathlib.Path(options.workdir)).values()
   exported = exporter.export(
       options.workdir, directory, details, options.family,
-      [_card_score(score) for score in kept if not score.unscorable], name)
+      [_card_score(score) for score in kept if not score.unscorable], name,
+      options.network)
   print(f"{name or directory}: {exported.architecture}")
   for problem in exported.card_problems:
     print(f"README.md: {problem}")

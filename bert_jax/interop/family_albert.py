@@ -10,6 +10,7 @@ from bert_jax.model.bert import BertConfig
 _LAYER = "encoder.albert_layer_groups.N.albert_layers.0"
 _POOLER = pooler("pooler")
 _POOLED = (*_POOLER, *classifier("classifier"))
+_MLM = mlm("predictions.dense", "predictions.LayerNorm", "predictions.bias")
 
 ALBERT = Family(
     model_type="albert", title="ALBERT", prefix="Albert", inside="albert",
@@ -37,8 +38,9 @@ ALBERT = Family(
             "output_norm": f"{_LAYER}.full_layer_layer_norm"})),
     spare=_POOLER,
     classes={
-        "Model": (), "ForMaskedLM": mlm(
-            "predictions.dense", "predictions.LayerNorm", "predictions.bias"),
+        "Model": (), "ForMaskedLM": _MLM, "ForPreTraining": (
+            *_POOLER, *_MLM, *linear("sop_classifier.classifier", "sop", "D",
+                                     "Q")),
         "ForSequenceClassification": _POOLED,
         "ForTokenClassification": classifier("classifier"),
         "ForMultipleChoice": _POOLED,

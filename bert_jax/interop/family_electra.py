@@ -1,4 +1,5 @@
-"""ELECTRA (Clark et al. 2020): generator and discriminator alike."""
+"""ELECTRA (Clark et al. 2020): ForPreTraining is the discriminator, ForMaskedLM
+the generator."""
 
 from bert_jax import config
 from bert_jax.interop.family import Family, Option
@@ -22,7 +23,12 @@ ELECTRA = Family(
         *linear("embeddings_project", "encoder/embeddings/projection", "E", "D",
                 when="projects_embeddings"), *BERT_LAYERS),
     classes={
-        "Model": (), "ForMaskedLM": mlm(
+        "Model": (), "ForPreTraining": (
+            *linear("discriminator_predictions.dense", "replaced/transform",
+                    "D", "O"),
+            *linear("discriminator_predictions.dense_prediction",
+                    "replaced/classifier", "D", "1")),
+        "ForMaskedLM": mlm(
             "generator_predictions.dense", "generator_predictions.LayerNorm",
             "generator_lm_head.bias"),
         "ForSequenceClassification": (

@@ -18,6 +18,8 @@ from bert_jax.objectives.classification import (
 from bert_jax.objectives.embedding import Similarity
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.regression import Regression
+from bert_jax.objectives.replaced_tokens import ReplacedTokens
+from bert_jax.objectives.sentence_order import MlmSop
 from bert_jax.objectives.span import Span
 
 
@@ -146,8 +148,11 @@ def _with_spare(entries: tuple[Entry, ...], spare: Collection[Entry],
 
 def _reader_objective(parts: Collection[str]) -> Objective:
   """Of a network that reads text alone."""
-  return (MlmNsp() if "nsp" in parts else Mlm() if "mlm" in parts
-          else Similarity())
+  # A discriminator comes without the generator.
+  objectives = {"replaced": ReplacedTokens(generator="random"),
+                "nsp": MlmNsp(), "sop": MlmSop(), "mlm": Mlm()}
+  return next((objective for part, objective in objectives.items()
+               if part in parts), Similarity())
 
 
 def _check_activation(family: Family, hidden_act: Activation,

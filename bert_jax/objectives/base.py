@@ -43,6 +43,8 @@ class Objective(Choice):
   # where it is not asked for another.
   pooling: ClassVar[str] = "mean"
   normalize: ClassVar[bool] = False
+  # The heads that are on the other networks than the encoder.
+  other_heads: ClassVar[tuple[str, ...]] = ()
   # What `corrupt` adds to the keys of a batch.
   keys: ClassVar[spec.Keys] = {}
 
