@@ -682,6 +682,29 @@ def test_networks_unlike_bert_are_not_exported(tmp_path):
                           architecture.objective, params, 1)
 
 
+@pytest.mark.parametrize("page, name", [
+    ("albert_base", "albert"), ("base", "bert"), ("distilbert", "distilbert"),
+    ("electra_small", "electra"), ("modernbert_base", "modernbert")])
+def test_page_is_the_architecture_of_its_name(page, name):
+  experiment = config.load_page(page).experiment
+  model = config.override(experiment.model, ["vocab_size=99"])
+  assert not FAMILIES[name].lacking(model)
+  heads = {part for part in ("mlm", "nsp", "sop", "replaced")
+           if part in leaves_of_heads(experiment)}
+  assert any(FAMILIES[name].heads(ending) == heads - {
+      *experiment.objective.other_heads} for ending in FAMILIES[name].classes)
+
+
+def leaves_of_heads(experiment):
+  """The heads that a small network of the experiment's kind has."""
+  small = config.override(experiment, [
+      "model.vocab_size=40", "model.hidden_size=16", "model.embedding_size=4",
+      "model.num_attention_heads=4", "model.num_hidden_layers=2",
+      "model.intermediate_size=8", "data.length=16"])
+  return {path.partition("/")[0] for path in leaves(
+      describe.workload(small).state.params)}
+
+
 @pytest.mark.parametrize("kind", ["tied", "untied"])
 def test_generator_and_discriminator_are_exported(tmp_path, kind):
   objective = ReplacedTokens(generator=kind, generator_size=0.5)

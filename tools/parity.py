@@ -3,6 +3,7 @@
 
   python tools/parity.py                  makes environments with PyTorch,
                                           transformers and TensorFlow
+  python tools/parity.py --real --families albert modernbert
   python tools/parity.py --write tests/data    also small frozen copies
 
 1. Random networks of three shapes with every head, rows with padding, float32:
@@ -34,7 +35,7 @@ import numpy as np
 
 from beside import environment, print_table
 from parity_theirs import (
-    FAMILIES, LENGTH, MASKED, ROWS, SHAPES, STEPS, VOCABULARY, cases,
+    FAMILIES, LENGTH, MASKED, REAL, ROWS, SHAPES, STEPS, VOCABULARY, cases,
     make_inputs)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -146,7 +147,7 @@ def weight_of_key(name):
 def smooth(shape):
   """Whether gradients can be compared: that of a ReLU jumps where its input is
   zero but for rounding, as that of one unit among thousands may be."""
-  return SHAPES[shape]["hidden_act"] != "relu"
+  return {**SHAPES, **REAL}[shape]["hidden_act"] != "relu"
 
 
 def worst(triples):
@@ -328,17 +329,17 @@ def check(args, folder):
   """Prints the tables; whether all is within the bounds."""
   fine = check_networks(args, folder)
   fine &= check_exports(args, folder)
-  if "bert" in args.families:
+  if "bert" in args.families and args.shapes == SHAPES:
     fine &= check_training(args, folder)
     fine &= check_google(args, folder)
   return fine
 
 
 def check_networks(args, folder):
-  shapes, rows, fine = list(SHAPES), [], True
+  shapes, rows, fine = list(args.shapes), [], True
   call(args.torch_python, "make", folder, args.families, *shapes)
   for family in args.families:
-    for head in FAMILIES[family].heads():
+    for head in FAMILIES[family].heads(shapes[0]):
       errors = np.array([compare(folder / shape / family / head)
                          for shape in shapes])
       errors[[not smooth(shape) for shape in shapes], 1] = 0
@@ -352,10 +353,10 @@ def check_networks(args, folder):
 
 
 def check_exports(args, folder):
-  every = [folder.joinpath(*case) for case in cases(SHAPES, args.families)]
+  every = [folder.joinpath(*case) for case in cases(args.shapes, args.families)]
   for path in every:
     export(path)
-  call(args.torch_python, "reload", folder, args.families, *SHAPES)
+  call(args.torch_python, "reload", folder, args.families, *args.shapes)
   results = [same(path) for path in every]
   for path, (equal, _) in zip(every, results):
     if not equal:
@@ -426,7 +427,10 @@ def main():
   parser.add_argument("--families", nargs="+", default=list(FAMILIES),
                       choices=FAMILIES, help="those alone; bert's training and "
                       "TensorFlow's checkpoints are compared with bert")
+  parser.add_argument("--real", action="store_true", help=(
+      "a network of BERT-base's size in place of the three"))
   args = parser.parse_args()
+  args.shapes = REAL if args.real else SHAPES
   args.torch_python = args.torch_python or environment(
       "transformers", ["torch", "transformers"])
   with tempfile.TemporaryDirectory() as folder:

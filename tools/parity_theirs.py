@@ -28,6 +28,10 @@ SHAPES = {
     "4 x 128": dict(num_hidden_layers=4, hidden_size=128,
                     num_attention_heads=8, intermediate_size=512,
                     hidden_act="relu")}
+# Of BERT-base, with the masked-LM head alone.
+REAL = {"12 x 768": dict(
+    num_hidden_layers=12, hidden_size=768, num_attention_heads=12,
+    intermediate_size=3072, hidden_act="gelu")}
 FROZEN = dict(hidden_size=8, num_attention_heads=2,
               intermediate_size=12, hidden_act="gelu")
 # Of each head: the class's ending, and options of its configuration.
@@ -81,9 +85,11 @@ class Theirs:
   layers: int = 2
   frozen: tuple[str, ...] | None = None
 
-  def heads(self, frozen=False):
+  def heads(self, shape=""):
+    if shape in REAL:
+      return ["mlm"]
     left_out = (*self.without, *(() if self.pooler else ("pooler",)))
-    some = HEADS if not frozen else self.frozen or [
+    some = HEADS if shape != "frozen" else self.frozen or [
         head for head in HEADS if head not in ("number", "classes")]
     return [head for head in some if head not in left_out]
 
@@ -131,7 +137,7 @@ FAMILIES = {
 def cases(shapes, families=tuple(FAMILIES)):
   for shape in shapes:
     for family in families:
-      for head in FAMILIES[family].heads(shape == "frozen"):
+      for head in FAMILIES[family].heads(shape):
         yield shape, family, head
 
 
@@ -382,7 +388,8 @@ def google_name(name):
 def work(worker, folder, families, *shapes):
   folder, families = pathlib.Path(folder), families.split(",")
   frozen = shapes == ("frozen",)
-  chosen = {name: FROZEN if frozen else SHAPES[name] for name in shapes}
+  chosen = {name: FROZEN if frozen else {**SHAPES, **REAL}[name]
+            for name in shapes}
   match worker:
     case "make":
       torch_worker(folder, chosen, families, *((40, 10) if frozen else (
