@@ -210,10 +210,12 @@ def torch_model(family, head, vocabulary, length, shape):
       **options)
   model = getattr(transformers, f"{theirs.prefix}{ending}")(
       config, **arguments).eval()
+  # Wide networks that are drawn from so far would not be smooth.
+  deviation = 0.1 if shape["hidden_size"] < 768 else 0.02
   # The same for every head, so that heads lie on the same encoder.
   torch.manual_seed(theirs.first)
   for path, x in model.named_parameters():
-    torch.nn.init.normal_(x, std=0.1 if x.ndim > 1 else 0.05)
+    torch.nn.init.normal_(x, std=deviation if x.ndim > 1 else 0.05)
     if x.ndim == 1 and path.endswith("weight"):  # Of a norm.
       torch.nn.init.normal_(x, 1.0, 0.1)
   return model
