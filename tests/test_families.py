@@ -60,7 +60,12 @@ def cases() -> list[tuple[str, ...]]:
            "feed_forward.activation=silu"),
           ("positions=rotary", "positions.fraction=0.5"),
           ("positions=rotary", "locality=alternating", "locality.every=2"),
-          ("embedding_size=8",), ("stack=shared", "feed_forward=experts")]
+          ("embedding_size=8",), ("stack=shared", "feed_forward=experts"),
+          ("inputs.types=false", "positions=relative_bias",
+           "positions.learned=true"),
+          ("norm_placement=pre", "first_attention_norm=false"),
+          ("norm_placement=pre", "first_attention_norm=false",
+           *("stack=pattern", SMALLER["stack=pattern"][0]))]
 
 
 # Keyed by options: the defaults of all families are the same network.

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import shutil
 import sys
 import types
@@ -22,8 +23,8 @@ from safetensors.numpy import load_file, save_file
 
 import bert_jax as bj
 from bert_jax import config
-from bert_jax.cli.main import main
 from bert_jax.analysis import describe
+from bert_jax.cli.main import main
 from bert_jax.checkpoints import reading as checkpoints
 from bert_jax.checkpoints.manager import CheckpointManager
 from bert_jax.checkpoints.manifest import Manifest, Progress
@@ -36,39 +37,46 @@ from bert_jax.interop import (
     exporter, hf_checkpoint, hub, importer, parameter_map, tf_checkpoint,
     torch_pickle)
 from bert_jax.interop.card_details import CardDetails
+from bert_jax.interop.families import FAMILIES
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import Classification
+from bert_jax.objectives.replaced_tokens import ReplacedTokens
 from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import TrainState
 
 DATA = pathlib.Path(__file__).parent / "data"
-HEADS = ("encoder", "pooler", "mlm + nsp", "mlm", "nsp", "class", "number",
-         "classes", "tags", "span", "choice")
-CASES = [f"{family}/{head}" for family in ("bert", "roberta")
-         for head in HEADS if family == "bert" or "nsp" not in head]
 
 
 @functools.cache
-def frozen():
-  with np.load(DATA / "parity.npz") as arrays:
+def frozen(case):
+  """What was recorded of a family, "bert", of which "bert/mlm" is a case."""
+  family = case.partition("/")[0]
+  with np.load(DATA / f"parity_{family}.npz") as arrays:
     return {key: arrays[key] for key in arrays.files}
+
+
+FROZEN = [path.stem.removeprefix("parity_")
+          for path in sorted(DATA.glob("parity_*.npz"))]
+CASES = [case for family in FROZEN
+         for case in json.loads(str(frozen(family)["configs"]))]
 
 
 def tensors_of(case):
   """Tensors by name, as transformers saved them."""
-  family, tensors = case.split("/")[0], {}
-  for name in frozen()[f"{case}/tensors"]:
-    plain = name.removeprefix(f"{family}.")
-    key = f"{family}/tensor/{plain}"
-    tensors[str(name)] = frozen()[
-        key if key in frozen() else f"{case}/tensor/{plain}"]
+  arrays, tensors = frozen(case), {}
+  family, head = case.split("/")
+  for name in arrays[f"{case}/tensors"]:
+    plain = name.removeprefix(f"{FAMILIES[family].inside}.")
+    own = f"{case}/tensor/{plain}"
+    tensors[str(name)] = arrays[own if own in arrays
+                                else f"{family}/tensor/{plain}"]
   return tensors
 
 
 def config_of(case):
-  return json.loads(str(frozen()["configs"]))[case]
+  return json.loads(str(frozen(case)["configs"]))[case]
 
 
 def directory(path, case, tensors=None, **options):
@@ -81,7 +89,7 @@ def directory(path, case, tensors=None, **options):
 
 def batch_of(case):
   """The batch of a case, with the choices of an example in one row."""
-  ids, mask, types = (frozen()[f"{case}/in/{name}"] for name in (
+  ids, mask, types = (frozen(case)[f"{case}/in/{name}"] for name in (
       "input_ids", "attention_mask", "token_type_ids"))
   rows, length = len(ids), ids.shape[-1]
   segments = ids.size // rows // length
@@ -118,7 +126,7 @@ class Heads(nn.Module):
     encoder = Encoder(self.options, name="encoder")
     sequence = encoder(batch)
     outputs = {"sequence": sequence,
-               "pooled": encoder.pool(sequence, batch["cls_positions"])[:, 0]}
+               "pooled": encoder.pool(sequence, batch)[:, 0]}
     for name, objective in self.objectives:
       for part, x in Head(objective, name=name)(
           encoder, sequence, batch).items():
@@ -126,11 +134,15 @@ class Heads(nn.Module):
     return outputs
 
 
-@pytest.mark.parametrize("family, heads", [
-    ("bert", HEADS[:-1]), ("bert", HEADS[-1:]),
-    ("roberta", [h for h in HEADS[:-1] if "nsp" not in h])])
-def test_outputs_and_gradients_equal_transformers(tmp_path, family, heads):
-  cases = [f"{family}/{head}" for head in heads]
+# Cases that one program serves, as their rows are of one length.
+PROGRAMS = [[case for case in CASES if case.startswith(f"{family}/")
+             and case.endswith("/choice") == choice]
+            for family in FROZEN for choice in (False, True)]
+
+
+@pytest.mark.parametrize("cases", [*filter(None, PROGRAMS)],
+                         ids=lambda cases: cases[-1])
+def test_outputs_and_gradients_equal_transformers(tmp_path, cases):
   networks = {case: importer.network(directory(tmp_path / case, case))
            for case in cases}
   # NSP alone has no objective of its own.
@@ -140,11 +152,9 @@ def test_outputs_and_gradients_equal_transformers(tmp_path, family, heads):
       (name, networks[case][0].objective) for case, name in own.items()))
   params = {}
   for case, (_, flat) in networks.items():
-    flat = {("" if path.startswith("encoder/") else f"{own[case]}/") + path: x
-            for path, x in flat.items()
-            if path.startswith("encoder/") or case in own}
-    for path, x in flat.items():
-      np.testing.assert_array_equal(params.setdefault(path, x), x)
+    params |= {("" if path.startswith("encoder/") else f"{own[case]}/") + path:
+               x for path, x in flat.items()
+               if path.startswith("encoder/") or case in own}
 
   def loss(params, batch, weights):
     outputs = module.apply({"params": params}, batch)
@@ -157,7 +167,7 @@ def test_outputs_and_gradients_equal_transformers(tmp_path, family, heads):
   shapes = jax.eval_shape(lambda p, b: module.apply({"params": p}, b),
                           nest(params), batch_of(cases[0]))
   for case, (architecture, flat) in networks.items():
-    arrays, head = frozen(), own.get(case, "mlm + nsp")
+    arrays, head = frozen(case), own.get(case, "mlm + nsp")
     prefix = f"{case}/weight/"
     their_weights = {key.removeprefix(prefix): w for key, w in arrays.items()
               if key.startswith(prefix)}
@@ -165,8 +175,8 @@ def test_outputs_and_gradients_equal_transformers(tmp_path, family, heads):
     weights = {n: np.zeros(x.shape, np.float32) for n, x in shapes.items()}
     weights |= {place(n): w.reshape(weights[place(n)].shape)
                 for n, w in their_weights.items()}
-    changed = {k: v for k, v in flat.items() if not k.startswith("encoder/")}
-    here = params | {f"{head}/{k}": v for k, v in changed.items()}
+    here = params | {k if k.startswith("encoder/") else f"{head}/{k}": v
+                     for k, v in flat.items()}
     gradients, outputs = differentiate(nest(here), batch_of(case), weights)
     for name, weight in their_weights.items():
       got = np.asarray(outputs[place(name)]).reshape(weight.shape)
@@ -177,25 +187,27 @@ def test_outputs_and_gradients_equal_transformers(tmp_path, family, heads):
     ours = parameter_map.to_theirs(
         {path: gradients[path if path.startswith("encoder/")
                          else f"{head}/{path}"] for path in flat},
-        architecture.model)
-    compare_gradients(case, ours, architecture.first_position)
+        architecture.entries, architecture.model, "")
+    compare_gradients(case, ours, architecture)
 
 
-def compare_gradients(case, ours, first):
+def compare_gradients(case, ours, architecture):
   tensors, place = tensors_of(case), 0
   theirs = {}
   for name in sorted(tensors):
     size = tensors[name].size
-    theirs[name] = frozen()[f"{case}/grad"][place:place + size].reshape(
+    theirs[name] = frozen(case)[f"{case}/grad"][place:place + size].reshape(
         tensors[name].shape)
     place += size
-  theirs = hf_checkpoint.common_tensors(theirs, case)
+  theirs = hf_checkpoint.common_tensors(theirs, architecture.family, case)
   positions = "embeddings.position_embeddings.weight"
-  theirs[positions] = theirs[positions][first:]
+  if positions in theirs:
+    theirs[positions] = theirs[positions][architecture.first_position:]
   assert set(ours) == set(theirs)
   for name, expected in theirs.items():
     # The true gradient of the biases of keys is zero.
-    scale = np.linalg.norm(theirs[name.replace("key.bias", "key.weight")])
+    scale = np.linalg.norm(theirs[re.sub(
+        r"\b(key|k_lin|attn\.k)\.bias$", r"\1.weight", name)])
     assert np.linalg.norm(ours[name] - expected) <= 1e-5 * scale, name
 
 
@@ -203,8 +215,8 @@ def compare_gradients(case, ours, first):
 def test_export_inverts_import(tmp_path, case):
   architecture, params = importer.network(directory(tmp_path / "a", case))
   options, tensors = hf_checkpoint.written(
-      architecture.model, architecture.objective, params,
-      architecture.first_position or None)
+      architecture.family, architecture.model, architecture.objective, params,
+      max(0, architecture.first_position - 1))
   expected = tensors_of(case)
   assert set(tensors) == set(expected)
   first = architecture.first_position
@@ -212,27 +224,13 @@ def test_export_inverts_import(tmp_path, case):
     skipped = first if "position_embeddings" in name else 0
     np.testing.assert_array_equal(x[skipped:], expected[name][skipped:])
   theirs = config_of(case)
-  for key in ("architectures", "id2label", "label2id", "problem_type",
-              "max_position_embeddings", "hidden_act", "vocab_size",
-              "model_type", "type_vocab_size"):
-    if key in theirs and theirs[key] is not None:
+  for key in set(options) & set(theirs) - {"pad_token_id"}:
+    if theirs[key] is not None:
       assert options[key] == theirs[key], key
   hf_checkpoint.write(tmp_path / "b", options, tensors, {})
   again, same = importer.network(tmp_path / "b")
   assert again == architecture
   jax.tree.map(np.testing.assert_array_equal, params, same)
-
-
-def test_table_names_every_parameter():
-  model = BertConfig(vocab_size=40, hidden_size=8, num_hidden_layers=3,
-               num_attention_heads=2, intermediate_size=16,
-               max_position_embeddings=12)
-  shapes = leaves(describe.workload(Experiment(
-      model=model, data=TextData(length=12))).state.params)
-  sizes = parameter_map.sizes(model)
-  assert {path: x.shape for path, x in shapes.items()} == {
-      entry.path: (3,) * entry.layered + tuple(sizes[c] for c in entry.letters)
-      for entry in parameter_map.TABLE if entry.part != "classifier"}
 
 
 def test_google_checkpoint_equals_transformers(tmp_path):
@@ -393,18 +391,75 @@ def test_mismatched_tensors_are_named(tmp_path, name, shape, words):
     (ml_dtypes.float8_e4m3fn, 1, "dense.bias: float8")])
 def test_weights_that_are_no_numbers_are_refused(tmp_path, dtype, value, words):
   architecture, _ = importer.network(directory(tmp_path, "bert/mlm"))
-  tensors = hf_checkpoint.common_tensors(tensors_of("bert/mlm"), "x")
+  tensors = hf_checkpoint.common_tensors(tensors_of("bert/mlm"),
+                                         architecture.family, "x")
   bias = np.zeros(8, dtype)
   bias[3] = value
   tensors["encoder.layer.0.output.dense.bias"] = bias
   with pytest.raises(UserError, match=words):
-    parameter_map.to_ours(tensors, architecture.model,
-                          set(architecture.parts), "x")
+    hf_checkpoint.params_of(tensors, architecture, "x")
+
+
+@pytest.mark.parametrize("case, options, words", [
+    ("modernbert/mlm", {"layer_types": ["sliding_attention"] * 2},
+     "full attention is not in every n-th layer"),
+    ("modernbert/mlm", {"rope_parameters": {"full_attention": {
+        "rope_type": "yarn"}}}, "only rope_type=default"),
+    ("modernbert/mlm", {"decoder_bias": False}, "decoder_bias=False, which"),
+    ("modernbert/mlm", {"mlp_bias": True}, "missing: layers.0.mlp.Wi.bias"),
+    ("nomic_bert/mlm", {"rope_parameters": {"rope_type": "yarn"}},
+     "only rope_type=default"),
+    ("albert/mlm", {"inner_group_num": 2}, "inner_group_num=2, which"),
+    ("albert/mlm", {"embedding_size": 8}, "without projects_embeddings"),
+    ("electra/mlm", {"hidden_act": "relu"}, "always has hidden_act=gelu"),
+    ("mpnet/mlm", {"relative_attention_num_buckets": 16},
+     "relative_attention_num_buckets=16, which"),
+    ("distilbert/mlm", {"architectures": ["DistilBertForMaskLM"]},
+     "did you mean 'DistilBertForMaskedLM'"),
+    ("nomic_bert/mlm", {"architectures": ["NomicBertForMultipleChoice"]},
+     "of NomicBERT there are NomicBertModel, NomicBertForMaskedLM,")])
+def test_variants_that_are_not_expressed_are_refused(tmp_path, case, options,
+                                                     words):
+  with pytest.raises(UserError) as error:
+    importer.network(directory(tmp_path, case, **options))
+  assert words in str(error.value)
+
+
+def test_modernbert_of_its_first_release_is_read(tmp_path):
+  new, expected = importer.network(directory(tmp_path / "a", "modernbert/mlm"))
+  options = config_of("modernbert/mlm")
+  for key in "layer_types", "rope_parameters":
+    options.pop(key)
+  options |= {"global_attn_every_n_layers": 2, "local_rope_theta": 10_000.0,
+              "global_rope_theta": 160_000.0}
+  path = directory(tmp_path / "b", "modernbert/mlm")
+  (path / "config.json").write_text(json.dumps(options))
+  old, params = importer.network(path)
+  assert old == new
+  jax.tree.map(np.testing.assert_array_equal, expected, params)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_family_writes_what_it_reads(name):
+  """Also of sizes, words and members that are not its defaults."""
+  family = FAMILIES[name]
+  model = config.override(family.base, [
+      "vocab_size=99", "hidden_size=60", "num_attention_heads=6",
+      "num_hidden_layers=4", "hidden_act=relu",
+      *(["pooler=mean", "pooler.activation=relu", "pooler.norm=true",
+         "pooler.tokens=true"] if name == "modernbert" else []),
+      *(["feed_forward.activation=relu"] if name == "nomic_bert" else [])])
+  assert not family.lacking(model)
+  # How it is computed is free, what is computed is not.
+  same = config.override(model, ["attention=flash", "dtype=bfloat16"])
+  assert not family.lacking(same)
+  other = config.override(model, ["norm=rms", "stack=pattern"])
+  assert family.lacking(other)[:1] == ["model.norm=rms"]
 
 
 @pytest.mark.parametrize("options, words", [
     ({"model_type": "t5"}, "did you mean"),
-    ({"model_type": "gpt2"}, "model_type=gpt2 is not a BERT"),
+    ({"model_type": "gpt2"}, "model_type=gpt2 is no encoder that is known"),
     ({"position_embedding_type": "relative_key"}, "relative_key"),
     ({"is_decoder": True}, "is_decoder=True"),
     ({"hidden_act": "gelu_ne"}, "did you mean 'gelu_new'"),
@@ -591,11 +646,15 @@ def run(folder, flat, objective, init_from="", **options):
       "hidden_size=8", "num_hidden_layers=1", "num_attention_heads=2",
       "intermediate_size=12", "max_position_embeddings=10",
       *(f"{k}={v}" for k, v in options.items())])
+  return save(folder, Experiment(
+      model=model, objective=objective, data=TextData(length=10),
+      init_from=init_from), flat)
+
+
+def save(folder, experiment, flat):
   tokenizer = WordPieceTokenizer(path=str(
       vocabulary(folder) / "vocab.txt")).build(())
-  manifest = Manifest.create(Experiment(
-      model=model, objective=objective, data=TextData(length=10),
-      init_from=init_from), None, tokenizer, "x")
+  manifest = Manifest.create(experiment, None, tokenizer, "x")
   params = flax.traverse_util.unflatten_dict(flat, sep="/")
   state = TrainState(np.int32(4), np.int32(0), params, ())
   with CheckpointManager(folder / "run") as checkpoints:
@@ -613,16 +672,72 @@ def test_networks_unlike_bert_are_not_exported(tmp_path):
                      "model.norm_placement=pre: Hugging"):
     exporter.export(workdir, tmp_path / "out")
   assert not (tmp_path / "out").exists()
+  architecture, params = importer.network(
+      directory(tmp_path / "b", "bert/mlm + nsp"))
   with pytest.raises(UserError, match="nothing like the parameters extra/x"):
-    parameter_map.to_theirs(flat | {"extra/x": np.zeros(2)},
-                            BertConfig(vocab_size=40))
+    parameter_map.to_theirs(params | {"extra/x": np.zeros(2)},
+                            architecture.entries, architecture.model, "BERT")
   with pytest.raises(UserError, match="--family bert"):
-    hf_checkpoint.written(*parts("bert/mlm + nsp", tmp_path), 2)
+    hf_checkpoint.written(FAMILIES["roberta"], architecture.model,
+                          architecture.objective, params, 1)
 
 
-def parts(case, tmp_path):
-  architecture, params = importer.network(directory(tmp_path / case, case))
-  return architecture.model, architecture.objective, params
+@pytest.mark.parametrize("page, name", [
+    ("albert_base", "albert"), ("base", "bert"), ("distilbert", "distilbert"),
+    ("electra_small", "electra"), ("modernbert_base", "modernbert")])
+def test_page_is_the_architecture_of_its_name(page, name):
+  experiment = config.load_page(page).experiment
+  model = config.override(experiment.model, ["vocab_size=99"])
+  assert not FAMILIES[name].lacking(model)
+  heads = {part for part in ("mlm", "nsp", "sop", "replaced")
+           if part in leaves_of_heads(experiment)}
+  assert any(FAMILIES[name].heads(ending) == heads - {
+      *experiment.objective.other_heads} for ending in FAMILIES[name].classes)
+
+
+def leaves_of_heads(experiment):
+  """The heads that a small network of the experiment's kind has."""
+  small = config.override(experiment, [
+      "model.vocab_size=40", "model.hidden_size=16", "model.embedding_size=4",
+      "model.num_attention_heads=4", "model.num_hidden_layers=2",
+      "model.intermediate_size=8", "data.length=16"])
+  return {path.partition("/")[0] for path in leaves(
+      describe.workload(small).state.params)}
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_generator_and_discriminator_are_exported(tmp_path, kind):
+  objective = ReplacedTokens(generator=kind, generator_size=0.5)
+  model = config.override(FAMILIES["electra"].base, [
+      "vocab_size=40", "hidden_size=16", "num_hidden_layers=2",
+      "num_attention_heads=4", "intermediate_size=12",
+      "max_position_embeddings=10", "embedding_size=4"])
+  experiment = Experiment(model=model, objective=objective,
+                          data=TextData(length=10))
+  rng = np.random.default_rng(0)
+  params = {path: rng.normal(size=x.shape).astype(np.float32)
+            for path, x in leaves(describe.workload(
+                experiment).state.params).items()}
+  saved = save(tmp_path, experiment, params)
+  exporter.export(saved, tmp_path / "d")
+  architecture, discriminator = importer.network(tmp_path / "d")
+  assert architecture.model == model
+  assert architecture.objective == ReplacedTokens(generator="random")
+  assert set(discriminator) == {path for path in params if path.startswith(
+      ("encoder/", "replaced/"))}
+  exporter.export(saved, tmp_path / "g", network="generator")
+  architecture, generator = importer.network(tmp_path / "g")
+  assert architecture.objective.choice_name == "mlm"
+  expected = objective.networks(model)["generator"]
+  assert architecture.model.hidden_size == expected.hidden_size == 8
+  tables = "encoder" if kind == "tied" else "generator"
+  for path, x in generator.items():
+    here = path if path.startswith("mlm/") else path.replace(
+        "encoder", "generator" if "/layers/" in path or "/projection/" in path
+        else tables, 1)
+    np.testing.assert_array_equal(x, params[here], path)
+  with pytest.raises(UserError, match="trains no teacher"):
+    exporter.export(saved, tmp_path / "t", network="teacher")
 
 
 def test_tokenizer_larger_than_the_network_is_refused(tmp_path):

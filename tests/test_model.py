@@ -40,7 +40,8 @@ class Heads(nn.Module):
     x_BLD = encoder(batch, keys_B)
     mlm = MlmHead(self.options, name="mlm")(
         x_BLD, positions[:, :P], encoder.word_embeddings())
-    pooled_BED = encoder.pool(x_BLD, positions[:, :1])
+    pooled_BED = encoder.pool(x_BLD, {**batch, "cls_positions":
+                                        positions[:, :1]})
     head = ClassificationHead(self.options, 5, 0.5, name="classifier")
     return x_BLD, mlm, head(pooled_BED, keys_B)
 

@@ -3,6 +3,7 @@
 
   python tools/parity.py                  makes environments with PyTorch,
                                           transformers and TensorFlow
+  python tools/parity.py --real --families albert modernbert
   python tools/parity.py --write tests/data    also small frozen copies
 
 1. Random networks of three shapes with every head, rows with padding, float32:
@@ -24,6 +25,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +35,7 @@ import numpy as np
 
 from beside import environment, print_table
 from parity_theirs import (
-    FAMILIES, LENGTH, MASKED, ROWS, SHAPES, STEPS, VOCABULARY, cases,
+    FAMILIES, LENGTH, MASKED, REAL, ROWS, SHAPES, STEPS, VOCABULARY, cases,
     make_inputs)
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -67,6 +69,7 @@ def outputs_of(arch, params, batch):
   from bert_jax.model.encoder import Encoder
   from bert_jax.model.heads import MlmHead
   from bert_jax.objectives.network import network
+  from bert_jax.objectives.replaced_tokens import DetectionHead
 
   if "classifier" in arch.parts:
     logits = network(arch.model, arch.objective).apply(
@@ -81,15 +84,18 @@ def outputs_of(arch, params, batch):
   outputs = {"sequence": sequence}
   if "encoder/pooler" in arch.parts:
     outputs["pooled"] = encoder.apply(
-        variables, sequence, batch["cls_positions"], method="pool")[:, 0]
+        variables, sequence, batch, method="pool")[:, 0]
   if "mlm" in arch.parts:
     outputs["mlm"] = MlmHead(arch.model).apply(
         {"params": params["mlm"]}, sequence, batch["masked_positions"],
         encoder.apply(variables, method="word_embeddings"))
-  if "nsp" in arch.parts:
-    outputs["nsp"] = jnp.einsum("BD,DC->BC", outputs["pooled"],
-                                params["nsp"]["kernel"]) + params["nsp"][
-                                    "bias"][None]
+  for part in {"nsp", "sop"} & arch.parts:
+    outputs[part] = jnp.einsum("BD,DC->BC", outputs["pooled"],
+                               params[part]["kernel"]) + params[part][
+                                   "bias"][None]
+  if "replaced" in arch.parts:
+    outputs["replaced"] = DetectionHead(arch.model).apply(
+        {"params": params["replaced"]}, sequence)
   return outputs
 
 
@@ -117,13 +123,14 @@ def compare(path):
   gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params)
   theirs = hf_checkpoint.common_tensors({
       n.removeprefix("grad/"): arrays[n] for n in arrays.files
-      if n.startswith("grad/")}, str(path))
+      if n.startswith("grad/")}, arch.family, str(path))
   positions = "embeddings.position_embeddings.weight"
-  theirs[positions] = theirs[positions][arch.first_position:]
-  ours = parameter_map.to_theirs(jax.device_get(leaves(gradients)), arch.model)
+  if positions in theirs:
+    theirs[positions] = theirs[positions][arch.first_position:]
+  ours = parameter_map.to_theirs(jax.device_get(leaves(gradients)),
+                                 arch.entries, arch.model, arch.family.title)
   assert set(ours) == set(theirs), set(ours) ^ set(theirs)
-  scale = lambda name: np.linalg.norm(
-      theirs[name.replace("key.bias", "key.weight")])
+  scale = lambda name: np.linalg.norm(theirs[weight_of_key(name)])
   # Of padding there is nothing to compare.
   visible = {n: w != 0 for n, w in weights.items()}
   return (worst((outputs[n][visible[n]], arrays[f"out/{n}"][visible[n]],
@@ -132,10 +139,15 @@ def compare(path):
           worst((ours[n], theirs[n], scale(n)) for n in theirs))
 
 
+def weight_of_key(name):
+  """The bias of keys has the gradient 0: the name of the kernel beside it."""
+  return re.sub(r"\b(key|k_lin|attn\.k)\.bias$", r"\1.weight", name)
+
+
 def smooth(shape):
   """Whether gradients can be compared: that of a ReLU jumps where its input is
   zero but for rounding, as that of one unit among thousands may be."""
-  return SHAPES[shape]["hidden_act"] != "relu"
+  return {**SHAPES, **REAL}[shape]["hidden_act"] != "relu"
 
 
 def worst(triples):
@@ -150,7 +162,8 @@ def export(path):
 
   arch, params = importer.network(path)
   options, tensors = hf_checkpoint.written(
-      arch.model, arch.objective, params, arch.first_position or None)
+      arch.family, arch.model, arch.objective, params,
+      max(0, arch.first_position - 1))
   hf_checkpoint.write(path / "exported", options, tensors, {})
 
 
@@ -261,23 +274,30 @@ def write_training(folder, networks):
         for key in batches[0]})
 
 
-def freeze(folder, target):
+def freeze(folder, target, families):
   """Small copies of a tiny network with every head, for the tests."""
+  for family in families:
+    freeze_family(folder, target, family)
+  if "bert" in families:
+    source = folder / "frozen" / "bert" / "mlm + nsp"
+    shutil.copy(source / "state.bin", target / "pytorch_model.bin")
+    shutil.copy(source / "old.bin", target / "pytorch_1.5.bin")
+    shutil.copytree(source / "google", target / "google", dirs_exist_ok=True)
+
+
+def freeze_family(folder, target, family):
   from safetensors.numpy import load_file
 
   arrays, configs = {}, {}
-  for _, family, head in cases(["frozen"]):
+  for _, _, head in cases(["frozen"], [family]):
     path = folder / "frozen" / family / head
     configs[f"{family}/{head}"] = json.loads(
         (path / "config.json").read_text())
     for name, x in load_file(path / "model.safetensors").items():
-      plain = name.removeprefix(f"{family}.")
-      of_all = plain.startswith(("embeddings", "encoder", "pooler"))
-      key = f"{family}/tensor/{plain}" if of_all else (
-          f"{family}/{head}/tensor/{plain}")
-      if key in arrays and not np.array_equal(arrays[key], x):
-        raise SystemExit(f"{path}: {name} is not that of the other heads.")
-      arrays[key] = x
+      # What heads have in common is kept once.
+      key = f"{family}/tensor/{name.removeprefix(FAMILIES[family].inside)}"
+      if not np.array_equal(arrays.setdefault(key, x), x):
+        arrays[f"{family}/{head}/{key.partition('/')[2]}"] = x
       arrays.setdefault(f"{family}/{head}/tensors", []).append(name)
     outputs = np.load(path / "arrays.npz")
     gradients = sorted(k for k in outputs.files if k.startswith("grad/"))
@@ -286,25 +306,19 @@ def freeze(folder, target):
     # End to end in the order of their names, as an array has its price.
     arrays[f"{family}/{head}/grad"] = np.concatenate(
         [outputs[key].ravel() for key in gradients])
-    parameter_map = [key.removeprefix("grad/") for key in gradients]
-    assert parameter_map == sorted(arrays[f"{family}/{head}/tensors"])
-  np.savez_compressed(target / "parity.npz", configs=json.dumps(configs),
-                      **arrays)
-  source = folder / "frozen" / "bert" / "mlm + nsp"
-  shutil.copy(source / "state.bin", target / "pytorch_model.bin")
-  shutil.copy(source / "old.bin", target / "pytorch_1.5.bin")
-  shutil.copytree(source / "google", target / "google", dirs_exist_ok=True)
-  size = sum(p.stat().st_size for p in (
-      target / "parity.npz", *target.glob("pytorch_*.bin"),
-      *(target / "google").iterdir()))
-  print(f"{target}: {size / 1000:.0f} kB")
+    assert [key.removeprefix("grad/") for key in gradients] == sorted(
+        arrays[f"{family}/{head}/tensors"])
+  path = target / f"parity_{family}.npz"
+  np.savez_compressed(path, configs=json.dumps(configs), **arrays)
+  print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def call(python, worker, folder, *shapes):
+def call(python, worker, folder, families, *shapes):
   """Runs a worker of parity_theirs.py in another environment."""
   theirs = pathlib.Path(__file__).with_name("parity_theirs.py")
   ended = subprocess.run(
-      [python, theirs, worker, str(folder), *shapes], text=True,
+      [python, theirs, worker, str(folder), ",".join(families), *shapes],
+      text=True,
       capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1",
                                 "TF_CPP_MIN_LOG_LEVEL": "3"})
   if ended.returncode:
@@ -313,12 +327,19 @@ def call(python, worker, folder, *shapes):
 
 def check(args, folder):
   """Prints the tables; whether all is within the bounds."""
-  torch, tensorflow = args.torch_python, args.tensorflow_python
-  shapes, fine = list(SHAPES), True
-  call(torch, "make", folder, *shapes)
-  rows = []
-  for family, heads in FAMILIES.items():
-    for head in heads:
+  fine = check_networks(args, folder)
+  fine &= check_exports(args, folder)
+  if "bert" in args.families and args.shapes == SHAPES:
+    fine &= check_training(args, folder)
+    fine &= check_google(args, folder)
+  return fine
+
+
+def check_networks(args, folder):
+  shapes, rows, fine = list(args.shapes), [], True
+  call(args.torch_python, "make", folder, args.families, *shapes)
+  for family in args.families:
+    for head in FAMILIES[family].heads(shapes[0]):
       errors = np.array([compare(folder / shape / family / head)
                          for shape in shapes])
       errors[[not smooth(shape) for shape in shapes], 1] = 0
@@ -328,24 +349,33 @@ def check(args, folder):
   print_table(["", "head", "outputs, absolute", "relative",
                "gradients (not of ReLU), absolute",
                "relative"], rows)
+  return fine
 
-  for case in cases(shapes):
-    export(folder.joinpath(*case))
-  call(torch, "reload", folder, *shapes)
-  results = [same(folder.joinpath(*case)) for case in cases(shapes)]
-  fine &= all(equal for equal, _ in results)
+
+def check_exports(args, folder):
+  every = [folder.joinpath(*case) for case in cases(args.shapes, args.families)]
+  for path in every:
+    export(path)
+  call(args.torch_python, "reload", folder, args.families, *args.shapes)
+  results = [same(path) for path in every]
+  for path, (equal, _) in zip(every, results):
+    if not equal:
+      print(f"Another after export: {path.relative_to(folder)}")
   print(f"Exported, loaded by AutoModel, saved and imported again: "
         f"{sum(equal for equal, _ in results)} of {len(results)} networks are "
         "the same to the bit; their outputs in PyTorch differ by "
         f"{max(x for _, x in results):.1e}.\n")
+  return all(equal for equal, _ in results)
 
-  training = folder / "training"
+
+def check_training(args, folder):
+  training, shape = folder / "training", next(iter(SHAPES))
   training.mkdir()
   write_training(training, {
-      "pretraining": folder / shapes[0] / "bert" / "mlm + nsp",
-      "class": folder / shapes[0] / "bert" / "class"})
-  call(torch, "train", training)
-  rows = []
+      "pretraining": folder / shape / "bert" / "mlm + nsp",
+      "class": folder / shape / "bert" / "class"})
+  call(args.torch_python, "train", training, [])
+  rows, fine = [], True
   for name in ("pretraining", "class"):
     theirs, ours = np.load(training / f"{name}_losses.npy"), train(
         training, name)
@@ -355,12 +385,17 @@ def check(args, folder):
                  f"{ours[-1]:.5f}", f"{worst_:.1e}"])
   print_table([f"{STEPS} steps of AdamW", "first loss", "last, PyTorch",
                "last, this project", "largest difference"], rows)
+  return fine
 
-  call(tensorflow, "google", folder, *shapes)
-  rows = []
+
+def check_google(args, folder):
+  tensorflow = args.tensorflow_python or environment(
+      "tensorflow", ["tensorflow"])
+  call(tensorflow, "google", folder, [], *SHAPES)
+  rows, fine = [], True
   for head in ("mlm + nsp", "class", "span"):
     errors = np.array([google(folder / shape / "bert" / head)
-                      for shape in shapes]).max(0)
+                      for shape in SHAPES]).max(0)
     fine &= bool((errors <= BOUND).all())
     rows.append([head, *(f"{x:.1e}" for x in errors)])
   print_table(["written by TensorFlow", "outputs, absolute", "relative"], rows)
@@ -389,17 +424,23 @@ def main():
                       help="one that has tensorflow")
   parser.add_argument("--write", type=pathlib.Path, metavar="FOLDER",
                       help="write the frozen copies there, check nothing")
+  parser.add_argument("--families", nargs="+", default=list(FAMILIES),
+                      choices=FAMILIES, help="those alone; bert's training and "
+                      "TensorFlow's checkpoints are compared with bert")
+  parser.add_argument("--real", action="store_true", help=(
+      "a network of BERT-base's size in place of the three"))
   args = parser.parse_args()
+  args.shapes = REAL if args.real else SHAPES
   args.torch_python = args.torch_python or environment(
       "transformers", ["torch", "transformers"])
-  args.tensorflow_python = args.tensorflow_python or environment(
-      "tensorflow", ["tensorflow"])
   with tempfile.TemporaryDirectory() as folder:
     folder = pathlib.Path(folder)
     if args.write:
-      call(args.torch_python, "make", folder, "frozen")
-      call(args.tensorflow_python, "google", folder, "frozen")
-      return freeze(folder, args.write)
+      call(args.torch_python, "make", folder, args.families, "frozen")
+      if "bert" in args.families:
+        call(args.tensorflow_python or environment(
+            "tensorflow", ["tensorflow"]), "google", folder, [], "frozen")
+      return freeze(folder, args.write, args.families)
     fine = check(args, folder)
   sys.exit(0 if fine else "Something is out of bounds.")
 

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """What tools/parity.py has other programs do, each in its own environment.
 
-  python tools/parity_theirs.py make|reload|train|google FOLDER [SHAPE ...]
+  python tools/parity_theirs.py make|reload|train|google FOLDER FAMILY,... \
+      [SHAPE ...]
 
 Only numpy is shared with that side; PyTorch, transformers and TensorFlow are
 imported by what needs them.
 """
 
+import dataclasses
+import inspect
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
@@ -24,14 +28,20 @@ SHAPES = {
     "4 x 128": dict(num_hidden_layers=4, hidden_size=128,
                     num_attention_heads=8, intermediate_size=512,
                     hidden_act="relu")}
-FROZEN = dict(num_hidden_layers=1, hidden_size=8, num_attention_heads=2,
+# Of BERT-base, with the masked-LM head alone.
+REAL = {"12 x 768": dict(
+    num_hidden_layers=12, hidden_size=768, num_attention_heads=12,
+    intermediate_size=3072, hidden_act="gelu")}
+FROZEN = dict(hidden_size=8, num_attention_heads=2,
               intermediate_size=12, hidden_act="gelu")
 # Of each head: the class's ending, and options of its configuration.
 HEADS = {
-    "encoder": ("Model", dict(pooler=False)),
+    "encoder": ("Model", {}),
     "pooler": ("Model", {}),
     "mlm + nsp": ("ForPreTraining", {}),
     "mlm": ("ForMaskedLM", {}),
+    "mlm + sop": ("ForPreTraining", {}),
+    "replaced": ("ForPreTraining", {}),
     "nsp": ("ForNextSentencePrediction", {}),
     "class": ("ForSequenceClassification", dict(num_labels=3)),
     "number": ("ForSequenceClassification", dict(
@@ -41,45 +51,107 @@ HEADS = {
     "tags": ("ForTokenClassification", dict(num_labels=5)),
     "span": ("ForQuestionAnswering", {}),
     "choice": ("ForMultipleChoice", {})}
-FAMILIES = {"bert": list(HEADS), "roberta": [
-    head for head in HEADS if head not in ("mlm + nsp", "nsp")]}
 
 
-def cases(shapes):
+@dataclasses.dataclass(frozen=True)
+class Theirs:
+  """A family of transformers.
+
+  Attributes:
+    prefix: of its classes.
+    inside: begins the names of the encoder's tensors in a class with a head.
+    without: heads that it has no class for.
+    keys: its own names of the options in SHAPES.
+    options: further ones.
+    first: the first position of a token.
+    pad: id of padding.
+    typed: whether tokens have types.
+    pooler: whether the encoder can have one.
+    mlm_act: the activation of its masked-LM head, which is no option.
+    layers: of the small network that is frozen.
+    frozen: its heads; None: all but those that differ in labels alone.
+  """
+
+  prefix: str
+  inside: str
+  without: tuple[str, ...] = ("mlm + nsp", "nsp", "mlm + sop", "replaced")
+  keys: dict = dataclasses.field(default_factory=dict)
+  options: dict = dataclasses.field(default_factory=dict)
+  first: int = 0
+  pad: int = 0
+  typed: bool = False
+  pooler: bool = True
+  mlm_act: str | None = None
+  layers: int = 2
+  frozen: tuple[str, ...] | None = None
+
+  def heads(self, shape=""):
+    if shape in REAL:
+      return ["mlm"]
+    left_out = (*self.without, *(() if self.pooler else ("pooler",)))
+    some = HEADS if shape != "frozen" else self.frozen or [
+        head for head in HEADS if head not in ("number", "classes")]
+    return [head for head in some if head not in left_out]
+
+
+_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+_PAIRED = {**_DROPOUT, "type_vocab_size": 2}
+_ROBERTA = dict(options={**_DROPOUT, "type_vocab_size": 1}, first=2, pad=1,
+                mlm_act="gelu")
+FAMILIES = {
+    "bert": Theirs("Bert", "bert.", ("mlm + sop", "replaced"),
+                   options=_PAIRED, typed=True, layers=1,
+                   frozen=tuple(HEADS)),
+    "roberta": Theirs("Roberta", "roberta.", **_ROBERTA, layers=1,
+                      frozen=tuple(HEADS)),
+    "xlm-roberta": Theirs("XLMRoberta", "roberta.", **_ROBERTA,
+                          frozen=("mlm", "class")),
+    "distilbert": Theirs("DistilBert", "distilbert.", keys={
+        "hidden_size": "dim", "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads", "intermediate_size": "hidden_dim",
+        "hidden_act": "activation", "layer_norm_eps": None}, options={
+            "dropout": 0.0, "attention_dropout": 0.0, "qa_dropout": 0.0,
+            "seq_classif_dropout": 0.0}, pooler=False),
+    "electra": Theirs("Electra", "electra.", (
+        "mlm + nsp", "nsp", "mlm + sop"), options={
+        **_PAIRED, "embedding_size": 6}, typed=True, pooler=False,
+                      mlm_act="gelu"),
+    "albert": Theirs("Albert", "albert.", (
+        "mlm + nsp", "nsp", "replaced"), options={
+        **_PAIRED, "embedding_size": 6, "classifier_dropout_prob": 0.0},
+                     typed=True),
+    "mpnet": Theirs("MPNet", "mpnet.", options=_DROPOUT, first=2, pad=1,
+                    mlm_act="gelu"),
+    "modernbert": Theirs("ModernBert", "model.", keys={
+        "hidden_act": "hidden_activation", "layer_norm_eps": "norm_eps"},
+                         options={
+        "global_attn_every_n_layers": 2, "local_attention": 4,
+        "classifier_pooling": "mean", "pad_token_id": 0, "bos_token_id": 1,
+        "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+                         pooler=False),
+    "nomic_bert": Theirs("NomicBert", "nomic_bert.", (
+        "mlm + nsp", "nsp", "mlm + sop", "replaced", "span", "choice"),
+                         options=_PAIRED, typed=True)}
+
+
+def cases(shapes, families=tuple(FAMILIES)):
   for shape in shapes:
-    for family, heads in FAMILIES.items():
-      for head in heads:
+    for family in families:
+      for head in FAMILIES[family].heads(shape):
         yield shape, family, head
 
 
-def torch_worker(folder, shapes, vocabulary, length):
+def torch_worker(folder, shapes, families, vocabulary, length):
   """Writes a directory for each case: the network, inputs, outputs, gradients.
   """
   import torch
   import transformers
 
   transformers.logging.set_verbosity_error()
-  for number, (shape, family, head) in enumerate(cases(shapes)):
+  for number, (shape, family, head) in enumerate(cases(shapes, families)):
     model = torch_model(family, head, vocabulary, length, shapes[shape])
     path = folder / shape / family / head
     model.save_pretrained(path)
-    rng = np.random.default_rng(number)
-    inputs = make_inputs(rng, family, head, vocabulary, length)
-    outputs = torch_outputs(model, inputs)
-    weights = {}
-    for name, output in outputs.items():
-      weight = rng.normal(size=output.shape).astype(np.float32)
-      if output.shape[:2] == inputs["attention_mask"].shape:
-        weight *= inputs["attention_mask"][:, :, None]  # Not of padding.
-      weights[name] = weight / np.count_nonzero(weight)
-    sum((outputs[n] * torch.from_numpy(w)).sum()
-        for n, w in weights.items()).backward()
-    arrays = {f"in/{n}": x.astype(np.int32) for n, x in inputs.items()}
-    arrays |= {f"out/{n}": x.detach().numpy() for n, x in outputs.items()}
-    arrays |= {f"weight/{n}": x for n, x in weights.items()}
-    arrays |= {f"grad/{n}": x.grad.numpy()
-               for n, x in model.named_parameters()}
-    np.savez(path / "arrays.npz", **arrays)
     if head in ("mlm + nsp", "class", "span") and family == "bert":
       np.savez(path / "state.npz", **{
           n: x.numpy() for n, x in model.state_dict().items()})
@@ -87,6 +159,36 @@ def torch_worker(folder, shapes, vocabulary, length):
       torch.save(model.state_dict(), path / "state.bin")
       torch.save(model.state_dict(), path / "old.bin",  # As before 1.6.
                  _use_new_zipfile_serialization=False)
+    rng = np.random.default_rng(number)
+    inputs = make_inputs(rng, family, head, vocabulary, length)
+    outputs = torch_outputs(model, inputs)
+    weights = {}
+    for name, output in outputs.items():
+      weight = rng.normal(size=output.shape).astype(np.float32)
+      if output.shape[:2] == inputs["attention_mask"].shape:
+        mask = inputs["attention_mask"]  # Not of padding.
+        weight *= mask.reshape(*mask.shape, *[1] * (weight.ndim - mask.ndim))
+      weights[name] = weight / np.count_nonzero(weight)
+    sum((outputs[n] * torch.from_numpy(w)).sum()
+        for n, w in weights.items()).backward()
+    arrays = {f"in/{n}": x.astype(np.int32) for n, x in inputs.items()}
+    arrays |= {f"out/{n}": x.detach().numpy() for n, x in outputs.items()}
+    arrays |= {f"weight/{n}": x for n, x in weights.items()}
+    arrays |= {f"grad/{n}": x for n, x in gradients(model, path).items()}
+    np.savez(path / "arrays.npz", **arrays)
+def gradients(model, path):
+  """By the names that tensors have when they are saved; they replace the
+  parameters."""
+  import torch
+  from safetensors.numpy import load_file
+
+  with torch.no_grad():
+    for x in model.parameters():
+      x.copy_(torch.zeros_like(x) if x.grad is None else x.grad)
+  model.save_pretrained(path / "gradients")
+  tensors = load_file(path / "gradients" / "model.safetensors")
+  shutil.rmtree(path / "gradients")
+  return tensors
 
 
 def torch_model(family, head, vocabulary, length, shape):
@@ -94,26 +196,36 @@ def torch_model(family, head, vocabulary, length, shape):
   import torch
   import transformers
 
-  ending, options = HEADS[head]
-  # RoBERTa's masked-LM head has no other activation.
-  options = {**shape, **options, **(
-      {"hidden_act": "gelu"} if family == "roberta" else {})}
-  arguments = ({} if options.pop("pooler", True)
-               else {"add_pooling_layer": False})
-  first = 2 if family == "roberta" else 0
-  name = family.capitalize()
-  config = getattr(transformers, f"{name}Config")(
-      vocab_size=vocabulary, max_position_embeddings=length + first,
-      type_vocab_size=1 if first else 2, hidden_dropout_prob=0.0,
-      attention_probs_dropout_prob=0.0, **options)
-  model = getattr(transformers, f"{name}{ending}")(config, **arguments).eval()
+  theirs = FAMILIES[family]
+  ending, more = HEADS[head]
+  options = {"num_hidden_layers": theirs.layers, **shape}
+  if theirs.mlm_act and head == "mlm":
+    options["hidden_act"] = theirs.mlm_act
+  options = {theirs.keys.get(n, n): x for n, x in options.items()}
+  options.pop(None, None)
+  options |= {**theirs.options, **more}
+  arguments = pooling(family, head)
+  config = getattr(transformers, f"{theirs.prefix}Config")(
+      vocab_size=vocabulary, max_position_embeddings=length + theirs.first,
+      **options)
+  model = getattr(transformers, f"{theirs.prefix}{ending}")(
+      config, **arguments).eval()
+  # Wide networks that are drawn from so far would not be smooth.
+  deviation = 0.1 if shape["hidden_size"] < 768 else 0.02
   # The same for every head, so that heads lie on the same encoder.
-  torch.manual_seed(first)
+  torch.manual_seed(theirs.first)
   for path, x in model.named_parameters():
-    torch.nn.init.normal_(x, std=0.1 if x.ndim > 1 else 0.05)
-    if path.endswith("LayerNorm.weight") or path.endswith("layer_norm.weight"):
+    torch.nn.init.normal_(x, std=deviation if x.ndim > 1 else 0.05)
+    if x.ndim == 1 and path.endswith("weight"):  # Of a norm.
       torch.nn.init.normal_(x, 1.0, 0.1)
   return model
+
+
+def pooling(family, head):
+  """Whether a bare encoder has a pooler, as its class is asked."""
+  if head not in ("encoder", "pooler") or not FAMILIES[family].pooler:
+    return {}
+  return {"add_pooling_layer": head == "pooler"}
 
 
 def make_inputs(rng, family, head, vocabulary, length):
@@ -122,11 +234,9 @@ def make_inputs(rng, family, head, vocabulary, length):
   lengths = rng.integers(length // 3, length + 1, shape[:-1])
   lengths[0] = length
   mask = np.arange(length) < lengths[..., None]
-  pad = 1 if family == "roberta" else 0
+  pad, typed = FAMILIES[family].pad, FAMILIES[family].typed
   ids = np.where(mask, rng.integers(5, vocabulary, shape), pad)
-  types = mask & (np.arange(length) >= lengths[..., None] // 2)
-  if family == "roberta":
-    types = np.zeros_like(types)
+  types = mask & (np.arange(length) >= lengths[..., None] // 2) & typed
   return {"input_ids": ids, "attention_mask": mask.astype(np.int64),
           "token_type_ids": types.astype(np.int64)}
 
@@ -134,31 +244,36 @@ def make_inputs(rng, family, head, vocabulary, length):
 def torch_outputs(model, inputs):
   import torch
 
-  outputs = model(**{n: torch.from_numpy(x) for n, x in inputs.items()})
+  known = inspect.signature(model.forward).parameters
+  outputs = model(**{n: torch.from_numpy(x) for n, x in inputs.items()
+                     if n in known})
   names = {"last_hidden_state": "sequence", "pooler_output": "pooled",
-           "prediction_logits": "mlm", "seq_relationship_logits": "nsp"}
+           "prediction_logits": "mlm", "seq_relationship_logits": "nsp",
+           "sop_logits": "sop"}
   if "start_logits" in outputs:
     return {"classifier": torch.stack(
         [outputs.start_logits, outputs.end_logits], -1)}
   kind = type(model).__name__
-  of_logits = ("mlm" if kind.endswith("ForMaskedLM") else
-               "nsp" if kind.endswith("SentencePrediction") else "classifier")
+  endings = {"ForMaskedLM": "mlm", "SentencePrediction": "nsp",
+             "ElectraForPreTraining": "replaced"}
+  of_logits = next((name for ending, name in endings.items()
+                    if kind.endswith(ending)), "classifier")
   return {names.get(n, of_logits): x for n, x in outputs.items()
           if x is not None}
 
 
-def torch_reload(folder, shapes):
+def torch_reload(folder, shapes, families):
   """Loads exported networks as users do, and saves what was loaded."""
   import torch
   import transformers
 
   transformers.logging.set_verbosity_error()
-  for shape, family, head in cases(shapes):
+  for shape, family, head in cases(shapes, families):
     path = folder / shape / family / head
     ending = HEADS[head][0]
     auto = getattr(transformers, f"Auto{'Model' if ending == 'Model' else ''}"
                    f"{'' if ending == 'Model' else 'Model' + ending}")
-    arguments = {"add_pooling_layer": False} if head == "encoder" else {}
+    arguments = pooling(family, head)
     model, loading = auto.from_pretrained(
         path / "exported", output_loading_info=True, **arguments)
     arrays = np.load(path / "arrays.npz")
@@ -272,16 +387,17 @@ def google_name(name):
   return path.replace(".", "/")
 
 
-def work(worker, folder, *shapes):
-  folder = pathlib.Path(folder)
+def work(worker, folder, families, *shapes):
+  folder, families = pathlib.Path(folder), families.split(",")
   frozen = shapes == ("frozen",)
-  chosen = {name: FROZEN if frozen else SHAPES[name] for name in shapes}
+  chosen = {name: FROZEN if frozen else {**SHAPES, **REAL}[name]
+            for name in shapes}
   match worker:
     case "make":
-      torch_worker(folder, chosen, *((40, 10) if frozen else (
+      torch_worker(folder, chosen, families, *((40, 10) if frozen else (
           VOCABULARY, LENGTH)))
     case "reload":
-      torch_reload(folder, chosen)
+      torch_reload(folder, chosen, families)
     case "train":
       torch_train(folder)
     case "google":

@@ -35,6 +35,7 @@ own also splits words of 101 to 200 characters, which are [UNK] to the others.
 """
 
 import argparse
+import base64
 import collections
 import glob
 import io
@@ -91,11 +92,88 @@ def serve():
         f"{unicodedata.unidata_version}", flush=True)
   for line in sys.stdin:
     kind, folder, texts, ids = json.loads(line)
+    if kind in FAMILIES:
+      FAMILIES[kind](folder, **ids)
+      print("[]", flush=True)
+      continue
     if (kind, folder) not in loaded:
       loaded[kind, folder] = {"fast": fast, "slow": slow}[kind](folder)
     theirs = loaded[kind, folder](texts)
     print(json.dumps([[i, other] for i, (own, other) in enumerate(
         zip(ids, theirs)) if own != other] if ids else theirs), flush=True)
+
+
+def unigram(first, last, sample, size):
+  """Pieces with their scores, between special ones."""
+  import tokenizers
+  trained = tokenizers.Tokenizer(tokenizers.models.Unigram())
+  trained.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
+      tokenizers.pre_tokenizers.WhitespaceSplit(),
+      tokenizers.pre_tokenizers.Metaspace()])
+  trained.train_from_iterator(sample, tokenizers.trainers.UnigramTrainer(
+      vocab_size=size, show_progress=False, special_tokens=["<unk>"],
+      unk_token="<unk>"))
+  pieces = json.loads(trained.to_str())["model"]["vocab"][1:]
+  return [*((name, 0.0) for name in first), *map(tuple, pieces),
+          *((name, 0.0) for name in last)]
+
+
+def table_of(charsmap):
+  import base64
+  return {"_spm_precompiled_charsmap": base64.b64decode(charsmap)
+          } if charsmap else {}
+
+
+def make_albert(folder, sample, charsmap=""):
+  import transformers
+  names = "<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"
+  transformers.AlbertTokenizer(
+      vocab=unigram(names, (), sample, 400),
+      **table_of(charsmap)).save_pretrained(folder)
+
+
+def make_xlm_roberta(folder, sample, charsmap=""):
+  import transformers
+  names = "<s>", "<pad>", "</s>", "<unk>"
+  transformers.XLMRobertaTokenizer(
+      vocab=unigram(names, ("<mask>",), sample, 400),
+      **table_of(charsmap)).save_pretrained(folder)
+
+
+def make_mpnet(folder, pieces):
+  import transformers
+  names = {"[PAD]": "<pad>", "[CLS]": "<s>", "[SEP]": "</s>",
+           "[MASK]": "<mask>"}
+  transformers.MPNetTokenizer(vocab={
+      names.get(piece, piece): i for i, piece in enumerate(pieces)}
+                              ).save_pretrained(folder)
+
+
+def make_modernbert(folder, pieces, merges):
+  import tokenizers
+  import transformers
+  names = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+               sep_token="[SEP]", mask_token="[MASK]")
+  built = tokenizers.Tokenizer(tokenizers.models.BPE(
+      {piece: i for i, piece in enumerate(pieces)},
+      [tuple(merge.split(" ")) for merge in merges]))
+  built.normalizer = tokenizers.normalizers.NFC()
+  built.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+      add_prefix_space=False)
+  built.decoder = tokenizers.decoders.ByteLevel()
+  # Runs of spaces are tokens, which a text may write.
+  built.add_tokens([" " * 4, " " * 2, "|||IP_ADDRESS|||"])
+  built.add_special_tokens([*names.values()])
+  built.post_processor = tokenizers.processors.TemplateProcessing(
+      single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]",
+      special_tokens=[(name, built.token_to_id(name))
+                      for name in ("[CLS]", "[SEP]")])
+  transformers.PreTrainedTokenizerFast(
+      tokenizer_object=built, **names).save_pretrained(folder)
+
+
+FAMILIES = {"albert": make_albert, "xlm-roberta": make_xlm_roberta,
+            "mpnet": make_mpnet, "modernbert": make_modernbert}
 
 
 class Other:
@@ -375,10 +453,48 @@ def freeze(other):
         "vocabulary": loaded._vocabulary, "merges": loaded._merges,
         "ids": other.ask("fast", write(
             folder / "bytes", loaded.directory(), "roberta"), texts)}
+  freeze_families(other, sample, pieces, loaded, texts)
   FROZEN.parent.mkdir(exist_ok=True)
   FROZEN.write_text(json.dumps(frozen, separators=(",", ":")) + "\n")
   print(f"{FROZEN}: {len(texts)} texts, {FROZEN.stat().st_size} bytes; "
         f"{other.versions}")
+
+
+def freeze_families(other, sample, pieces, loaded, texts):
+  """Tokenizers as other families save them, with the ids of their classes."""
+  import sentencepiece
+  from bert_jax.data.tokenizers import hf_directory
+  normalized = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
+  charsmap = base64.b64encode(
+      sentencepiece_spec(normalized).precompiled_charsmap).decode()
+  made = {"mpnet": {"pieces": pieces}, "modernbert": {
+      "pieces": loaded._vocabulary, "merges": loaded._merges}}
+  for name in "albert", "xlm-roberta":
+    made[name] = {"sample": sample}
+    made[f"{name} with its table of characters"] = {
+        "sample": sample, "charsmap": charsmap}
+  frozen = {}
+  for label, options in made.items():
+    with tempfile.TemporaryDirectory() as folder:
+      other.ask(label.partition(" ")[0], folder, [], options)
+      ids = other.ask("fast", folder, texts)
+      own = hf_directory.from_directory(folder).encode(texts)
+      different = [text for text, a, b in zip(texts, own, ids) if a != b]
+      print(f"{label}: {len(different)} of {len(texts)} hard strings differ",
+            *map(repr, different[:SHOWN]))
+      if "charsmap" not in options:  # Which is large.
+        frozen[label] = {"ids": ids, "files": {
+            path.name: json.loads(path.read_text())
+            for path in sorted(pathlib.Path(folder).glob("*.json"))}}
+  path = FROZEN.with_name("tokens_of_families.json")
+  path.write_text(json.dumps(frozen, separators=(",", ":")) + "\n")
+  print(f"{path}: {path.stat().st_size} bytes")
+
+
+def sentencepiece_spec(normalizer):
+  from sentencepiece import sentencepiece_model_pb2 as pb2
+  return pb2.ModelProto.FromString(
+      normalizer.serialized_model_proto()).normalizer_spec
 
 
 def main():

@@ -16,7 +16,7 @@ from bert_jax.data.batches import loader
 from bert_jax.data.labeled.texts import ClassificationSet
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
-from bert_jax.model.heads import mean_pool
+from bert_jax.model.pooler import mean_pool
 from bert_jax.objectives.base import Batch, with_order
 from bert_jax.training import numerics
 
@@ -43,7 +43,7 @@ class Embedder(nn.Module):
       case "tokens":
         return hidden_BLD
       case "pooled":
-        return encoder.pool(hidden_BLD, batch["cls_positions"])
+        return encoder.pool(hidden_BLD, batch)
       case "cls":
         return jnp.take_along_axis(
             hidden_BLD, batch["cls_positions"][..., None], axis=1)

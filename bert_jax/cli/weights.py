@@ -8,11 +8,10 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from typing import get_args
 
 from bert_jax.cli import flags
 from bert_jax.config import UserError
-from bert_jax.interop import exporter, hub, importer
+from bert_jax.interop import exporter, families, hub, importer
 from bert_jax.interop.card_details import CardDetails, CardScore
 from bert_jax.reporting import markdown
 from bert_jax.studies.protocols import scores as protocol_scores
@@ -60,9 +59,13 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _add_options(parser: argparse.ArgumentParser) -> None:
   """What decides what is exported."""
   parser.add_argument("--family", default="auto",
-                      choices=get_args(exporter.Family),
+                      choices=["auto", *families.FAMILIES],
                       help="whose names the network gets; auto (default): "
-                      "RoBERTa's if the tokenizer is, else BERT's")
+                      "RoBERTa's if the tokenizer is, BERT's, or of the others "
+                      "the first that has such a network")
+  parser.add_argument("--network", default="encoder", metavar="NAME",
+                      help="of an objective that trains several: generator is "
+                      "that of replaced_tokens; default: encoder")
   for field in dataclasses.fields(CardDetails):
     parser.add_argument(
         f"--{field.name.replace('_', '-')}", default=field.default,
@@ -118,7 +121,8 @@ def _write(options: argparse.Namespace, details: CardDetails,
   kept = protocol_scores.read(pathlib.Path(options.workdir)).values()
   exported = exporter.export(
       options.workdir, directory, details, options.family,
-      [_card_score(score) for score in kept if not score.unscorable], name)
+      [_card_score(score) for score in kept if not score.unscorable], name,
+      options.network)
   print(f"{name or directory}: {exported.architecture}")
   for problem in exported.card_problems:
     print(f"README.md: {problem}")

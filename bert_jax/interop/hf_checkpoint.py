@@ -11,6 +11,7 @@ import numpy as np
 from bert_jax.config import UserError
 from bert_jax.files import write_bytes
 from bert_jax.interop import hf_config, parameter_map, torch_pickle
+from bert_jax.interop.family import Family
 from bert_jax.interop.hf_config import Architecture
 from bert_jax.model.bert import BertConfig
 from bert_jax.objectives.base import Objective
@@ -18,7 +19,9 @@ from bert_jax.objectives.base import Objective
 
 Params = Mapping[str, np.ndarray]  # by their paths
 
-_POSITIONS = "embeddings.position_embeddings.weight"
+_POSITIONS = "encoder/embeddings/position_embeddings/embedding"
+# No parameters: what can be counted.
+_BUFFERS = r"(^|\.)(position_ids|token_type_ids|inv_freq)$"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json",
            "pytorch_model.bin", "pytorch_model.bin.index.json")
 _NOT_FETCHED = b"version https://git-lfs"
@@ -32,41 +35,61 @@ def read(path: pathlib.Path,
   Raises:
     UserError: something is missing, surplus, or not to be expressed here.
   """
-  tensors = common_tensors(_tensors(path), str(path))
-  return fitted(tensors, hf_config.read_json(path / config),
+  return fitted(_tensors(path), hf_config.read_json(path / config),
                 path / config)
 
 
 def fitted(tensors: Mapping[str, np.ndarray], options: Mapping[str, Any],
            config: pathlib.Path) -> tuple[Architecture, Params]:
-  """Tensors under the table's names as what a configuration asks for.
+  """Tensors as what a configuration asks for.
 
   Args:
     config: the file of the options, named in errors.
   """
+  source = str(config.parent)
+  family = hf_config.family_of(options, str(config))
+  tensors = common_tensors(tensors, family, source)
   architecture = hf_config.read(
       options, {name: x.shape for name, x in tensors.items()}, str(config))
-  if _POSITIONS in tensors:
-    tensors = dict(tensors)
-    tensors[_POSITIONS] = tensors[_POSITIONS][architecture.first_position:]
-  return architecture, parameter_map.to_ours(
-      tensors, architecture.model, set(architecture.parts), str(config.parent))
+  return architecture, params_of(tensors, architecture, source)
 
 
-def common_tensors(tensors: Mapping[str, np.ndarray],
+def params_of(tensors: Mapping[str, np.ndarray], architecture: Architecture,
+              source: str) -> dict[str, np.ndarray]:
+  """Our parameters of tensors under their common names.
+
+  Raises:
+    UserError: as `parameter_map.to_ours`.
+  """
+  tensors = dict(tensors)
+  for entry in architecture.entries:
+    if entry.path == _POSITIONS and entry.name in tensors:
+      tensors[entry.name] = tensors[entry.name][architecture.first_position:]
+  return parameter_map.to_ours(
+      {name: x for name, x in tensors.items()
+       if name not in _unused(architecture)}, architecture.entries,
+      architecture.model, source, architecture.family.tied)
+
+
+def _unused(architecture: Architecture) -> set[str]:
+  """What old RoBERTa classifiers keep beside the pooler that they use."""
+  used = {entry.path: entry.name for entry in architecture.entries}
+  return {entry.name for entry in architecture.family.spare
+          if used.get(entry.path, entry.name) != entry.name}
+
+
+def common_tensors(tensors: Mapping[str, np.ndarray], family: Family,
                    source: str) -> dict[str, np.ndarray]:
-  """Tensors under the table's names.
+  """Tensors under the names of the family's entries.
 
   Raises:
     UserError: two of them are the same one.
   """
-  if any(name.startswith("classifier.dense.") for name in tensors):
-    # Old RoBERTa classifiers also keep the pooler that they do not use.
-    tensors = {name: x for name, x in tensors.items()
-               if not re.match(r"(\w+\.)?pooler\.", name)}
   renamed: dict[str, np.ndarray] = {}
   for name, tensor in tensors.items():
-    common = parameter_map.common_name(name)
+    common = family.common_name(name)
+    if re.search(_BUFFERS, common):
+      continue
     if common in renamed:
       raise UserError(f"{source} holds {common} twice, once as {name}.")
     renamed[common] = tensor
@@ -142,26 +165,34 @@ def write(directory: pathlib.Path, options: Mapping[str, Any],
     write_bytes(directory / name, data)
 
 
-def written(model: BertConfig, objective: Objective, params: Params,
-            first_position: int | None = None
+def written(family: Family, model: BertConfig, objective: Objective,
+            params: Params, pad_id: int
             ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """What config.json says, and the tensors under the names of its class.
 
   Args:
-    first_position: RoBERTa, which counts positions from there, behind the id
-      of padding; None: BERT.
+    family: whose names they get.
+    pad_id: of the tokenizer.
 
   Raises:
     UserError: the network is none that they can express.
   """
-  tensors = parameter_map.to_theirs(params, model)
-  options, prefix = hf_config.write(
-      model, objective, parameter_map.parts(tensors),
-      first_position is not None)
-  unused = first_position or 0
-  options["max_position_embeddings"] += unused
-  tensors[_POSITIONS] = np.pad(tensors[_POSITIONS], ((unused, 0), (0, 0)))
-  architecture = options["architectures"][0]
-  return options, {
-      parameter_map.their_name(name, architecture, prefix): tensor
-      for name, tensor in tensors.items()}
+  parts = {parameter_map.part_of(path) for path in params}
+  options, ending = hf_config.write(family, model, objective, parts, pad_id)
+  # A head has the pooler of the encoder, or one of its own.
+  head = [entry for entry in family.classes[ending]
+          if entry not in family.spare]
+  own = {entry.path for entry in head}
+  inner = [*family.encoder, *(entry for entry in family.spare
+                              if entry.path not in own)]
+  tensors = parameter_map.to_theirs(params, [*inner, *head], model,
+                                    family.title)
+  first = family.first(options, "")
+  table = next((entry.name for entry in inner if entry.path == _POSITIONS), "")
+  if table in tensors:
+    tensors[table] = np.pad(tensors[table], ((first, 0), (0, 0)))
+  inside = {name for entry in inner
+            for name in entry.names(model.parameter_layers)}
+  prefix = f"{family.inside}." if ending != "Model" else ""
+  return options, {prefix + name if name in inside else name: tensor
+                   for name, tensor in tensors.items()}

@@ -3,38 +3,25 @@
 import dataclasses
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from bert_jax import config
 from bert_jax.config import UserError, nearest
-from bert_jax.interop import parameter_map
 from bert_jax.data.labeled.soft_labels import SoftLabelSet
+from bert_jax.interop.families import FAMILIES, PREFIXES
+from bert_jax.interop.family import Family
+from bert_jax.interop.parameter_map import Entry
 from bert_jax.model.bert import BertConfig
+from bert_jax.model.dense import Activation
 from bert_jax.objectives.base import Objective
 from bert_jax.objectives.classification import (
     Classification, MultiLabel, MultipleChoice, Tagging)
 from bert_jax.objectives.embedding import Similarity
 from bert_jax.objectives.mlm import Mlm, MlmNsp
 from bert_jax.objectives.regression import Regression
+from bert_jax.objectives.replaced_tokens import ReplacedTokens
+from bert_jax.objectives.sentence_order import MlmSop
 from bert_jax.objectives.span import Span
-
-# The families whose tensors are BERT's, and what begins their classes.
-FAMILIES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta",
-            "camembert": "Camembert"}
-# Other words for the activations of `model.hidden_act`.
-_ACTIVATIONS = {
-    "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_new",
-    "gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new",
-    "gelu_accurate": "gelu_new", "relu": "relu", "silu": "silu",
-    "swish": "silu", "tanh": "tanh"}
-
-# Options that BERT's configuration has not: what another value than the
-# default makes is not BERT, but for those that change no function.
-_FREE = {"dtype", "scan_unroll", "remat"}
-_OURS = _FREE | {"embedding_size", "norm_placement", "use_bias"} | {
-    field.name for field in dataclasses.fields(BertConfig)
-    if isinstance(field.default, config.Choice)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +31,6 @@ class _Task:
   Attributes:
     ending: of the class.
     use: what the hub says that such a network is for (pipeline_tag).
-    pooler: whether the head is on the pooled output.
     outputs: of the head; None: one for each label.
     problem: problem_type of the configuration.
   """
@@ -52,29 +38,22 @@ class _Task:
   objective: type[Objective]
   ending: str
   use: str
-  pooler: bool
   outputs: int | None = None
   problem: str | None = None
 
 
 TASKS = {task.objective.label_kind: task for task in (
     _Task(Classification, "ForSequenceClassification", "text-classification",
-          True, problem="single_label_classification"),
-    _Task(Regression, "ForSequenceClassification", "text-classification", True,
-          1, "regression"),
-    _Task(MultiLabel, "ForSequenceClassification", "text-classification", True,
+          problem="single_label_classification"),
+    _Task(Regression, "ForSequenceClassification", "text-classification", 1,
+          "regression"),
+    _Task(MultiLabel, "ForSequenceClassification", "text-classification",
           problem="multi_label_classification"),
-    _Task(Tagging, "ForTokenClassification", "token-classification", False),
-    _Task(MultipleChoice, "ForMultipleChoice", "multiple-choice", True, 1),
-    _Task(Span, "ForQuestionAnswering", "question-answering", False, 2))}
+    _Task(Tagging, "ForTokenClassification", "token-classification"),
+    _Task(MultipleChoice, "ForMultipleChoice", "multiple-choice", 1),
+    _Task(Span, "ForQuestionAnswering", "question-answering", 2))}
 TASKS[SoftLabelSet] = TASKS[Classification.label_kind]
-# Ending of a class that reads text: the parts that it cannot do without.
-_READERS = {
-    "Model": set(), "ForPreTraining": {"encoder/pooler", "mlm", "nsp"},
-    "ForMaskedLM": {"mlm"}, "LMHeadModel": {"mlm"},
-    "ForNextSentencePrediction": {"encoder/pooler", "nsp"}}
-_HEADS = {"encoder/pooler", "mlm", "nsp"}
-_ENDINGS = (*_READERS, *dict.fromkeys(t.ending for t in TASKS.values()))
+_TASK_ENDINGS = {task.ending for task in TASKS.values()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +61,22 @@ class Architecture:
   """A network as a configuration describes it.
 
   Attributes:
-    parts: of its parameters, as `names.Entry.part`.
+    ending: of the name of its class.
+    entries: its tensors.
     first_position: rows of the position table before the first token's.
   """
 
+  family: Family
+  ending: str
+  entries: tuple[Entry, ...]
   model: BertConfig
   objective: Objective
-  parts: frozenset[str]
   first_position: int = 0
+
+  @property
+  def parts(self) -> set[str]:
+    """As of `Entry.part`."""
+    return {entry.part for entry in self.entries}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -104,107 +91,120 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   return content
 
 
+def family_of(options: Mapping[str, Any], source: str) -> Family:
+  """
+  Raises:
+    UserError: names those that are known.
+  """
+  name = options.get("model_type", "bert")
+  if name not in FAMILIES:
+    raise UserError(f"{source}: model_type={name} is no encoder that is known "
+                    "here" + nearest(name, FAMILIES))
+  return FAMILIES[name]
+
+
 def read(options: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]],
          source: str) -> Architecture:
   """
   Args:
     options: of `config.json` or `bert_config.json`.
-    shapes: of the tensors, under the names of `names.TABLE`.
+    shapes: of the tensors, under the common names of the family.
     source: named in errors.
 
   Raises:
-    UserError: it is not a BERT, or one that this project cannot express.
+    UserError: it is none of the families, or one that this project cannot
+      express.
   """
-  family = options.get("model_type", "bert")
-  if family not in FAMILIES:
-    raise UserError(f"{source}: model_type={family} is not a BERT"
-                    + nearest(family, FAMILIES))
-  pad = options["pad_token_id"] if "pad_token_id" in options else 1
-  if family != "bert" and not isinstance(pad, int):
-    raise UserError(f"{source}: pad_token_id={pad}; RoBERTa counts positions "
-                    "from it.")
-  first = 0 if family == "bert" else pad + 1
-  model = _model(options, first, source)
-  present = parameter_map.parts(shapes)
-  task = _task(options, present, source)
-  if task is None:
-    needed = _READERS[_ending(options, source) or "Model"]
-    parts = frozenset({"encoder"} | needed | present & _HEADS)
-    _check_roberta(family != "bert", model, parts)
-    objective = (MlmNsp() if "nsp" in parts else Mlm() if "mlm" in parts
-                 else Similarity())
+  family = family_of(options, source)
+  model = family.read_options(options, source)
+  ending = _ending(family, options, shapes, source)
+  head = family.classes[ending]
+  if ending in _TASK_ENDINGS:
+    spare = family.spare
+    objective = _task_objective(ending, head, options, shapes, source)
   else:
-    # Many hold a pooler that their class has no use for.
-    pooler = task.pooler or "encoder/pooler" in present
-    parts = frozenset({"encoder", "classifier"}
-                      | ({"encoder/pooler"} if pooler else set()))
-    objective = _objective(task, options, shapes, source)
-  return Architecture(model, objective, parts, first)
+    # The name of a class drops no tensors that are there.
+    spare = [*family.spare, *(entry for name, entries in family.classes.items()
+                              if name not in _TASK_ENDINGS
+                              for entry in entries)]
+    objective = None
+  entries = _with_spare((*family.encoder, *head), spare, shapes, model)
+  parts = {entry.part for entry in entries}
+  _check_activation(family, model.hidden_act, parts)
+  return Architecture(family, ending, entries, model,
+                      objective or _reader_objective(parts),
+                      family.first(options, source))
 
 
-def _model(options: Mapping[str, Any], first: int, source: str) -> BertConfig:
-  wrong = [f"{key}={options[key]}" for key, value in (
-      ("position_embedding_type", "absolute"), ("is_decoder", False),
-      ("add_cross_attention", False)) if options.get(key, value) != value]
-  if wrong:
-    raise UserError(f"{source}: {', '.join(wrong)}, which have no "
-                    "counterpart here.")
-  if "vocab_size" not in options:
-    raise UserError(f"{source} describes no BERT: it has no vocab_size.")
-  given = {field.name: options[field.name]
-           for field in dataclasses.fields(BertConfig)
-           if field.name in options and field.name not in _OURS}
-  act = given.get("hidden_act", "gelu")
-  if act not in _ACTIVATIONS:
-    raise UserError(f"{source}: hidden_act={act}"
-                    + nearest(str(act), _ACTIVATIONS))
-  given["hidden_act"] = _ACTIVATIONS[act]
-  if "max_position_embeddings" in given:
-    given["max_position_embeddings"] -= first
-  try:
-    return config.override(BertConfig(), [f"{k}={v}" for k, v in given.items()])
-  except UserError as error:
-    raise UserError(f"{source}: {error}") from None
+def _with_spare(entries: tuple[Entry, ...], spare: Collection[Entry],
+                shapes: Collection[str],
+                model: BertConfig) -> tuple[Entry, ...]:
+  """Entries, and those parts of which there is something."""
+  paths = {entry.path for entry in entries}
+  there = {entry.part for entry in spare if any(
+      name in shapes for name in entry.names(model.parameter_layers))}
+  more = {entry.path: entry for entry in spare
+          if entry.part in there and entry.path not in paths}
+  return (*entries, *more.values())
 
 
-def _check_roberta(roberta: bool, model: BertConfig,
-                   parts: frozenset[str]) -> None:
-  if roberta and "mlm" in parts and model.hidden_act != "gelu":
-    raise UserError("RoBERTa's masked-LM head always has hidden_act=gelu; this "
-                    f"network's {model.hidden_act} cannot be expressed.")
+def _reader_objective(parts: Collection[str]) -> Objective:
+  """Of a network that reads text alone."""
+  # A discriminator comes without the generator.
+  objectives = {"replaced": ReplacedTokens(generator="random"),
+                "nsp": MlmNsp(), "sop": MlmSop(), "mlm": Mlm()}
+  return next((objective for part, objective in objectives.items()
+               if part in parts), Similarity())
 
 
-def _ending(options: Mapping[str, Any], source: str) -> str:
-  """What the class's name says after the family's; "" if it is not given."""
-  classes = options.get("architectures") or [""]
-  for family in ("", *FAMILIES.values()):
-    ending = classes[0].removeprefix(family)
-    if ending in ("", *_ENDINGS):
-      return ending
-  raise UserError(f"{source}: architectures={classes[0]}" + nearest(
-      classes[0], [f"Bert{ending}" for ending in _ENDINGS]))
+def _check_activation(family: Family, hidden_act: Activation,
+                      parts: Collection[str]) -> None:
+  always = family.mlm_activation
+  if always and "mlm" in parts and hidden_act != always:
+    raise UserError(
+        f"{family.title}'s masked-LM head always has hidden_act={always}; this "
+        f"network's {hidden_act} cannot be expressed.")
 
 
-def _task(options: Mapping[str, Any], present: set[str],
-          source: str) -> _Task | None:
-  """What the head is for; None where the network reads text alone."""
-  ending = _ending(options, source)
-  if ending in _READERS or not ending and "classifier" not in present:
-    return None
-  if not ending:
-    ending = ("ForSequenceClassification" if "encoder/pooler" in present
-              else "ForTokenClassification")
+def _ending(family: Family, options: Mapping[str, Any],
+            shapes: Collection[str], source: str) -> str:
+  """What the class's name says after the family's, or the tensors say."""
+  named = (options.get("architectures") or [""])[0]
+  ending = named.removeprefix(next(
+      (prefix for prefix in (family.prefix, *PREFIXES)
+       if named.startswith(prefix)), ""))
+  if ending in family.classes:
+    return ending
+  if ending:
+    known = [family.prefix + ending for ending in family.classes]
+    if any(ending in other.classes for other in FAMILIES.values()):
+      raise UserError(f"{source}: architectures={named}; of {family.title} "
+                      f"there are {', '.join(known)}.")
+    raise UserError(f"{source}: architectures={named}" + nearest(named, known))
+  complete = [ending for ending, entries in family.classes.items()
+              if all(entry.name in shapes for entry in entries)]
+  return max(complete, key=lambda ending: len(family.classes[ending]))
+
+
+def _task_objective(ending: str, head: Collection[Entry],
+                    options: Mapping[str, Any],
+                    shapes: Mapping[str, tuple[int, ...]],
+                    source: str) -> Objective:
+  """What the head of a class is for."""
   tasks = [task for task in TASKS.values() if task.ending == ending]
-  if len(tasks) == 1:
-    return tasks[0]
-  problem = options.get("problem_type") or (
-      "regression" if len(_labels(options, source)) == 1
-      else "single_label_classification")
-  if problem not in {task.problem for task in TASKS.values()}:
+  problem = tasks[0].problem
+  if len(tasks) > 1:
+    problem = options.get("problem_type") or (
+        "regression" if len(_labels(options, source)) == 1
+        else "single_label_classification")
+  problems = [task.problem for task in tasks]
+  if problem not in problems:
     raise UserError(f"{source}: problem_type={problem}" + nearest(
-        str(problem), [task.problem for task in TASKS.values()
-                       if task.problem]))
-  return next(task for task in tasks if task.problem == problem)
+        str(problem), problems))
+  bias = next(e.name for e in head if e.path == "classifier/bias")
+  # A tensor that is missing is reported later.
+  outputs = shapes[bias][0] if bias in shapes else None
+  return _objective(tasks[problems.index(problem)], options, outputs, source)
 
 
 def _labels(options: Mapping[str, Any], source: str) -> tuple[str, ...]:
@@ -220,11 +220,8 @@ def _labels(options: Mapping[str, Any], source: str) -> tuple[str, ...]:
 
 
 def _objective(task: _Task, options: Mapping[str, Any],
-               shapes: Mapping[str, tuple[int, ...]],
-               source: str) -> Objective:
+               outputs: int | None, source: str) -> Objective:
   member = task.objective
-  outputs = shapes["classifier.bias"][0] if "classifier.bias" in shapes else (
-      None)  # A missing tensor, reported later.
   if task.outputs:
     if outputs not in (None, task.outputs):
       raise UserError(
@@ -243,58 +240,53 @@ def _objective(task: _Task, options: Mapping[str, Any],
     raise UserError(f"{source}: id2label: {error}") from None
 
 
-def write(model: BertConfig, objective: Objective, parts: set[str],
-          roberta: bool) -> tuple[dict[str, Any], str]:
-  """`config.json`, and the prefix of the encoder's tensors.
+def write(family: Family, model: BertConfig, objective: Objective,
+          parts: Collection[str], pad_id: int) -> tuple[dict[str, Any], str]:
+  """`config.json`, and the ending of the class.
+
+  Args:
+    parts: that the network has parameters of.
+    pad_id: of the tokenizer.
 
   Raises:
-    UserError: names every option that Hugging Face's BERT does not have.
+    UserError: names every option and head that the family does not have.
   """
-  bert, model = (dataclasses.replace(
-      o, attention=o.attention.with_weights()) for o in (BertConfig(), model))
-  known = {name: getattr(bert, name) for name in _OURS - _FREE}
-  wrong = [f"model.{change}" for change in config.changes(
-      dataclasses.replace(model, **known), model)]
+  if "encoder/pooler" not in parts:  # It does not matter.
+    model = dataclasses.replace(model, pooler=family.expressed(model).pooler)
+  wrong = family.lacking(model)
   if wrong:
-    raise UserError(f"{', '.join(wrong)}: Hugging Face's BERT has nothing like "
-                    "it, so its weights cannot be exported.")
-  family = "roberta" if roberta else "bert"
-  ending, labels = _written_head(objective, parts)
-  _check_roberta(roberta, model, frozenset(parts))
-  if roberta and "nsp" in parts:
-    raise UserError("RoBERTa has no head for the next sentence; export it "
-                    "with --family bert.")
-  options = {
-      "architectures": [FAMILIES[family] + ending], "model_type": family,
-      **{field.name: getattr(model, field.name)
-         for field in dataclasses.fields(BertConfig)
-         if field.name not in _OURS},
-      "position_embedding_type": "absolute",
-      "tie_word_embeddings": True, **labels}
-  return options, "" if ending == "Model" else f"{family}."
+    raise UserError(f"{', '.join(wrong)}: Hugging Face's {family.title} has "
+                    "nothing like it, so its weights cannot be exported.")
+  ending, labels = _written_head(family, objective, parts)
+  _check_activation(family, model.hidden_act, parts)
+  return {"architectures": [family.prefix + ending],
+          "model_type": family.model_type, **family.write_options(model, pad_id),
+          "tie_word_embeddings": True, **labels}, ending
 
 
-def _written_head(objective: Objective,
-                  parts: set[str]) -> tuple[str, dict[str, Any]]:
+def _written_head(family: Family, objective: Objective,
+                  parts: Collection[str]) -> tuple[str, dict[str, Any]]:
   """The ending of the class, and the options of its labels."""
+  heads = set(parts) - {"encoder", "encoder/pooler"}
   if "classifier" in parts and objective.label_kind in TASKS:
     task, labels = TASKS[objective.label_kind], {}
     if task.problem:
       labels["problem_type"] = task.problem
-    names_ = (("LABEL_0",) if task.objective is Regression else
-              () if task.outputs else objective.labels)
-    if names_:
-      labels["id2label"] = {str(i): name for i, name in enumerate(names_)}
-      labels["label2id"] = {name: i for i, name in enumerate(names_)}
-    return task.ending, labels
-  if "classifier" in parts:
-    raise UserError(f"objective={objective.choice_name}: Hugging Face has no "
-                    "class for its head.")
-  match "mlm" in parts, "nsp" in parts:
-    case True, True:
-      return "ForPreTraining", {}
-    case True, False:
-      return "ForMaskedLM", {}
-    case False, True:
-      return "ForNextSentencePrediction", {}
-  return "Model", {}
+    names = (("LABEL_0",) if task.objective is Regression else
+             () if task.outputs else objective.labels)
+    if names:
+      labels["id2label"] = {str(i): name for i, name in enumerate(names)}
+      labels["label2id"] = {name: i for i, name in enumerate(names)}
+    if task.ending in family.classes:
+      return task.ending, labels
+  if "classifier" not in parts:
+    for ending in family.classes:
+      if family.heads(ending) == heads:
+        return ending, {}
+  others = [other.model_type for other in FAMILIES.values()
+            if any(other.heads(ending) == heads for ending in other.classes)]
+  raise UserError(
+      f"objective={objective.choice_name}: Hugging Face's {family.title} has "
+      f"no class for its head ({', '.join(sorted(heads))})" + (
+          f"; export it with --family {others[0]}." if others
+          and "classifier" not in parts else "."))

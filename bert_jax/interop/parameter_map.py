@@ -1,14 +1,15 @@
-"""What Hugging Face calls BERT's tensors, and our paths: one table both ways.
+"""What Hugging Face calls tensors, and our paths: one table both ways.
 
-Letters are dimensions, as everywhere: S are positions, T token types, Q the
-two answers to "is it the next sentence", E is D again. Theirs stand in groups,
-"HK D" being a matrix (H * K, D). A name with `.N.` is one of the layers, which
-our arrays hold together, N first.
+Letters are dimensions, as everywhere: S are positions, T token types, W buckets
+of distances, Q the two answers to "is it the next sentence", E is the width of
+the embeddings, O is D again and J arrays of ours that lie in one of theirs.
+Theirs stand in groups, "HK D" being a matrix (H * K, D). A name with `.N.` is
+one of the layers, which our arrays hold together, N first.
 """
 
 import dataclasses
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Mapping, Sequence
 
 import ml_dtypes
 import numpy as np
@@ -22,233 +23,230 @@ _LISTED = 20  # tensors named in an error, of each kind
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """A parameter: their name and dimensions, our path and dimensions."""
+  """A tensor: its name and dimensions, our paths and dimensions.
+
+  Attributes:
+    name: as a class with a head has it, without what begins the names of all
+      tensors of the encoder.
+    groups: its dimensions.
+    path: of ours; where theirs holds several arrays, with a {} for `parts`.
+    letters: the dimensions of each of ours.
+    parts: what stands for the {} in the paths of the arrays in theirs.
+    first: what ours holds for layer 0, of which they have no tensor; None: they
+      have one.
+    when: an option of ours, of a network that has it, as in "norm.bias"; "":
+      all have it.
+  """
 
   name: str
   groups: str
   path: str
   letters: str
+  parts: tuple[str, ...] = ()
+  first: float | None = None
+  when: str = ""
+
+  @property
+  def paths(self) -> tuple[str, ...]:
+    return tuple(map(self.path.format, self.parts)) or (self.path,)
 
   @property
   def part(self) -> str:
-    """What it belongs to: "encoder", "encoder/pooler", or a head."""
-    head, _, rest = self.path.partition("/")
-    return "encoder/pooler" if rest.startswith("pooler/") else head
+    """As `part_of` its paths."""
+    return part_of(self.path)
+
+  def belongs_to(self, model: BertConfig) -> bool:
+    return not self.when or bool(operator.attrgetter(self.when)(model))
 
   @property
   def layered(self) -> bool:
     return ".N." in self.name
 
+  def names(self, layers: int) -> list[str]:
+    """Of a network with parameters of `layers` layers."""
+    if not self.layered:
+      return [self.name]
+    return [self.name.replace(".N.", f".{n}.")
+            for n in range(self.first is not None, layers)]
+
   def their_shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    return tuple(int(np.prod([sizes[c] for c in group]))
+    return tuple(int(np.prod([self._size(c, sizes) for c in group]))
                  for group in self.groups.split())
 
-  def to_ours(self, theirs: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
+  def to_ours(self, theirs: np.ndarray,
+              sizes: Mapping[str, int]) -> list[np.ndarray]:
+    """One array for each of the paths."""
     flat = self.groups.replace(" ", "")
-    split = theirs.reshape([sizes[c] for c in flat])
-    return split.transpose([flat.index(c) for c in self.letters])
+    split = theirs.reshape([self._size(c, sizes) for c in flat])
+    if self.parts:
+      split = np.moveaxis(split, flat.index("J"), 0)
+      flat = flat.replace("J", "")
+    else:
+      split = split[None]
+    return [one.transpose([flat.index(c) for c in self.letters])
+            for one in split]
 
-  def to_theirs(self, ours: np.ndarray,
+  def to_theirs(self, ours: Sequence[np.ndarray],
                 sizes: Mapping[str, int]) -> np.ndarray:
-    flat = self.groups.replace(" ", "")
-    split = ours.transpose([self.letters.index(c) for c in flat])
+    """The inverse of `to_ours`."""
+    letters = "J" * bool(self.parts) + self.letters
+    joined = np.stack(ours) if self.parts else ours[0]
+    split = joined.transpose([letters.index(c)
+                              for c in self.groups.replace(" ", "")])
     return split.reshape(self.their_shape(sizes))
 
-
-def _linear(name: str, path: str, inputs: str,
-            outputs: str) -> tuple[Entry, Entry]:
-  """torch.nn.Linear holds (outputs, inputs)."""
-  return (Entry(f"{name}.weight", f"{outputs} {inputs}", f"{path}/kernel",
-                inputs + outputs),
-          Entry(f"{name}.bias", outputs, f"{path}/bias", outputs))
+  def _size(self, letter: str, sizes: Mapping[str, int]) -> int:
+    return len(self.parts) if letter == "J" else sizes[letter]
 
 
-def _norm(name: str, path: str) -> tuple[Entry, Entry]:
-  return (Entry(f"{name}.weight", "D", f"{path}/scale", "D"),
-          Entry(f"{name}.bias", "D", f"{path}/bias", "D"))
+def part_of(path: str) -> str:
+  """What a parameter belongs to: "encoder", "encoder/pooler", or a head."""
+  head, _, rest = path.partition("/")
+  return "encoder/pooler" if rest.startswith("pooler/") else head
 
 
-def _embedding(name: str, rows: str) -> Entry:
-  return Entry(f"embeddings.{name}.weight", f"{rows} D",
-               f"encoder/embeddings/{name}/embedding", f"{rows}D")
+def weight(name: str, path: str, inputs: str, outputs: str,
+           parts: tuple[str, ...] = ()) -> Entry:
+  """A linear layer without bias; torch.nn.Linear holds (outputs, inputs)."""
+  return Entry(f"{name}.weight", f"{'J' * bool(parts)}{outputs} {inputs}",
+               f"{path}/kernel", inputs + outputs, parts)
 
 
-_LAYER, _LAYERS = "encoder.layer.N", "encoder/layers"
+def linear(name: str, path: str, inputs: str, outputs: str,
+           parts: tuple[str, ...] = (), biased: str = "", when: str = ""
+           ) -> tuple[Entry, Entry]:
+  """A linear layer with its bias.
 
-TABLE: tuple[Entry, ...] = (
-    _embedding("word_embeddings", "V"),
-    _embedding("position_embeddings", "S"),
-    _embedding("token_type_embeddings", "T"),
-    *_norm("embeddings.LayerNorm", "encoder/embeddings/norm"),
-    *(entry for name in ("query", "key", "value") for entry in _linear(
-        f"{_LAYER}.attention.self.{name}", f"{_LAYERS}/attention/{name}",
-        "D", "HK")),
-    *_linear(f"{_LAYER}.attention.output.dense", f"{_LAYERS}/attention/output",
-             "HK", "D"),
-    *_norm(f"{_LAYER}.attention.output.LayerNorm", f"{_LAYERS}/attention_norm"),
-    *_linear(f"{_LAYER}.intermediate.dense", f"{_LAYERS}/intermediate",
-             "D", "F"),
-    *_linear(f"{_LAYER}.output.dense", f"{_LAYERS}/output", "F", "D"),
-    *_norm(f"{_LAYER}.output.LayerNorm", f"{_LAYERS}/output_norm"),
-    Entry("pooler.dense.weight", "E D", "encoder/pooler/kernel", "DE"),
-    Entry("pooler.dense.bias", "D", "encoder/pooler/bias", "D"),
-    Entry("cls.predictions.transform.dense.weight", "E D",
-          "mlm/transform/kernel", "DE"),
-    Entry("cls.predictions.transform.dense.bias", "D", "mlm/transform/bias",
-          "D"),
-    *_norm("cls.predictions.transform.LayerNorm", "mlm/norm"),
-    Entry("cls.predictions.bias", "V", "mlm/bias", "V"),
-    *_linear("cls.seq_relationship", "nsp", "D", "Q"),
-    *_linear("classifier", "classifier", "D", "C"),
-)
-
-# Other names of the same tensors: of old releases, and RoBERTa's. RoBERTa's
-# classifier of texts holds what BERT calls its pooler.
-_RENAMED = (
-    (r"^(bert|roberta)\.", ""),
-    (r"LayerNorm\.gamma$", "LayerNorm.weight"),
-    (r"LayerNorm\.beta$", "LayerNorm.bias"),
-    (r"^lm_head\.dense\.", "cls.predictions.transform.dense."),
-    (r"^lm_head\.layer_norm\.", "cls.predictions.transform.LayerNorm."),
-    (r"^lm_head\.", "cls.predictions."),
-    (r"^classifier\.dense\.", "pooler.dense."),
-    (r"^classifier\.out_proj\.", "classifier."),
-    (r"^qa_outputs\.", "classifier."),
-)
-# The way back, of the classes that call them so.
-_ROBERTA = (
-    (r"^cls\.predictions\.transform\.dense\.", "lm_head.dense."),
-    (r"^cls\.predictions\.transform\.LayerNorm\.", "lm_head.layer_norm."),
-    (r"^cls\.predictions\.", "lm_head."),
-)
-_THEIR_NAMES = (
-    (r"^Roberta", _ROBERTA),
-    (r"^RobertaForSequenceClassification$", (
-        (r"^classifier\.", "classifier.out_proj."),
-        (r"^pooler\.dense\.", "classifier.dense."))),
-    (r"ForQuestionAnswering$", ((r"^classifier\.", "qa_outputs."),)),
-)
-# No parameters: what can be counted, and the decoder, which is the word table.
-_BUFFERS = r"^embeddings\.(position_ids|token_type_ids)$"
-_TIED = {"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
-         "cls.predictions.decoder.bias": "cls.predictions.bias"}
+  Args:
+    when: as of Entry.
+    biased: `when` it has a bias; "": always.
+  """
+  return (dataclasses.replace(weight(name, path, inputs, outputs, parts),
+                              when=when),
+          Entry(f"{name}.bias", "J" * bool(parts) + outputs, f"{path}/bias",
+                outputs, parts, when=biased or when))
 
 
-def common_name(name: str) -> str:
-  """The name of the table, for any that is in use."""
-  for pattern, replacement in _RENAMED:
-    name = re.sub(pattern, replacement, name)
-  return name
+def norm(name: str, path: str, letter: str = "D", first: bool = True,
+         biased: str = "") -> tuple[Entry, Entry]:
+  """
+  Args:
+    first: whether they have one in layer 0; ours does nothing there.
+    biased: `when` it has a bias.
+  """
+  return (Entry(f"{name}.weight", letter, f"{path}/scale", letter,
+                first=None if first else 1.0),
+          Entry(f"{name}.bias", letter, f"{path}/bias", letter,
+                first=None if first else 0.0, when=biased))
 
 
-def their_name(name: str, architecture: str, prefix: str) -> str:
-  """The name that a class has for one of the table's."""
-  for pattern, renamed in _THEIR_NAMES:
-    if re.search(pattern, architecture):
-      for old, new in renamed:
-        name, changed = re.subn(old, new, name)
-        if changed:
-          break
-  inside = re.match(r"(embeddings|encoder|pooler)\.", name)
-  return f"{prefix}{name}" if inside else name
+def embedding(name: str, path: str, rows: str) -> Entry:
+  return Entry(f"{name}.weight", f"{rows} E",
+               f"encoder/embeddings/{path}/embedding", f"{rows}E")
 
 
 def sizes(model: BertConfig, classes: int = 0) -> dict[str, int]:
   """The size of each dimension."""
   width, heads = model.hidden_size, model.num_attention_heads
   return {"V": model.vocab_size, "S": model.max_position_embeddings,
-          "T": model.type_vocab_size, "D": width, "E": width, "H": heads,
-          "K": width // heads, "F": model.intermediate_size, "Q": 2,
-          "C": classes}
+          "T": model.type_vocab_size, "D": width, "O": width,
+          "E": model.embedding_width, "H": heads, "K": width // heads,
+          "F": model.intermediate_size, "Q": 2, "1": 1, "C": classes,
+          "W": getattr(model.positions, "buckets", 0)}
 
 
-def parts(tensors: Mapping[str, np.ndarray]) -> set[str]:
-  """The parts of which at least one tensor is there."""
-  return {entry.part for entry in TABLE
-          if any(name in tensors for name in _names(entry, 1))}
-
-
-def to_ours(tensors: Mapping[str, np.ndarray], model: BertConfig,
-            selected: set[str], source: str) -> dict[str, np.ndarray]:
+def to_ours(tensors: Mapping[str, np.ndarray], entries: Sequence[Entry],
+            model: BertConfig, source: str,
+            tied: Mapping[str, str]) -> dict[str, np.ndarray]:
   """Our parameters by their paths, float32.
 
   Args:
-    tensors: under the table's names.
+    tensors: under the names of the entries.
+    entries: tensors of such a network.
     model: the options that they should fit.
-    selected: the parts to take.
     source: named in errors.
+    tied: names of copies, which this network shares with what they copy.
 
   Raises:
     UserError: names every tensor that is missing, surplus or of another shape,
       or that holds something else than numbers.
   """
-  tensors = {name: tensor for name, tensor in tensors.items()
-             if not re.search(_BUFFERS, name)}
-  tensors = _without_tied(tensors)
-  classes = (len(tensors["classifier.bias"]) if "classifier.bias" in tensors
-             else 0)
-  dimensions = sizes(model, classes)
-  entries = [entry for entry in TABLE if entry.part in selected]
+  tensors = _without_copies(tensors, tied)
+  dimensions = sizes(model, _classes(entries, tensors))
+  layers = model.parameter_layers
+  entries = [entry for entry in entries if entry.belongs_to(model)]
   shapes = {name: entry.their_shape(dimensions) for entry in entries
-            for name in _names(entry, model.num_hidden_layers)}
-  _check(shapes, tensors, source)
+            for name in entry.names(layers)}
+  _check(shapes, tensors, source, tied)
   floats = _as_float32(tensors, source)
-
-  def ours(entry: Entry) -> np.ndarray:
+  params: dict[str, np.ndarray] = {}
+  for entry in entries:
     arrays = [entry.to_ours(floats[name], dimensions)
-             for name in _names(entry, model.num_hidden_layers)]
-    return np.stack(arrays) if entry.layered else (
-        np.ascontiguousarray(arrays[0]))
+              for name in entry.names(layers)]
+    if entry.first is not None:
+      shape = [dimensions[c] for c in entry.letters]
+      arrays.insert(0, [np.full(shape, entry.first, np.float32)
+                        for _ in entry.paths])
+    for path, ours in zip(entry.paths, zip(*arrays)):
+      params[path] = (np.stack(ours) if entry.layered
+                      else np.ascontiguousarray(ours[0]))
+  return params
 
-  return {entry.path: ours(entry) for entry in entries}
 
+def to_theirs(params: Mapping[str, np.ndarray], entries: Sequence[Entry],
+              model: BertConfig, title: str) -> dict[str, np.ndarray]:
+  """Their tensors, under the names of the entries, of parameters by paths.
 
-def to_theirs(params: Mapping[str, np.ndarray],
-              model: BertConfig) -> dict[str, np.ndarray]:
-  """Their tensors, under the table's names, of parameters by their paths.
+  Args:
+    entries: tensors; those of which `params` has nothing are left out.
+    title: of the architecture, named in errors.
 
   Raises:
-    UserError: names the parameters that BERT does not have.
+    UserError: names the parameters that it does not have.
   """
-  foreign = sorted(set(params) - {entry.path for entry in TABLE})
+  known = {path for entry in entries for path in entry.paths}
+  foreign = sorted(set(params) - known)
   if foreign:
-    raise UserError("Hugging Face's BERT has nothing like the parameters "
+    raise UserError(f"Hugging Face's {title} has nothing like the parameters "
                     + ", ".join(foreign) + ".")
   classes = params.get("classifier/bias", np.zeros(0)).shape[0]
   dimensions = sizes(model, classes)
   tensors = {}
-  for entry in TABLE:
-    if entry.path not in params:
+  for entry in entries:
+    if entry.paths[0] not in params:
       continue
-    array = np.asarray(params[entry.path])
-    for name, one in zip(_names(entry, model.num_hidden_layers),
-                         array if entry.layered else [array]):
+    arrays = [np.asarray(params[path]) for path in entry.paths]
+    skipped = int(entry.first is not None)
+    for n, name in enumerate(entry.names(model.parameter_layers), skipped):
+      one = [x[n] for x in arrays] if entry.layered else arrays
       tensors[name] = np.ascontiguousarray(entry.to_theirs(one, dimensions))
   return tensors
 
 
-def _names(entry: Entry, layers: int) -> Iterator[str]:
-  if entry.layered:
-    yield from (entry.name.replace(".N.", f".{n}.") for n in range(layers))
-  else:
-    yield entry.name
+def _classes(entries: Sequence[Entry],
+             tensors: Mapping[str, np.ndarray]) -> int:
+  """How many outputs the classifier has."""
+  return next((len(tensors[entry.name]) for entry in entries
+               if entry.path == "classifier/bias" and entry.name in tensors), 0)
 
 
-def _without_tied(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _without_copies(tensors: Mapping[str, np.ndarray],
+                    tied: Mapping[str, str]) -> dict[str, np.ndarray]:
   """Without the copies of tensors that are shared, if they are copies."""
-  copies = [name for name, original in _TIED.items()
+  copies = [name for name, original in tied.items()
             if name in tensors and original in tensors
             and np.array_equal(tensors[name], tensors[original])]
   return {name: x for name, x in tensors.items() if name not in copies}
 
 
 def _check(shapes: Mapping[str, tuple[int, ...]],
-           tensors: Mapping[str, np.ndarray], source: str) -> None:
+           tensors: Mapping[str, np.ndarray], source: str,
+           tied: Mapping[str, str]) -> None:
   missing = [f"missing: {name} {shape}" for name, shape in shapes.items()
              if name not in tensors]
   surplus = [f"surplus: {name} {x.shape}" + (
-      f" (differs from {_TIED[name]}; this network shares them)"
-      if name in _TIED else "")
+      f" (differs from {tied[name]}; this network shares them)"
+      if name in tied else "")
              for name, x in tensors.items() if name not in shapes]
   unlike = [f"{name}: expected {shape}, got {tensors[name].shape}"
             for name, shape in shapes.items()

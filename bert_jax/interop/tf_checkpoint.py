@@ -27,15 +27,15 @@ _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
 _DTYPES = {1: np.float32, 2: np.float64, 3: np.int32, 9: np.int64,
            14: ml_dtypes.bfloat16, 19: np.float16}
-# Google's names, and those of `names.TABLE`.
+# Google's names, and those of BERT's tensors in PyTorch.
 _RENAMED = (
     (r"^bert/", ""),
     (r"layer_(\d+)", r"layer.\1"),
     (r"LayerNorm/gamma$", "LayerNorm/weight"),
     (r"LayerNorm/beta$", "LayerNorm/bias"),
     (r"^cls/predictions/output_bias$", "cls/predictions/bias"),
-    (r"^(cls/squad/)?output_weights$", "classifier/weight"),
-    (r"^(cls/squad/)?output_bias$", "classifier/bias"),
+    (r"^cls/squad/output_", "qa_outputs/output_"),
+    (r"^output_", "classifier/output_"),
     (r"/output_weights$", "/weight"),
     (r"/output_bias$", "/bias"),
     (r"/kernel$", "/weight"),
@@ -69,11 +69,9 @@ def read(path: pathlib.Path) -> tuple[Architecture, Params]:
     for pattern, replacement in _RENAMED:
       name = re.sub(pattern, replacement, name)
     tensors[name] = transposed
-  options = hf_config.read_json(path / "bert_config.json")
-  if "architectures" not in options and any(
-      name.startswith("cls/squad/") for name in entries(indices[0])):
-    options["architectures"] = ["BertForQuestionAnswering"]
-  return hf_checkpoint.fitted(tensors, options, path / "bert_config.json")
+  return hf_checkpoint.fitted(
+      tensors, hf_config.read_json(path / "bert_config.json"),
+      path / "bert_config.json")
 
 
 @dataclasses.dataclass(frozen=True)

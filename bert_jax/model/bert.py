@@ -9,6 +9,7 @@ from bert_jax.model.dense import Activation
 from bert_jax.model.feed_forward import FeedForward, MlpFeedForward
 from bert_jax.model.inputs import Inputs, TokensInputs
 from bert_jax.model.norms import LayerNorm, Norm, Placement
+from bert_jax.model.pooler import ClsPooler, Pooler
 from bert_jax.model.positions import LearnedPositions, Positions
 from bert_jax.model.stack import Stack, UniformStack
 from bert_jax.model.visibility import GlobalLocality, Locality
@@ -38,11 +39,16 @@ class BertConfig:
     use_bias: whether the linear layers of the encoder and of the masked-LM head
       have biases. Norms and gated feed-forward parts have an option of their
       own; heads for labels always have biases.
+    head_bias: whether the linear layers of the pooler and in front of the
+      masked-LM decoder have biases; None: as `use_bias`.
     embedding_size: width of the embeddings, which are projected to
       `hidden_size` (ALBERT); None: `hidden_size`, without a projection.
     norm_placement: where a layer normalizes: after each residual connection as
       BERT (post), before the attention and feed-forward parts (pre), or before
       and after each part (sandwich).
+    first_attention_norm: whether the first layer normalizes what its attention
+      reads (norm_placement=pre or sandwich), although embeddings are normalized
+      already; ModernBERT's does not.
     dtype: floating-point type of the computation; parameters are float32.
     scan_unroll: layers that one iteration of the scan over layers unrolls;
       more run faster and compile slower. None: all on a TPU, where the loop
@@ -65,6 +71,7 @@ class BertConfig:
   initializer_range: float = 0.02
   layer_norm_eps: float = 1e-12
   use_bias: bool = True
+  head_bias: bool | None = None
   embedding_size: int | None = None
   inputs: Inputs = TokensInputs()
   positions: Positions = LearnedPositions()
@@ -73,7 +80,9 @@ class BertConfig:
   feed_forward: FeedForward = MlpFeedForward()
   norm: Norm = LayerNorm()
   norm_placement: Placement = "post"
+  first_attention_norm: bool = True
   stack: Stack = UniformStack()
+  pooler: Pooler = ClsPooler()
   dtype: Literal["float32", "bfloat16"] = "float32"
   scan_unroll: int | None = None
   remat: bool = False
@@ -94,11 +103,23 @@ class BertConfig:
           f"hidden_size={self.hidden_size} cannot be divided among "
           f"num_attention_heads={self.num_attention_heads}; "
           "one must be a multiple of the other.")
+    if self.norm_placement == "post" and not self.first_attention_norm:
+      raise UserError("first_attention_norm=false: with norm_placement=post no "
+                      "layer normalizes what its attention reads.")
     self.stack.blocks(self)
 
   @property
   def embedding_width(self) -> int:
     return self.embedding_size or self.hidden_size
+
+  @property
+  def projects_embeddings(self) -> bool:
+    return self.embedding_width != self.hidden_size
+
+  @property
+  def heads_have_bias(self) -> bool:
+    """Of `head_bias` and `use_bias`."""
+    return self.use_bias if self.head_bias is None else self.head_bias
 
   @property
   def parameter_layers(self) -> int:

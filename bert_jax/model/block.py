@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from bert_jax.model.attention import SelfAttention
 from bert_jax.model.placement import constrain
@@ -40,9 +41,13 @@ class Layer(nn.Module):
   def _apply(self, x, layer, context, keys_B):
     o, keys_B = self.options, fold_in(keys_B, layer)
     attend = lambda x: self.attention(x, layer, context, keys_B)
+    before = self.attention_norm
+    if not o.first_attention_norm:
+      # A loop over layers has one program for all.
+      before = lambda x: jnp.where(layer == 0, x, self.attention_norm(x))
     feed = lambda x: dropout(self.feed_forward(x, context),
                              o.hidden_dropout_prob, keys_B, DropoutSite.OUTPUT)
-    x = residual(o.norm_placement, x, attend, self.attention_norm,
+    x = residual(o.norm_placement, x, attend, before,
                  self.attention_outer_norm)
     x = residual(o.norm_placement, x, feed, self.output_norm,
                  self.output_outer_norm)

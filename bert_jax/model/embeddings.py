@@ -19,7 +19,7 @@ class Embeddings(nn.Module):
     nn.share_scope(self, self.inputs)
     self.position_embeddings = o.positions.embedding(o)
     self.norm = o.norm.build(o.layer_norm_eps)
-    if o.embedding_width != o.hidden_size:
+    if o.projects_embeddings:
       self.projection = Dense((o.embedding_width,), (o.hidden_size,), o)
 
   def __call__(self, batch, keys_B, tables=None):
@@ -31,7 +31,7 @@ class Embeddings(nn.Module):
     x_BLD = (tables or self).normalized(batch)
     x_BLD = dropout(x_BLD, o.hidden_dropout_prob, keys_B,
                     DropoutSite.EMBEDDINGS)
-    if o.embedding_width != o.hidden_size:
+    if o.projects_embeddings:
       x_BLD = self.projection(x_BLD)
     return constrain(x_BLD.astype(o.dtype), "rows")
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.model.bert import BertConfig
-from bert_jax.model.dense import Dense
 from bert_jax.model.dropout import DropoutSite, fold_in
 from bert_jax.model.embeddings import Embeddings
 from bert_jax.model.norms import finish
@@ -25,7 +24,7 @@ class Encoder(nn.Module):
     self.position_bias = o.positions.bias(o)
     self.layers = o.stack.build(o)
     self.final_norm = o.norm.build(o.layer_norm_eps)
-    self.pooler = Dense((o.hidden_size,), (o.hidden_size,), o)
+    self.pooler = o.pooler.build(o)
 
   def __call__(self, batch: Mapping[str, jax.Array],
                keys_B: jax.Array | None = None,
@@ -76,12 +75,22 @@ class Encoder(nn.Module):
     x_BLD = self.layers(self.embeddings(batch, None), context, None)
     return finish(self.options.norm_placement, x_BLD, self.final_norm)
 
-  def pool(
-      self, sequence_output_BLD: jax.Array, cls_positions_BE: jax.Array
-  ) -> jax.Array:
-    """(B, E, D): each example's first token through the tanh pooler."""
-    cls_BED = gather(sequence_output_BLD, cls_positions_BE)
-    return jnp.tanh(self.pooler(cls_BED))
+  def pool(self, sequence_output_BLD: jax.Array,
+           batch: Mapping[str, jax.Array]) -> jax.Array:
+    """(B, E, D): one vector for each example, of `options.pooler`.
+
+    Args:
+      sequence_output_BLD: the last hidden states.
+      batch: of `cls_positions` and `example_ids`.
+    """
+    return self.pooler(sequence_output_BLD, batch["cls_positions"],
+                       batch["example_ids"])
+
+  def features(self, sequence_output_BLD: jax.Array) -> jax.Array:
+    """(B, L, D): what heads read that label tokens."""
+    if not self.options.pooler.tokens:
+      return sequence_output_BLD
+    return self.pooler.transform(sequence_output_BLD)
 
   def word_embeddings(self) -> jax.Array:
     """The (V, D) float32 table, which the masked-LM decoder shares."""
@@ -100,9 +109,3 @@ class Encoder(nn.Module):
       lengths_B = jnp.sum(example_ids_BL > 0, axis=1)
     return Context(example_ids_BL, batch.get("order"), batch["position_ids"],
                    bias_HA, lengths_B)
-
-
-def gather(x_BLD: jax.Array, positions_BP: jax.Array) -> jax.Array:
-  """(B, P, D): the vectors at each row's positions."""
-  return jnp.take_along_axis(x_BLD, positions_BP[..., None], axis=1,
-                             mode="clip")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from bert_jax.model.bert import BertConfig
 from bert_jax.model.dense import Dense, activation
 from bert_jax.model.dropout import DropoutSite, dropout
-from bert_jax.model.encoder import gather
 from bert_jax.model.ops import cross_entropy, decode, hits
+from bert_jax.model.pooler import gather
 
 # Of the positions of a row, where each predicts a token.
 _CHUNKS = 8
@@ -21,7 +21,8 @@ class MlmHead(nn.Module):
 
   def setup(self):
     o = self.options
-    self.transform = Dense((o.hidden_size,), (o.embedding_width,), o)
+    self.transform = Dense((o.hidden_size,), (o.embedding_width,), o,
+                           o.heads_have_bias)
     self.norm = o.norm.build(o.layer_norm_eps)
     self.bias = self.param("bias", nn.initializers.zeros, (o.vocab_size,))
 
@@ -103,14 +104,3 @@ class ClassificationHead(nn.Module):
     """Float32 logits (B, E, C) of (B, E, D)."""
     x_BED = dropout(x_BED, self.dropout_rate, keys_B, DropoutSite.HEAD)
     return self.dense(x_BED).astype(jnp.float32)
-
-
-def mean_pool(x_BLD: jax.Array, example_ids_BL: jax.Array,
-              examples: int) -> jax.Array:
-  """(B, E, D) float32: the mean over each example's tokens, 0 where none."""
-  numbers_E = jnp.arange(examples) + 1
-  member_BLE = (example_ids_BL[..., None]
-                == numbers_E[None, None]).astype(jnp.float32)
-  count_BE = jnp.maximum(member_BLE.sum(axis=1), 1.0)
-  return jnp.einsum("BLE,BLD->BED", member_BLE,
-                    x_BLD.astype(jnp.float32)) / count_BE[..., None]

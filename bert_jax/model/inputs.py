@@ -30,26 +30,38 @@ class Inputs(Choice):
 
 @dataclasses.dataclass(frozen=True)
 class TokensInputs(Inputs):
-  """The sum of the embeddings of each token and of its type."""
+  """The sum of the embeddings of each token and of its type.
+
+  Attributes:
+    types: whether types have embeddings: BERT's segments A and B, which later
+      networks do without.
+  """
+
+  types: bool = True
 
   def build(self, options):
-    return Tokens(options)
+    return Tokens(options, self.types)
 
 
 class Tokens(nn.Module):
   options: "BertConfig"
+  types: bool = True
 
   def setup(self):
     o = self.options
     self.word_embeddings = Embed(o.vocab_size, o.embedding_width, o)
-    self.token_type_embeddings = Embed(o.type_vocab_size, o.embedding_width, o)
+    if self.types:
+      self.token_type_embeddings = Embed(o.type_vocab_size, o.embedding_width,
+                                         o)
 
   def __call__(self, batch) -> jax.Array:
     word_BLD = self.word_embeddings(
         constrain(batch["input_ids"], "looked_up_ids"))
-    return (constrain(constrain(word_BLD, "looked_up"), "rows")
-            + look_up_few(self.token_type_embeddings.embedding,
-                          batch["token_type_ids"]))
+    word_BLD = constrain(constrain(word_BLD, "looked_up"), "rows")
+    if not self.types:
+      return word_BLD
+    return word_BLD + look_up_few(self.token_type_embeddings.embedding,
+                                  batch["token_type_ids"])
 
   def table(self) -> jax.Array:
     """The (V, D) float32 table of the word vectors."""

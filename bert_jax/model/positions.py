@@ -97,10 +97,13 @@ class RelativeBiasPositions(Positions):
   Attributes:
     buckets: number of buckets; half of them are for keys after the query.
     max_distance: distance in tokens from which on all share the last bucket.
+    learned: whether each position has a learned embedding, too (MPNet: Song et
+      al. 2020).
   """
 
   buckets: int = 32
   max_distance: int = 128
+  learned: bool = False
 
   def __post_init__(self):
     if self.buckets < 4 or self.buckets % 4:
@@ -109,6 +112,9 @@ class RelativeBiasPositions(Positions):
     if self.max_distance <= self.buckets // 4:
       raise UserError(f"model.positions.max_distance={self.max_distance}: more "
                       f"than buckets / 4 = {self.buckets // 4}.")
+
+  def embedding(self, options):
+    return (LearnedPositions().embedding(options) if self.learned else None)
 
   def bias(self, options):
     return RelativeBias(self, options)

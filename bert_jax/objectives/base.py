@@ -45,6 +45,8 @@ class Objective(Choice):
   # where it is not asked for another.
   pooling: ClassVar[str] = "mean"
   normalize: ClassVar[bool] = False
+  # The heads that are on the other networks than the encoder.
+  other_heads: ClassVar[tuple[str, ...]] = ()
   # What `corrupt` adds to the keys of a batch.
   keys: ClassVar[spec.Keys] = {}
   # The work directory of a run whose network is among this one's, frozen; a
@@ -224,7 +226,7 @@ def pooled_logits(encoder: Encoder, sequence_output_BLD: jax.Array,
                   outputs: int) -> jax.Array:
   """(B, E, outputs): the `classifier` on the pooled output; runs inside a
   compact module."""
-  pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
+  pooled_BED = encoder.pool(sequence_output_BLD, batch)
   head = ClassificationHead(encoder.options, outputs,
                             encoder.options.hidden_dropout_prob,
                             name="classifier")

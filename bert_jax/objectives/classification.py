@@ -184,7 +184,8 @@ class Tagging(_Classes):
     head = ClassificationHead(
         encoder.options, len(self.labels),
         encoder.options.hidden_dropout_prob, name="classifier")
-    return {"classifier": head(sequence_output_BLD, keys_B)}
+    return {"classifier": head(encoder.features(sequence_output_BLD),
+                               keys_B)}
 
   def label_mask(self, batch: Batch) -> jax.Array:
     return (batch["labels"] >= 0).astype(jnp.float32)

@@ -12,7 +12,8 @@ import numpy as np
 from bert_jax.config import UserError
 from bert_jax.data.batches.spec import Key, Keys
 from bert_jax.data.tokenizers.vocabulary import Vocabulary
-from bert_jax.model.encoder import Encoder, gather
+from bert_jax.model.encoder import Encoder
+from bert_jax.model.pooler import gather
 from bert_jax.objectives.base import Batch
 from bert_jax.objectives.causal import Causal
 

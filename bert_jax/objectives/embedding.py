@@ -11,8 +11,8 @@ import optax
 from bert_jax.config import UserError
 from bert_jax.data.labeled.segments import EmbeddingSet
 from bert_jax.data.labeled.base import LabeledSet
-from bert_jax.model.encoder import Encoder, gather
-from bert_jax.model.heads import mean_pool
+from bert_jax.model.encoder import Encoder
+from bert_jax.model.pooler import gather, mean_pool
 from bert_jax.objectives.base import Batch, Objective, weighted_sum
 
 

@@ -89,7 +89,7 @@ class MlmNsp(Mlm):
 
   def logits(self, encoder: Encoder, sequence_output_BLD: jax.Array,
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
-    pooled_BED = encoder.pool(sequence_output_BLD, batch["cls_positions"])
+    pooled_BED = encoder.pool(sequence_output_BLD, batch)
     of_pairs = nn.Dense(
         2, name=self.pair_part,
         kernel_init=nn.initializers.truncated_normal(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -44,6 +44,7 @@ class ReplacedTokens(Mlm):
   generator: Literal["tied", "untied", "random"] = "tied"
   generator_size: float = 0.25
   weight: float = 50.0
+  other_heads: ClassVar = ("mlm",)
   keys = Masking.keys | {"sample": Key(np.float32, "P")}
 
   def __post_init__(self):

@@ -33,7 +33,8 @@ class Span(Objective):
              batch: Batch, keys_B: jax.Array | None) -> dict[str, jax.Array]:
     # No dropout here, as in run_squad.py.
     head = ClassificationHead(encoder.options, 2, 0.0, name="classifier")
-    return {"classifier": head(sequence_output_BLD, keys_B)}
+    return {"classifier": head(encoder.features(sequence_output_BLD),
+                               keys_B)}
 
   def weights(self, batch: Batch) -> dict[str, jax.Array]:
     return {"span": batch["example_mask"].sum()}

@@ -18,6 +18,7 @@ from bert_jax.data.tokenizers import byte_bpe, training_text
 from bert_jax.data.tokenizers.byte_bpe import ByteLevel
 from bert_jax.data.tokenizers.hf_directory import (
     from_directory, vocabulary_lines)
+from bert_jax.data.tokenizers.json_file import JsonFile
 from bert_jax.data.tokenizers.sentencepiece import SentencePiece
 from bert_jax.data.tokenizers.vocabulary import (
     CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, fingerprint)
@@ -35,7 +36,7 @@ _COVERAGE = 0.9995  # of the characters of a text, as SentencePiece has it
 def deserialize(state: dict[str, Any]) -> LoadedTokenizer:
   """The tokenizer of `serialize`."""
   kinds = {"sentencepiece": SentencePiece, "wordpiece": WordPiece,
-           "byte_level": ByteLevel}
+           "byte_level": ByteLevel, "json_file": JsonFile}
   if state["kind"] not in kinds:
     raise UserError(f"Unknown kind of tokenizer {state['kind']!r}"
                     + nearest(state["kind"], kinds))

@@ -12,6 +12,7 @@ from bert_jax.data.tokenizers import byte_bpe
 from bert_jax.data.tokenizers.base import LoadedTokenizer
 from bert_jax.data.tokenizers.byte_bpe import ByteLevel
 from bert_jax.data.tokenizers.hf_tokenizers import FLAGS, ROLES
+from bert_jax.data.tokenizers.json_file import JsonFile, pieces_of
 from bert_jax.data.tokenizers.sentencepiece import SentencePiece
 from bert_jax.data.tokenizers.vocabulary import SPECIAL
 from bert_jax.data.tokenizers.wordpiece import WordPiece, has_capitals
@@ -107,23 +108,34 @@ def _from_file(folder: pathlib.Path, content: Mapping[str, Any],
                     "none that the tokenizers library wrote.")
   model = content["model"]
   kind = _type(model) or ("BPE" if "merges" in model else "WordPiece")
-  if (folder / "spiece.model").exists():
+  if (folder / "spiece.model").exists() and (
+      set(SPECIAL) <= {*pieces_of(model)}):
     return _sentencepiece(folder, model)
   pieces = _numbered(folder, model["vocab"]) if kind in (
       "WordPiece", "BPE") else []
-  added = _added(folder, pieces, content["added_tokens"])
   steps = [_type(content[step]) for step in ("normalizer", "pre_tokenizer")]
+  between = _type(content.get("post_processor"))
   if kind == "WordPiece" and steps[1] == "BertPreTokenizer" and (
-      steps[0] in ("BertNormalizer", None)):
-    return _wordpiece(folder, pieces, content, config, added)
+      steps[0] in ("BertNormalizer", None)) and (
+          between != "RobertaProcessing"):
+    return _wordpiece(folder, pieces, content, config, _added(
+        folder, pieces, content["added_tokens"]))
   if kind == "BPE" and steps == [None, "ByteLevel"]:
     merges = [merge if isinstance(merge, str) else " ".join(merge)
               for merge in model["merges"]]
-    return _byte_level(folder, pieces, merges, content, config, added)
-  raise UserError(
-      f"{folder / _FILE}: a {kind} model with normalizer {steps[0]} and "
-      f"pre-tokenizer {steps[1]} is not supported; there are WordPiece with "
-      "BertNormalizer and BertPreTokenizer, and BPE with ByteLevel alone.")
+    return _byte_level(folder, pieces, merges, content, config, _added(
+        folder, pieces, content["added_tokens"]))
+  if kind not in ("WordPiece", "BPE", "Unigram"):
+    raise UserError(f"{folder / _FILE}: a {kind} model is not supported; there "
+                    "are WordPiece, BPE and Unigram.")
+  pieces = pieces or pieces_of(model)
+  description = {key: value for key, value in content.items() if key not in (
+      "version", "truncation", "padding", "added_tokens")}
+  try:
+    return JsonFile(description, _guessed(config, pieces), _added(
+        folder, pieces, content["added_tokens"], spaces=True))
+  except UserError as error:
+    raise UserError(f"{folder / _FILE}: {error}") from None
 
 
 def _wordpiece(folder: pathlib.Path, pieces: Sequence[str],
@@ -192,6 +204,15 @@ def _names(config: Mapping[str, Any], names: Sequence[str]) -> list[str]:
   return [name if isinstance(name, str) else name["content"] for name in given]
 
 
+def _guessed(config: Mapping[str, Any], pieces: Sequence[str]) -> list[str]:
+  """As `_names`, where the vocabulary says whether they are BERT's or
+  RoBERTa's."""
+  known = set(pieces)
+  return _names(config, [next((name for name in names if name in known),
+                              names[0])
+                         for names in zip(SPECIAL, byte_bpe.SPECIAL)])
+
+
 def _outside(folder: pathlib.Path,
              config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
   """Tokens that were added to a vocabulary that is no tokenizer.json."""
@@ -209,9 +230,10 @@ def _outside(folder: pathlib.Path,
 
 
 def _added(folder: pathlib.Path, pieces: Sequence[str],
-           tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+           tokens: Sequence[Mapping[str, Any]],
+           spaces: bool = False) -> list[dict[str, Any]]:
   """Those that the vocabulary does not say all about: first those that are
-  not in it, in the order of their ids."""
+  not in it, in the order of their ids; `spaces`: they may take some."""
   known = set(pieces)
   more = sorted((token for token in tokens if token["content"] not in known),
                 key=lambda token: token["id"])
@@ -221,7 +243,7 @@ def _added(folder: pathlib.Path, pieces: Sequence[str],
                     f"{[token['content'] for token in more][:5]} do not follow "
                     f"the {len(pieces)} of the vocabulary.")
   for token in tokens:
-    if not token["special"] and (
+    if not spaces and not token["special"] and (
         token["lstrip"] or token["rstrip"] or " " in token["content"]):
       raise UserError(f"{folder}: the added token {token['content']!r} takes "
                       "spaces; that is not supported.")
