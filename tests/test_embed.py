@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 
 import bert_jax as bj
 from bert_jax.analysis import embed
-from bert_jax.cli import flags, main, use
+from bert_jax.cli import flags, main
 from bert_jax.config import UserError
 from bert_jax.interop import exporter, importer
 from bert_jax.objectives.classification import Classification
@@ -106,9 +106,9 @@ LINES = st.lists(st.text("a\r\x00\x0b\x0c\x1c\x85\u2028\u2029 ", max_size=4)
 
 @given(LINES, st.sampled_from(["\n", "\r\n"]))
 def test_lines_are_as_many_as_their_ends(lines, end):
-  assert use._lines("".join(line + end for line in lines).encode()) == lines
+  assert flags.lines("".join(line + end for line in lines).encode()) == lines
   if lines[-1]:  # The last one need not end.
-    assert use._lines(end.join(lines).encode()) == lines
+    assert flags.lines(end.join(lines).encode()) == lines
 
 
 def test_texts_are_never_names_of_files(tmp_path, monkeypatch, capsys):
@@ -125,7 +125,7 @@ def test_texts_are_never_names_of_files(tmp_path, monkeypatch, capsys):
   with pytest.raises(argparse.ArgumentTypeError, match="is not UTF-8"):
     flags.text(os.fsdecode(b"gr\xfc\xdfe"))
   with pytest.raises(UserError, match="Line 2 of standard input is not UTF-8"):
-    use._lines(b"one\ngr\xfc\xdfe\n")
+    flags.lines(b"one\ngr\xfc\xdfe\n")
   for texts, pairs, words in (
       ("a text", (), "texts: expected a list"), (["a"], "b", "pairs: expected"),
       (["a", np.nan], (), "texts.1. is no text, but nan"),
