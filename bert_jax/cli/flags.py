@@ -15,9 +15,8 @@ import rich.console
 import rich.markdown
 
 from bert_jax import config, distributed
-from bert_jax.config import UserError
 from bert_jax.checkpoints.reading import resolve_experiment
-from bert_jax.config import catalog
+from bert_jax.config import UserError, catalog
 from bert_jax.experiment import Experiment
 
 
