@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-from bert_jax import config
 from bert_jax.cli.main import main
 from bert_jax.analysis import replay, replay_text
 from bert_jax.config import UserError

@@ -1,9 +1,7 @@
 """What holds for every objective that learns from text alone."""
 
 import dataclasses
-import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
