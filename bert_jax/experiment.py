@@ -6,6 +6,7 @@ import functools
 import numpy as np
 
 from bert_jax.config import UserError, check_ranges
+from bert_jax.data import arrays as arrays
 from bert_jax.data.base import Data, Datasets
 from bert_jax.data.sources import TextData
 from bert_jax.data.tokenizers.base import LoadedTokenizer
@@ -194,11 +195,10 @@ def compose(experiment: Experiment,
   objective = objective.tokenized(prepared.tokenizer)
   if prepared.train_set is not None:
     objective = objective.complete(prepared.train_set)
-  if prepared.corpus and not len(prepared.corpus.train.tokens_T):
-    raise UserError(
-        "No text is left to train on: all of data.text is held out "
-        f"(data.held_out_percent={experiment.data.held_out_percent:g}) or "
-        "named by data.evaluation_text too.")
+  experiment.data.check_train(prepared)
+  objective.check_row(experiment.model, prepared.train.keys,
+                      prepared.train.sizes,
+                      f"data={experiment.data.choice_name}")
   vocabulary = prepared.tokenizer.vocabulary
   model = _with_vocabulary(experiment.model, vocabulary)
   complete = dataclasses.replace(experiment, objective=objective, model=model)
@@ -232,19 +232,15 @@ def layer_counts(experiment: Experiment) -> dict[str, int]:
 
 def workload(experiment: Experiment) -> Workload:
   """What a step of the experiment does, its data unseen."""
-  model = dataclasses.replace(
-      experiment.model, vocab_size=experiment.model.vocab_size
-      or experiment.data.tokenizer.vocab_size)
-  objective = experiment.objective
+  model, objective = _sized_model(experiment), experiment.objective
   if "labels" in vars(objective) and not objective.labels:
     # The data will tell; two is the least.
     objective = dataclasses.replace(objective, labels=("0", "1"))
-  tables = np.arange(model.vocab_size, dtype=np.int32)
-  vocabulary = Vocabulary(model.vocab_size, 0, 0, 0, 0, 0, tables > 0, tables,
-                          tables)
+  ids = np.arange(model.vocab_size or 0, dtype=np.int32)
+  vocabulary = Vocabulary(len(ids), 0, 0, 0, 0, 0, ids > 0, ids, ids)
   row = {key: value[None] for key, value in objective.empty_row(
       experiment.data.length, experiment.data.examples_per_row,
-      vocabulary).items()} | {"row": np.zeros(1, np.int32)}
+      vocabulary, model).items()} | {"row": np.zeros(1, np.int32)}
   complete = recipe(dataclasses.replace(experiment, model=model,
                                         objective=objective), vocabulary)
   shape = numerics.eval_shape(complete.init, np.int32(0), row)
@@ -253,13 +249,11 @@ def workload(experiment: Experiment) -> Workload:
 
 def step_flops(experiment: Experiment) -> int:
   """Multiplications and additions of a step, as counted from its program."""
-  data = experiment.data
   sketch = Experiment(
-      **{name: getattr(experiment, name) for name in (
-          "model", "objective", "optimizer", "adapter", "finetuning",
-          "batch_size", "microbatches")}, steps=1,
-      data=TextData(data.length, data.examples_per_row,
-                    tokenizer=data.tokenizer))
+      _sized_model(experiment), **{name: getattr(experiment, name) for name in (
+          "objective", "optimizer", "adapter", "finetuning", "batch_size",
+          "microbatches")}, steps=1,
+      data=Data(experiment.data.length, experiment.data.examples_per_row))
   try:
     return _sketched_flops(sketch)
   except TypeError:  # A page's choice that has no hash.
@@ -271,9 +265,15 @@ def _sketched_flops(sketch: Experiment) -> int:
   return workload(sketch).flops
 
 
+def _sized_model(experiment: Experiment) -> BertConfig:
+  return dataclasses.replace(
+      experiment.model, vocab_size=experiment.model.vocab_size
+      or experiment.data.vocabulary_size() or None)
+
+
 def _with_vocabulary(model: BertConfig, vocabulary: Vocabulary) -> BertConfig:
-  size = model.vocab_size or vocabulary.size
-  if size < vocabulary.size:
+  size = model.vocab_size or vocabulary.size or None  # None: it is no text.
+  if size and size < vocabulary.size:
     raise UserError(
         f"model.vocab_size={size} is smaller than the tokenizer's "
         f"{vocabulary.size}: its last tokens would have no embedding.")

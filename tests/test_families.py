@@ -34,6 +34,7 @@ for page in (config.PAGES / "ablations").glob("*.py"):
 
 SMALLER = {
     "attention=flash": ["attention.interpret=true"],
+    "inputs=values": ["inputs.width=3"],
     "locality=window": ["locality.size=2"],
     "locality=alternating": ["locality.size=1", "locality.every=2"],
     "feed_forward=experts": ["feed_forward.experts=4"],
@@ -78,10 +79,12 @@ def batch() -> dict[str, jax.Array]:
   rng = np.random.default_rng(0)
   batch = {key: np.zeros((8, L), np.int32) for key in (
       "input_ids", "token_type_ids", "position_ids", "example_ids")}
+  batch["values"] = np.zeros((8, L, 3), np.float32)
   start = 0
   for number, length in enumerate(LENGTHS, 1):
     example = {"input_ids": rng.integers(0, 50, length),
                "token_type_ids": rng.integers(0, 2, length),
+               "values": rng.normal(size=(length, 3)),
                "position_ids": np.arange(length), "example_ids": number}
     for key, values in example.items():
       batch[key][0, start:start + length] = values

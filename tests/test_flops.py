@@ -25,6 +25,12 @@ EXPERIMENT = Experiment(
     model=dataclasses.replace(tiny.MODEL, hidden_dropout_prob=0.0,
                               attention_probs_dropout_prob=0.0),
     data=TextData(length=tiny.LENGTH), batch_size=8)
+# What members need beside themselves.
+NEEDED = {
+    "objective=denoising": ["model.max_position_embeddings=64"],
+    "objective=mlm_sop": ["data.format=ordered_pairs"],
+    "objective=reconstruction": ["model.inputs=values",
+                                 "model.inputs.width=3"]}
 
 
 # What an objective cannot do without.
@@ -41,8 +47,8 @@ NEEDED = {"denoising": ["model.max_position_embeddings=64"],
         "objective.attention_weight=1"]], ids="".join)
 def test_objectives_adapters_and_muon_cost_what_xla_computes(change):
   work = workload(config.override(EXPERIMENT, [
-      "optimizer=sgd", *change, "data.examples_per_row=2",
-      "model.num_hidden_layers=1"]))
+      "optimizer=sgd", *change, *NEEDED.get(change[0], ()),
+      "data.examples_per_row=2", "model.num_hidden_layers=1"]))
   step = functools.partial(train_step, work.recipe)
   batch = work.rows(4)
   state = jax.eval_shape(work.recipe.init, np.int32(0), batch)

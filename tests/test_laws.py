@@ -54,10 +54,11 @@ IMPORT_JAX = {"grain"}
 
 # Letters of dimensions: the network's (rows, tokens, attended tokens, width,
 # heads, head width, feed-forward width, vocabulary, predicted positions,
-# examples in a row, classes, layers, experts, distances: how far apart), the corpus's (tokens, words,
-# sentences, documents, examples and rows of an epoch), a study's (replicates
+# examples in a row, classes, layers, experts, distances: how far apart, numbers
+# of an input vector), the corpus's (tokens, words, sentences, documents,
+# examples and rows of an epoch), a study's (replicates
 # and items of a score), and 1: broadcasts, or one more.
-DIMENSIONS = set("BLMDHKFVPECNGA" "TWSUXR" "RI" "1")
+DIMENSIONS = set("BLMDHKFVPECNGAJ" "TWSUXR" "RI" "1")
 
 NAMELESS = {"utils", "util", "helpers", "helper", "common", "misc"}
 

@@ -93,7 +93,7 @@ def test_wrong_key_finds_the_nearest_of_the_tree(wrong, meant, capsys):
 def test_abstract_class_is_no_member():
   with pytest.raises(UserError) as error:
     config.override(Experiment(), ["data=labeled"])
-  assert "Valid: text, table, glue, squad, code_words." in str(error.value)
+  assert "Valid: arrays, text, table, glue, squad, code_words." in str(error.value)
 
 
 def test_pages_are_listed_and_printed(capsys, tmp_path, monkeypatch):

@@ -224,8 +224,10 @@ class Bert:
     outputs = jax.device_get(self._networks[attention](self.params, batch))
     weights = outputs.pop(ATTENTION, None)
     pieces = self.tokenizer.pieces
-    return Outputs([[pieces[i] for i in ids_L[real_L]] for ids_L, real_L in zip(
-        batch["input_ids"], batch["example_ids"] > 0)],
+    ids = batch.get("input_ids", batch["example_ids"][:, :0])  # Or no tokens.
+    real_BL = batch["example_ids"][:, :ids.shape[1]] > 0
+    return Outputs([[pieces[i] for i in ids_L[real_L]]
+                    for ids_L, real_L in zip(ids, real_BL)],
                    outputs.pop("hidden_states"), outputs, weights)
 
   def _network(self, attention: bool) -> Callable[[Any, Arrays], Any]:

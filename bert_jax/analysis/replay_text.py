@@ -37,7 +37,7 @@ def _header(replayed: Replay, rows: int) -> Text:
       f"Rows: {rows} of {len(replayed.batch['row'])}, the largest loss first"]
   if replayed.skipped:
     lines.append("The run rolled back before this step and skipped its batch.")
-  if "masked_positions" in replayed.corrupted:
+  if not {"masked_positions", "hidden"}.isdisjoint(replayed.corrupted):
     lines.append("[what it should say -> what the network saw](its loss)")
   if "next_ids" in replayed.corrupted:
     lines.append("[predicted from what stands before it](its loss)"
@@ -58,7 +58,8 @@ def _row(replayed: Replay, b: int, loss: float) -> Text:
   for example in range(int(replayed.batch["example_ids"][b].max())):
     out.append("\n  ")
     out.append(_label(replayed, b, example))
-    for i, token in enumerate(_tokens(replayed, b, example)):
+    places = _tokens if "input_ids" in replayed.batch else _vectors
+    for i, token in enumerate(places(replayed, b, example)):
       out.append(" " if i else "")
       out.append(token)
   return out
@@ -78,7 +79,7 @@ def _label(replayed: Replay, b: int, example: int) -> Text:
     words += filter(None, [objective.label_kind.describe_label(
         {key: value[b] for key, value in batch.items()}, example,
         objective.labels)])
-  elif batch["token_type_ids"][b, here_L].any():
+  elif "token_type_ids" in batch and batch["token_type_ids"][b, here_L].any():
     answers = (("in order", "swapped") if replayed.run.experiment.data.format.
                pair_labels == "order" else ("next", "random"))
     words.append(answers[batch["next_sentence_labels"][b, example]])
@@ -143,6 +144,21 @@ def _shown(piece: Callable[[int], str], original: int, shown: int, mask: int,
             f"{'MASK' if shown == mask else piece(shown)}]")
   # Of a permutation: when it is predicted, and seen from then on.
   return f"[{piece(original)} {f'turn {order // 2}' if order else 'kept'}]"
+
+
+def _vectors(replayed: Replay, b: int, example: int) -> Iterator[Text]:
+  """The vectors of an example, those to be predicted in brackets."""
+  hidden_BL = replayed.corrupted.get("hidden")
+  losses = [loss_L for name in replayed.pairs if hidden_BL is not None and (
+      loss_L := _one_by_one(replayed, name, "hidden", b)) is not None]
+  for l in np.flatnonzero(replayed.batch["example_ids"][b] == example + 1)[1:]:
+    numbers = " ".join(f"{x:.2g}" for x in replayed.batch["values"][b, l])
+    if hidden_BL is None or not hidden_BL[b, l]:
+      yield Text(f"({numbers})")
+    else:
+      token = Text(f"[{numbers} -> MASK]", style=PREDICTED)
+      yield token.append(f"({losses[0][l]:.2f})" if losses else "",
+                         style=NUMBER)
 
 
 def _predicted(replayed: Replay, b: int) -> dict[int, float | None]:

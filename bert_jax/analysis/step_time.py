@@ -66,7 +66,7 @@ def _speed(experiment: Experiment, work: Workload) -> tuple[float, str]:
   """FLOPs a second of one device, and of what product."""
   model = experiment.model
   rows = max(1, work.batch_size // (work.recipe.parts * _devices()))
-  return _speed_of(rows * np.shape(work.row["input_ids"])[1],
+  return _speed_of(rows * np.shape(work.row["example_ids"])[1],
                    model.hidden_size, model.intermediate_size, model.dtype)
 
 
@@ -113,9 +113,10 @@ def measure(experiment: Experiment) -> StepTime:
 def _full_rows(work: Workload, row_B: np.ndarray) -> dict[str, np.ndarray]:
   """Rows at these positions of the batch without padding, of any tokens."""
   rows = {key: np.repeat(x, len(row_B), 0) for key, x in work.row.items()}
-  shape = rows["input_ids"].shape
-  rows["input_ids"] = np.broadcast_to(
-      np.arange(shape[1], dtype=np.int32) % work.recipe.vocabulary.size, shape)
+  if "input_ids" in rows:
+    shape = rows["input_ids"].shape
+    rows["input_ids"] = np.broadcast_to(np.arange(
+        shape[1], dtype=np.int32) % work.recipe.vocabulary.size, shape)
   for key in ("example_ids", "example_mask"):
     rows[key] = np.ones_like(rows[key])
   return rows | {"row": np.asarray(row_B, np.int32)}
@@ -185,6 +186,7 @@ def _pages(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
     if "/" not in name:
       other = config.load_page(name).experiment
       if (other.objective.label_kind is experiment.objective.label_kind
+          and other.model.inputs.reads == experiment.model.inputs.reads
           and not other.init_from and other.epochs is None
           and not other.budget):
         yield name, other

@@ -60,6 +60,16 @@ class Data(Choice):
       UserError: the pairs are labeled with something else.
     """
 
+  def check_train(self, prepared: Datasets) -> None:
+    """
+    Raises:
+      UserError: there is nothing to train on.
+    """
+
+  def vocabulary_size(self) -> int:
+    """As many ids as its tokenizer will have; 0: it is no text."""
+    return 0
+
   def unlabeled(self, source: str, kind: type[LabeledSet] | None,
                 labels: tuple[str, ...]) -> LabeledSet:
     """The examples of a file to predict, whose labels are not looked at.

@@ -66,6 +66,16 @@ class TextData(Data):
           f"something else than the objective asks; set data.format="
           f"{' or '.join(names)}.")
 
+  def check_train(self, prepared: Datasets) -> None:
+    if not len(prepared.corpus.train.tokens_T):
+      raise UserError(
+          "No text is left to train on: all of data.text is held out "
+          f"(data.held_out_percent={self.held_out_percent:g}) or named by "
+          "data.evaluation_text too.")
+
+  def vocabulary_size(self) -> int:
+    return self.tokenizer.vocab_size
+
   def train_tokenizer(self) -> LoadedTokenizer:
     """The tokenizer of all sentences, held-out ones included."""
     return corpus_builder.train_tokenizer(self.text, self.tokenizer)
@@ -93,6 +103,9 @@ class LabeledData(Data, abstract=True):
   shots: int | None = None
   shots_seed: int = 0
   augmentation: Augmentation = NoAugmentation()
+
+  def vocabulary_size(self) -> int:
+    return self.tokenizer.vocab_size
 
   def sets(self, kind: str,
            labels: tuple[str, ...]) -> tuple[LabeledSet, LabeledSet]:

@@ -5,10 +5,10 @@ All are imported here, so that a page may be given any of them by name.
 
 from bert_jax.objectives import (
     causal, classification, denoising, distillation, embedding, mlm,
-    permutation, phrases, prefix, regression, replaced_tokens, sentence_order,
-    soft_labels, span)
+    permutation, phrases, prefix, reconstruction, regression, replaced_tokens,
+    sentence_order, soft_labels, span)
 
 __all__ = [
     "causal", "classification", "denoising", "distillation", "embedding", "mlm",
-    "permutation", "phrases", "prefix", "regression", "replaced_tokens",
-    "sentence_order", "soft_labels", "span"]
+    "permutation", "phrases", "prefix", "reconstruction", "regression",
+    "replaced_tokens", "sentence_order", "soft_labels", "span"]

@@ -20,6 +20,7 @@ from bert_jax.model.bert import BertConfig
 from bert_jax.model.encoder import Encoder
 from bert_jax.model.feed_forward import AUXILIARY
 from bert_jax.model.heads import ClassificationHead
+from bert_jax.model.inputs import Inputs
 
 Batch = Mapping[str, jax.Array]
 
@@ -49,6 +50,8 @@ class Objective(Choice):
   other_heads: ClassVar[tuple[str, ...]] = ()
   # What `corrupt` adds to the keys of a batch.
   keys: ClassVar[spec.Keys] = {}
+  # The keys of a row that it reads itself, beside places and labels.
+  reads: ClassVar[tuple[str, ...]] = ()
   # The work directory of a run whose network is among this one's, frozen; a
   # member that has some makes this a field.
   teacher: ClassVar[str] = ""
@@ -94,15 +97,52 @@ class Objective(Choice):
     """With what the tokenizer decides, as the tokens of phrases."""
     return self
 
-  def empty_row(self, length: int, examples: int, vocabulary: Vocabulary
-                ) -> dict[str, np.ndarray]:
-    """A row of its data that holds none of at most `examples` examples."""
+  def check_row(self, model: BertConfig, keys: spec.Keys,
+                sizes: Mapping[str, int], source: str) -> None:
+    """
+    Args:
+      keys, sizes: of rows.
+      source: what they are of, for messages.
+
+    Raises:
+      UserError: the rows lack what the objective or a network reads.
+    """
+    networks = {f"model.inputs={n.inputs.choice_name}": n.inputs
+                for n in self.networks(model).values()}
+    for name, reader in ({f"objective={self.choice_name}": self}
+                         | networks).items():
+      if missing := [key for key in reader.reads if key not in keys]:
+        raise UserError(
+            f"{name} reads {' and '.join(missing)}, and rows of {source} have "
+            f"{', '.join(keys)}." + _readable(name, model.inputs, keys))
+    for name, inputs in networks.items():
+      for letter, size in inputs.sizes().items():
+        if sizes.get(letter, size) != size:
+          raise UserError(
+              f"{name} has model.inputs.width={size}, and the vectors of "
+              f"{source} have {sizes[letter]} numbers; set model.inputs.width="
+              f"{sizes[letter]}.")
+
+  def empty_row(self, length: int, examples: int, vocabulary: Vocabulary,
+                model: BertConfig) -> dict[str, np.ndarray]:
+    """A row of its data that holds none of at most `examples` examples.
+
+    Args:
+      model: the experiment's, whose inputs say what stands at the places.
+
+    Raises:
+      UserError: the objective reads something else.
+    """
     keys, sizes = spec.PRETRAINING_KEYS, {"L": length, "E": examples,
                                           "S": examples}
     if self.label_kind:
       kind = self.label_kind
       keys, sizes = kind.keys, sizes | {
           "S": examples * kind.segments(self.labels), "C": len(self.labels)}
+    inputs, sizes = model.inputs, {**sizes, **model.inputs.sizes()}
+    keys = spec.of_inputs(keys, inputs.reads)
+    self.check_row(model, keys, sizes,
+                   f"model.inputs={inputs.choice_name}")
     return spec.empty_row(keys, sizes, vocabulary)
 
   def networks(self, model: BertConfig) -> dict[str, BertConfig]:
@@ -188,6 +228,15 @@ class Objective(Choice):
     """Where there are labels: probabilities (B, E, C) of classes or (B, L, C)
     of tags, or numbers (B, E)."""
     raise NotImplementedError
+
+
+def _readable(name: str, inputs: Inputs, keys: spec.Keys) -> str:
+  """A sentence on the inputs that can read such rows, if those cannot."""
+  able = [member for member, cls in inputs.members().items()
+          if set(cls.reads) <= keys.keys()]
+  if not name.startswith("model.inputs=") or not able:
+    return ""
+  return f" What can read them: model.inputs={' or '.join(able)}."
 
 
 def with_order(objective: Objective, batch: Batch) -> Batch:

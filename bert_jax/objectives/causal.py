@@ -28,6 +28,7 @@ class Causal(Objective):
   keys: ClassVar[Keys] = {
       "next_ids": Key(np.int32, "L"),
       "next_weights": Key(np.float32, "L", weighs=True)}
+  reads: ClassVar = ("input_ids",)
 
   def order(self, batch: Batch) -> jax.Array:
     return batch["position_ids"]

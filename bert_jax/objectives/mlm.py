@@ -28,6 +28,7 @@ class Mlm(Objective):
 
   masking: Masking = TokenMasking()
   keys: ClassVar = Masking.keys
+  reads: ClassVar = ("input_ids",)
 
   def tokenized(self, tokenizer: LoadedTokenizer) -> "Mlm":
     return dataclasses.replace(self, masking=self.masking.tokenized(tokenizer))
@@ -83,6 +84,7 @@ class Mlm(Objective):
 class MlmNsp(Mlm):
   """BERT's own: masked language modeling and next-sentence prediction."""
 
+  reads: ClassVar = (*Mlm.reads, "next_sentence_labels")
   # Of the loss, and the name of its head.
   pair_part: ClassVar[str] = "nsp"
   pair_labels: ClassVar = "next"

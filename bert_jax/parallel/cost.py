@@ -230,7 +230,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
   uses, vectors = work.forward
   computed = jnp.dtype(work.recipe.model.dtype).itemsize
   tokens = (work.batch_size // (work.recipe.parts * data * fsdp)
-            * work.row["input_ids"].shape[1])
+            * work.row["example_ids"].shape[1])
   total, trained = 0.0, leaves(work.trained)
   table_of_rules = rules.table_of(work.recipe)
   for path, leaf in leaves(work.state.params).items():
@@ -260,7 +260,7 @@ def traffic(work: Workload, shape: tuple[int, int, int]) -> float:
       total += differentiated * _all_reduce(
           elements * leaf.dtype.itemsize / over["fsdp"],
           data * fsdp // over["fsdp"])
-      predicted = tokens // work.row["input_ids"].shape[1] * vectors.get(
+      predicted = tokens // work.row["example_ids"].shape[1] * vectors.get(
           leaf.shape[0], 0)
       total += _all_reduce(sent, over["tensor"]) + products * _all_reduce(
           predicted * width * computed, over["tensor"])

@@ -23,6 +23,7 @@ _LAYERS = r"/layers/(block_\w+/)?"
 SHARDING_RULES: Rules[P] = (
     (r"embeddings/word_embeddings/embedding$", P("tensor", "fsdp")),
     (r"embeddings/(position|token_type)_embeddings/embedding$", P()),
+    (r"embeddings/((cls|mask)_embedding|value_projection)/", P()),
     (r"attention/(query|key|value)/kernel$", P(None, "fsdp", "tensor", None)),
     (r"attention/(query|key|value)/bias$", P(None, "tensor", None)),
     (r"attention/output/kernel$", P(None, "tensor", None, "fsdp")),

@@ -4,9 +4,11 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from bert_jax import files
 from bert_jax.config import UserError
-from bert_jax.data.records import conll, formatting, squad, tables
+from bert_jax.data.records import arrays, conll, formatting, squad, tables
 from bert_jax.data.records.bad_records import OnBadRecord
 from bert_jax.data.records.squad import Question
 from bert_jax.data.records.tables import Table
@@ -39,6 +41,13 @@ def read_questions(spec: str, bad_records: OnBadRecord = "error",
     return squad.parse(spec, "", "", bad_records, labeled)
   return squad.parse(spec, files.suffix(spec), files.read_text(spec),
                      bad_records, labeled)
+
+
+def read_array(spec: str, name: str) -> np.ndarray:
+  """An array of an npz file, or that of an npy file, whatever `name` is."""
+  with files.reading(spec) as file:
+    content = file.read()
+  return arrays.array_named(spec, arrays.parse_arrays(spec, content), name)
 
 
 def write_table(path: str, columns: Sequence[str],

@@ -22,8 +22,30 @@ _MANY_NUMBERS = 20
 _LOG = logging.getLogger(__name__)
 
 
+class OneLabel:
+  """What holds of a label for each example, whatever the examples are."""
+
+  def labels_X(self) -> np.ndarray:
+    """The labels, or what stands for none."""
+    if self.labels is not None:
+      return self.labels
+    key = self.keys["labels"]
+    return np.full(len(self), key.fill, key.dtype)
+
+  def scores(self, outputs: Any) -> dict[str, float]:
+    if self.labels is None:
+      return {}
+    return {name: score(name, self.labels, self.decided(outputs),
+                        len(self.label_names))
+            for name in self.score_names}
+
+  def decided(self, outputs: np.ndarray) -> np.ndarray:
+    """The outputs as labels."""
+    return outputs
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class TextSet(LabeledSet):
+class TextSet(OneLabel, LabeledSet):
   """Texts or pairs of texts with one label each.
 
   Attributes:
@@ -81,24 +103,6 @@ class TextSet(LabeledSet):
                                     self.texts_b)
     return Encoded(tokens_T, slices, of_examples={"labels": self.labels_X()})
 
-  def labels_X(self) -> np.ndarray:
-    """The labels, or what stands for none."""
-    if self.labels is not None:
-      return self.labels
-    key = self.keys["labels"]
-    return np.full(len(self), key.fill, key.dtype)
-
-  def scores(self, outputs: Any) -> dict[str, float]:
-    if self.labels is None:
-      return {}
-    return {name: score(name, self.labels, self.decided(outputs),
-                        len(self.label_names))
-            for name in self.score_names}
-
-  def decided(self, outputs: np.ndarray) -> np.ndarray:
-    """The outputs as labels."""
-    return outputs
-
 
 def _warn_of_numbers(source: str, names: tuple[str, ...]) -> None:
   """Many classes that are numbers with decimals are rather measurements."""
@@ -122,12 +126,9 @@ def _warn_of_header(table: Table, columns: Columns) -> None:
                  "data.columns.header=true.", table.source, labels[0])
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class ClassificationSet(TextSet):
-  """One class for each text or pair; outputs: probabilities (X, C)."""
+class OneClass(OneLabel):
+  """One class for each example; outputs: probabilities (X, C)."""
 
-  kind: ClassVar = "classification"
-  order_key: ClassVar = "class"
   keys: ClassVar = LabeledSet.keys | {"labels": Key(np.int32, "E", fill=-1)}
   score_names: ClassVar = ("accuracy", "f1", "precision", "recall",
                            "matthews")
@@ -164,22 +165,18 @@ class ClassificationSet(TextSet):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
-class RegressionSet(TextSet):
-  """A number for each text or pair; outputs: numbers (X,)."""
+class ClassificationSet(OneClass, TextSet):
+  """One class for each text or pair; outputs: probabilities (X, C)."""
 
-  kind: ClassVar = "regression"
-  order_key: ClassVar = "number"
+  kind: ClassVar = "classification"
+  order_key: ClassVar = "class"
+
+
+class OneNumber(OneLabel):
+  """One number for each example; outputs: numbers (X,)."""
+
   keys: ClassVar = LabeledSet.keys | {"labels": Key(np.float32, "E")}
   score_names: ClassVar = ("pearson", "spearman")
-
-  @classmethod
-  def names_of(cls, table: Table, columns: Columns,
-               label_names: tuple[str, ...]) -> tuple[str, ...]:
-    return ()
-
-  @classmethod
-  def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
-    return fields.number
 
   def distinct_labels(self) -> int:
     return len(np.unique(self.labels))
@@ -194,3 +191,20 @@ class RegressionSet(TextSet):
   def describe_label(cls, row: Mapping[str, np.ndarray], example: int,
                      label_names: Sequence[str]) -> str:
     return f"{row['labels'][example]:g}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class RegressionSet(OneNumber, TextSet):
+  """A number for each text or pair; outputs: numbers (X,)."""
+
+  kind: ClassVar = "regression"
+  order_key: ClassVar = "number"
+
+  @classmethod
+  def names_of(cls, table: Table, columns: Columns,
+               label_names: tuple[str, ...]) -> tuple[str, ...]:
+    return ()
+
+  @classmethod
+  def label(cls, columns: Columns, label_names: tuple[str, ...]) -> Any:
+    return fields.number

@@ -22,6 +22,7 @@ from bert_jax.data.tokenizers.json_file import JsonFile
 from bert_jax.data.tokenizers.sentencepiece import SentencePiece
 from bert_jax.data.tokenizers.vocabulary import (
     CLS, MASK, PAD, SEP, SPECIAL, UNK, Vocabulary, fingerprint)
+from bert_jax.data.tokenizers.without_text import WithoutText
 from bert_jax.data.tokenizers.wordpiece import WordPiece, bert_text
 
 # What is imported from here although it lies below.
@@ -36,7 +37,8 @@ _COVERAGE = 0.9995  # of the characters of a text, as SentencePiece has it
 def deserialize(state: dict[str, Any]) -> LoadedTokenizer:
   """The tokenizer of `serialize`."""
   kinds = {"sentencepiece": SentencePiece, "wordpiece": WordPiece,
-           "byte_level": ByteLevel, "json_file": JsonFile}
+           "byte_level": ByteLevel, "json_file": JsonFile,
+           "without_text": WithoutText}
   if state["kind"] not in kinds:
     raise UserError(f"Unknown kind of tokenizer {state['kind']!r}"
                     + nearest(state["kind"], kinds))
