@@ -136,7 +136,7 @@ def test_overrides_of_an_evaluation_are_used(pretrained):
     ("data.tokenizer.vocab_size=70", "the run is trained"),
     ("model.hidden_size=32", r"(60, 16) there, (60, 32) here"),
     ("model.positions=none", "(32, 16) there, nothing here"),
-    ("objective=causal", "no such objective")])
+    ("objective=casual", "no such objective")])
 def test_override_that_cannot_apply_is_refused(pretrained, override, words):
   with pytest.raises(UserError) as caught:
     predict.of_workdir(str(pretrained), [override])

@@ -46,7 +46,7 @@ def test_arms_differ_from_the_base_as_their_words_say():
       page, ["steps=20"], {"pre": "model.norm_placement=pre batch_size=8",
                            "electra": "ablations/electra seed=0"})
   assert base.experiment.steps == pre.experiment.steps == 20
-  assert electra.changes(base) == ["objective=electra"]
+  assert electra.changes(base) == ["objective=replaced_tokens"]
   assert set(pre.changes(base)) == {"model.norm_placement=pre", "batch_size=8"}
   assert electra.page is not page and pre.page is page
 
