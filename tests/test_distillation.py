@@ -247,6 +247,7 @@ def student(folder):
   return folder / "student", train(student_of(folder), folder / "student")
 
 
+@pytest.mark.slow
 def test_teacher_stays_as_it_was(folder, student):
   workdir, result = student
   there = leaves(read_checkpoint(folder / "teacher").params)
@@ -302,6 +303,7 @@ def test_student_starts_from_layers_of_the_teacher(folder):
     initialize.with_layers(shared, (1,), 1)
 
 
+@pytest.mark.slow
 def test_distillation_resumes_bit_for_bit(folder, student, tmp_path):
   workdir, result = student
   small_run.pull_the_plug(student_of(folder), tmp_path / "run", at=3)
@@ -310,6 +312,7 @@ def test_distillation_resumes_bit_for_bit(folder, student, tmp_path):
   assert small_run.curve(tmp_path / "run") == small_run.curve(workdir)
 
 
+@pytest.mark.slow
 def test_student_is_evaluated_replayed_and_exported(folder, student, tmp_path):
   workdir, result = student
   assert {"soft_loss", "hidden_loss", "attention_loss", "classifier_loss",
@@ -349,6 +352,7 @@ def test_teacher_that_does_not_fit_is_refused(folder, tmp_path):
                      "data.evaluation="), tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_predictions_train_a_student(folder, tmp_path):
   """The file as `predict` writes it, and no further option."""
   soft = tmp_path / "soft.tsv"

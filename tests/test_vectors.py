@@ -230,6 +230,7 @@ def test_packed_samples_equal_one_a_row(folder, objective):
     np.testing.assert_allclose(by_sample[1][example], output, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_step_is_the_same_on_a_mesh_and_in_parts(folder):
   results = []
   for layout, parts in ((FirstDevices(), 1), (MeshLayout(2, 2, 2), 2)):
@@ -268,6 +269,7 @@ def test_replay_shows_the_vectors_that_are_hidden(pretrained):
   assert shown.means()["loss"] == pytest.approx(logged, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective, labels, column", [
     (Classification(), "y", "predicted_label"),
     (Regression(), "height", "predicted_value")])
