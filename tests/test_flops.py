@@ -25,30 +25,25 @@ EXPERIMENT = Experiment(
     model=dataclasses.replace(tiny.MODEL, hidden_dropout_prob=0.0,
                               attention_probs_dropout_prob=0.0),
     data=TextData(length=tiny.LENGTH), batch_size=8)
-# What members need beside themselves.
-NEEDED = {
-    "objective=denoising": ["model.max_position_embeddings=64"],
-    "objective=mlm_sop": ["data.format=ordered_pairs"],
-    "objective=reconstruction": ["model.inputs=values",
-                                 "model.inputs.width=3"]}
-
-
 # What an objective cannot do without.
-NEEDED = {"denoising": ["model.max_position_embeddings=64"],
-          "mlm_sop": ["data.format=ordered_pairs"]}
+NEEDED = {
+    "denoising": ["model.max_position_embeddings=64"],
+    "mlm_sop": ["data.format=ordered_pairs"],
+    "reconstruction": ["model.inputs=values", "model.inputs.width=3"]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [
-    [*NEEDED.get(name, []), f"objective={name}"] for name, member in Objective.members().items()
+    [*NEEDED.get(name, []), f"objective={name}"]
+    for name, member in Objective.members().items()
     if member.__module__.startswith("bert_jax.")]
     + [["adapter=lora"], ["optimizer=muon"],
        ["objective=mlm_distillation", "objective.hidden_weight=1",
         "objective.attention_weight=1"]], ids="".join)
 def test_objectives_adapters_and_muon_cost_what_xla_computes(change):
   work = workload(config.override(EXPERIMENT, [
-      "optimizer=sgd", *change, *NEEDED.get(change[0], ()),
-      "data.examples_per_row=2", "model.num_hidden_layers=1"]))
+      "optimizer=sgd", *change, "data.examples_per_row=2",
+      "model.num_hidden_layers=1"]))
   step = functools.partial(train_step, work.recipe)
   batch = work.rows(4)
   state = jax.eval_shape(work.recipe.init, np.int32(0), batch)
