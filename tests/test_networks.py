@@ -15,20 +15,13 @@ from bert_jax.objectives.base import AUXILIARY, with_order
 from bert_jax.objectives.causal import Causal
 from bert_jax.objectives.mlm import Mlm
 from bert_jax.objectives.replaced_tokens import ReplacedTokens
-from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.training.adapters import Lora
 from bert_jax.training.finetuning import Finetuning
 from bert_jax.training.optimizers import DECAYED
 from bert_jax.training.param_paths import expand, first_match, leaves
 from bert_jax.training.param_rates import Rates
 from bert_jax.training.step import evaluation_step, row_losses, train_step
-from tests import tiny
-
-
-class Devices(MeshLayout):
-
-  def devices(self):
-    return jax.devices()[:self.data * self.fsdp * self.tensor]
+from tests import compared_layouts, tiny
 
 
 class Sower(nn.Module):
@@ -58,30 +51,10 @@ def shape(objective, **options):
   return recipe, jax.eval_shape(recipe.init, np.int32(0), tiny.batch())
 
 
-def run(objective, layout, microbatches: int = 1):
-  """Parameters and values after two steps."""
-  recipe, state = shape(objective, microbatches=microbatches,
-                        hidden_dropout_prob=0.0,
-                        attention_probs_dropout_prob=0.0)
-  recipe = dataclasses.replace(recipe, schedule=lambda step: 0.1)
-  runner = layout.build(recipe, state, tiny.BATCH, tiny.batch())
-  state = jax.jit(recipe.init, out_shardings=runner.shardings)(
-      np.int32(3), tiny.batch())
-  for step in range(2):
-    state, means = runner.step(state, runner.put(tiny.batch(step)))
-  return (leaves(jax.device_get(state.params)),
-          weighted.summarize(jax.device_get(means)))
-
-
 @pytest.mark.slow
 def test_layouts_agree_on_auxiliary_losses():
-  objective = _WithLength()
-  params, values = run(objective, Devices(1, 1, 1))
-  other_params, other_values = run(objective, MeshLayout(2, 2, 2), 2)
-  for path, value in params.items():
-    np.testing.assert_allclose(other_params[path], value, atol=2e-6,
-                               err_msg=path)
-  assert other_values == pytest.approx(values, rel=1e-5)
+  compared_layouts.assert_agree(_WithLength(), hidden_dropout_prob=0.0,
+                                attention_probs_dropout_prob=0.0)
 
 
 def test_network_name_heads_its_paths():

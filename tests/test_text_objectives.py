@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 
 from bert_jax.data.batches import spec
-from bert_jax.metrics import weighted
 from bert_jax.model.inputs import Tokens, TokensInputs
 from bert_jax.objectives.base import Objective, part_totals
-from bert_jax.parallel.layouts import MeshLayout
 from bert_jax.training import numerics
-from bert_jax.training.param_paths import leaves
 from bert_jax.training.step import row_keys
-from tests import tiny
+from tests import compared_layouts, tiny
 
 PARTS = {"mlm_distillation": {"hard_weight": 0.5, "hidden_weight": 1.0,
                               "attention_weight": 1.0}}
-OBJECTIVES = {name: member(**PARTS.get(name, {})) for name, member in Objective.members().items()
+OBJECTIVES = {name: member(**PARTS.get(name, {}))
+              for name, member in Objective.members().items()
               if member.label_kind is None and "input_ids" in member.reads
               and member.__module__.startswith("bert_jax.")}
 # Rows of denoising are longer than the text.
@@ -159,32 +157,7 @@ def test_answers_are_not_among_the_inputs(objective):
     np.testing.assert_array_equal(outputs[name], other[name], err_msg=name)
 
 
-class Devices(MeshLayout):
-
-  def devices(self):
-    return jax.devices()[:self.data * self.fsdp * self.tensor]
-
-
-def two_steps(objective, layout, microbatches: int = 1):
-  recipe = dataclasses.replace(
-      tiny.recipe(objective, microbatches=microbatches, num_attention_heads=8,
-                  **OPTIONS), schedule=lambda step: 0.1)
-  state = jax.eval_shape(recipe.init, np.int32(0), tiny.batch())
-  runner = layout.build(recipe, state, tiny.BATCH, tiny.batch())
-  state = jax.jit(recipe.init, out_shardings=runner.shardings)(
-      np.int32(3), tiny.batch())
-  for step in range(2):
-    state, means = runner.step(state, runner.put(tiny.batch(step)))
-  return (leaves(jax.device_get(state.params)),
-          weighted.summarize(jax.device_get(means)))
-
-
 @pytest.mark.slow
 @objectives
 def test_one_device_and_a_mesh_with_microbatches_agree(objective):
-  params, values = two_steps(objective, Devices(1, 1, 1))
-  other_params, other_values = two_steps(objective, MeshLayout(2, 2, 2), 2)
-  for path, value in params.items():
-    np.testing.assert_allclose(other_params[path], value, atol=2e-6,
-                               err_msg=path)
-  assert other_values == pytest.approx(values, rel=2e-5)
+  compared_layouts.assert_agree(objective, num_attention_heads=8, **OPTIONS)
